@@ -1,0 +1,48 @@
+"""The error tree: who has to act when something goes wrong.
+
+Every error is one sentence that says whose fault it is, which clause was broken, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from decentra.types import PeerId
+
+
+class DecentraError(Exception):
+    """The root of everything that decentra raises."""
+
+
+class LocalError(DecentraError):
+    """You: a configuration, an argument or a call that this peer cannot honour."""
+
+
+class RemoteError(DecentraError):
+    """A peer broke a clause of a spec.
+
+    Attributes:
+        peer: who broke it; None where the sender could not be authenticated.
+        clause: the id of the broken clause, such as ``SA-3`` or a generic rule such as ``SCHEMA``.
+    """
+
+    def __init__(self, peer: PeerId | None, clause: str, message: str) -> None:
+        super().__init__(f"{'an unknown sender' if peer is None else f'peer {peer}'} broke {clause}: {message}")
+        self.peer = peer
+        self.clause = clause
+        self.reason = message
+
+
+class Unavailable(DecentraError):
+    """Waiting failed: nobody broke a clause, but somebody did not answer in time.
+
+    Attributes:
+        waited_for: the peers that did not answer.
+        seconds: how long the wait lasted.
+    """
+
+    def __init__(self, waited_for: Iterable[PeerId], seconds: float, what: str, mend: str) -> None:
+        self.waited_for = tuple(waited_for)
+        self.seconds = seconds
+        names = ", ".join(str(peer) for peer in self.waited_for) or "the group"
+        super().__init__(f"waited {seconds:.1f} s for {what} from {names}; {mend}")

@@ -1,0 +1,85 @@
+"""Plain frozen types that every floor shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class PeerId(bytes):
+    """A peer's name: the SHA-256 of its Ed25519 public key under decentra's label, 32 bytes.
+
+    It prints as its first eight hexadecimal digits, which is what people compare by eye.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: bytes) -> PeerId:
+        if len(value) != 32:
+            raise ValueError(f"a peer id has 32 bytes, this has {len(value)}")
+        return super().__new__(cls, value)
+
+    def __str__(self) -> str:
+        return self.hex()[:8]
+
+    def __repr__(self) -> str:
+        return f"PeerId({self.hex()[:8]}…)"
+
+
+class RoundId(NamedTuple):
+    """One aggregation: rounds count from 1 within an epoch, and never go back."""
+
+    epoch: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.number}"
+
+
+class TensorSpec(NamedTuple):
+    """What the group agrees on about one tensor: its name, shape and dtype (``"float32"``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates; 1 for a scalar, 0 where a dimension is empty."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round gave.
+
+    Attributes:
+        round: which round it was.
+        values: the weighted mean of the survivors' tensors, float32, in the order and shapes given to ``average``.
+        participants: the survivors, in roster order.
+        dropped: members of the group whose update is not in the mean.
+        total_weight: Σ of the survivors' integer weights (their number where all weigh the same).
+        digest: the certified hash of the result, equal at every survivor.
+        bytes_sent: what this peer sent in the round, framing included.
+        bytes_received: what this peer received in the round, framing included.
+        seconds: wall time from the call to the result.
+        transcript_head: the hash of this peer's last signed entry of the round.
+    """
+
+    round: RoundId
+    values: tuple[NDArray[np.float32], ...]
+    participants: tuple[PeerId, ...]
+    dropped: tuple[PeerId, ...]
+    total_weight: int
+    digest: bytes
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+    transcript_head: bytes
