@@ -11,11 +11,20 @@ from decentra.types import PeerId
 
 
 class DecentraError(Exception):
-    """The root of everything that decentra raises."""
+    """The root of everything that decentra raises.
+
+    Attributes:
+        spent: whether this peer's update of the round that failed has left it, masked, and may not be sent again.
+            Where nobody knows better it counts as spent, unless this peer itself refused before anything was sent.
+    """
+
+    spent: bool = True
 
 
 class LocalError(DecentraError):
     """You: a configuration, an argument or a call that this peer cannot honour."""
+
+    spent: bool = False
 
 
 class RemoteError(DecentraError):
@@ -44,5 +53,10 @@ class Unavailable(DecentraError):
     def __init__(self, waited_for: Iterable[PeerId], seconds: float, what: str, mend: str) -> None:
         self.waited_for = tuple(waited_for)
         self.seconds = seconds
+        self._what, self._mend = what, mend
         names = ", ".join(str(peer) for peer in self.waited_for) or "the group"
         super().__init__(f"waited {seconds:.1f} s for {what} from {names}; {mend}")
+
+    def because(self, reason: str) -> Unavailable:
+        """The same error with what is known of why nobody answered."""
+        return Unavailable(self.waited_for, self.seconds, self._what, f"{self._mend} ({reason})")

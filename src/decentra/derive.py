@@ -1,0 +1,138 @@
+"""What anyone can derive from public data, as pure functions: machines and auditor share them, vectors pin them.
+
+Every hash is ``decentra.crypto.hashing.digest`` under its own label (``specs/derive/README.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from decentra.crypto.hashing import digest
+from decentra.types import PeerId, RoundId, TensorSpec
+
+
+def quorum(n: int, c: int) -> int:
+    """t = ⌊(n+c)/2⌋+1: at once the quorum, the Shamir threshold and the floor on the survivors.
+
+    >>> [quorum(n, c) for n, c in ((3, 1), (4, 1), (5, 1), (7, 2), (8, 2), (10, 3), (16, 5), (64, 21))]
+    [3, 3, 4, 5, 6, 7, 11, 43]
+    """
+    return (n + c) // 2 + 1
+
+
+def session(spec_source: bytes, charter: bytes, epoch: int) -> bytes:
+    """The name of an epoch's session: a hash of the spec's text, the charter's hash and the epoch."""
+    return digest("session", spec_source, charter, epoch)
+
+
+def proposer_order(charter: bytes, round_id: RoundId, members: Sequence[PeerId]) -> tuple[PeerId, ...]:
+    """The order in which members propose in a round: view v is proposed by the v-th, cyclically."""
+    ordered = sorted(members)
+    start = int.from_bytes(digest("proposer", charter, round_id.epoch, round_id.number)[:8], "little") % len(ordered)
+    return (*ordered[start:], *ordered[:start])
+
+
+def slice_bounds(length: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Cut ``length`` coordinates into ``count`` contiguous slices whose sizes differ by at most one.
+
+    >>> slice_bounds(7, 3)
+    ((0, 3), (3, 5), (5, 7))
+    """
+    small, larger = divmod(length, count)
+    starts = [index * small + min(index, larger) for index in range(count + 1)]
+    return tuple(zip(starts, starts[1:], strict=False))
+
+
+def layout(tensors: Sequence[TensorSpec]) -> bytes:
+    """The hash of names, shapes and dtypes, in order."""
+    parts = chain.from_iterable((spec.name, len(spec.shape), *spec.shape, spec.dtype) for spec in tensors)
+    return digest("layout", len(tensors), *parts)
+
+
+def vector_layout(tensors: Sequence[TensorSpec], ranges: Sequence[float]) -> bytes:
+    """The hash of what a round's vector holds: its tensors and the range of each, as IEEE doubles in hexadecimal."""
+    return digest("vector", layout(tensors), *(float(bound).hex() for bound in ranges))
+
+
+def context(
+    *,
+    session: bytes,
+    round_id: RoundId,
+    view: int,
+    roster: Sequence[PeerId],
+    fingerprint: bytes,
+    layout: bytes,
+    state: bytes,
+    width: int,
+    max_weight: int,
+    deals: Sequence[bytes],
+) -> bytes:
+    """The hash that everybody in a roster endorses before masking. The session carries charter, protocol and version,
+    the vector's layout its tensors and ranges."""
+    return digest(
+        "context",
+        session,
+        round_id.epoch,
+        round_id.number,
+        view,
+        len(roster),
+        *roster,
+        fingerprint,
+        layout,
+        state,
+        width,
+        max_weight,
+        len(deals),
+        *deals,
+    )
+
+
+def share_hash(
+    session: bytes,
+    round_id: RoundId,
+    view: int,
+    roster: Sequence[PeerId],
+    dealer: PeerId,
+    receiver: PeerId,
+    kind: str,
+    value: bytes,
+) -> bytes:
+    """The hash that a dealer signs for one share; it binds the share to its place, so that no other deal can use it."""
+    return digest(
+        "share",
+        session,
+        round_id.epoch,
+        round_id.number,
+        view,
+        digest("roster", *roster),
+        dealer,
+        receiver,
+        kind,
+        value,
+    )
+
+
+def secret_hash(session: bytes, round_id: RoundId, view: int, dealer: PeerId, kind: str, value: bytes) -> bytes:
+    """The hash that a dealer signs for a whole secret."""
+    return digest("secret", session, round_id.epoch, round_id.number, view, dealer, kind, value)
+
+
+def survivors_value(survivors: Sequence[PeerId], owners: Sequence[PeerId], holdings: Sequence[bytes]) -> bytes:
+    """The hash of the certified set: the survivors, an owner for every slice, and the holdings that show them."""
+    return digest("survivors", len(survivors), *survivors, len(owners), *owners, len(holdings), *holdings)
+
+
+def outcome_value(context: bytes, survivors: bytes, total_weight: int, sums: Sequence[bytes]) -> bytes:
+    """The hash of a result: its context, the certified survivors, the total weight and the root of every slice's sum."""
+    return digest("outcome", context, survivors, total_weight, len(sums), *sums)
+
+
+def next_range(current: float, largest_mean: float, low: float, high: float) -> float:
+    """A tensor's range in the next round: eight times the largest coordinate of the last certified mean, moving by at
+    most a factor of 2 a round and never out of the charter's bounds, so that one liar can't inflate or collapse it.
+
+    >>> next_range(1.0, 0.2, 1e-3, 10.0), next_range(1.0, 0.0, 1e-3, 10.0), next_range(1.0, 1.0, 1e-3, 10.0)
+    (1.6, 0.5, 2.0)
+    """
+    return min(max(min(max(8.0 * largest_mean, current / 2.0), current * 2.0), low), high)

@@ -1,0 +1,1 @@
+"""What crosses the network: frames, the codec and the signed entry."""
