@@ -1,0 +1,1 @@
+"""The one driver: carries out machines' effects through four ports, on the network and in the simulator alike."""

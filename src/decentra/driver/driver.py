@@ -1,0 +1,411 @@
+"""The driver: hands events to a machine and carries out its effects, strictly in order, through four ports.
+
+It is synchronous and has no thread of its own. Every method and callback runs on one thread: the runtime's event loop,
+or the simulator's heap. ``Persist`` suspends the list of effects until the journal says that it is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
+from decentra.driver.ports import Ports
+from decentra.errors import DecentraError, RemoteError, Unavailable
+from decentra.machine.effects import Abort, Compute, Effect, Finish, Persist, Release, Send, SetTimer
+from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
+from decentra.transfer import Announcement, Arrived, Completed, Delivered, Link, Rejected, Restarted
+from decentra.transport.base import Lane
+from decentra.transport.virtual import Handle
+from decentra.types import PeerId, RoundId
+from decentra.wire.codec import Signed
+from decentra.wire.entry import Chain, Checker
+from decentra.wire.message import Message, Registry, Verified, addressed_to
+
+AHEAD = 4
+"""Messages of the next round that are kept for a peer: before a roster names this peer, nobody sends it more."""
+
+TICK = 0.25
+"""Seconds between looks at the links: their shortest stall is 2 s."""
+
+
+class Machine(Protocol):
+    """What the driver drives: one round's state machine."""
+
+    round: RoundId
+    roster: tuple[PeerId, ...]
+
+    def handle(self, event: Event) -> list[Effect]: ...
+
+    def cancel(self, error: DecentraError) -> list[Effect]: ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a round ended at this peer: a result, or an error and whether the update had left."""
+
+    result: object = None
+    error: DecentraError | None = None
+    spent: bool = False
+
+
+@dataclass
+class Tally:
+    """Counters of the small phases, for benches: messages signed and messages verified."""
+
+    signed: int = 0
+    verified: int = 0
+
+
+class Driver:
+    """One peer's driver.
+
+    Args:
+        ports: clock, transport, journal and pool. The transport's callbacks are ``on_receive`` and ``on_link`` of this
+            object.
+        chain: signs and chains this peer's entries.
+        registry: the messages of the charter's protocol.
+        check: tells whether a member's signature is valid.
+        members: everybody in the charter, this peer too.
+        limit: the most bytes that a blob may have by the charter.
+        incarnation: 64 bits that no earlier process of this peer used.
+        random: randomness for jobs.
+        leaves: the kind of the message by which a peer leaves; it counts for every later round.
+        witness: shown every encoded update, for a leak check; None for nobody.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        chain: Chain,
+        registry: Registry,
+        check: Checker,
+        members: Sequence[PeerId],
+        limit: int,
+        incarnation: int,
+        random: Random,
+        leaves: str,
+        witness: Witness | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.me, self.chain, self.registry = me, chain, registry
+        self.blobs = BlobStore()
+        self.tally = Tally()
+        self.left: dict[PeerId, Verified] = {}
+        self.reasons: dict[PeerId, str] = {}
+        self._others = tuple(peer for peer in members if peer != me)
+        self._check, self._limit, self._leaves = check, limit, leaves
+        self._incarnation, self._random, self._witness = incarnation, random, witness
+        self._log = log or logging.getLogger("decentra")
+        self._ports: Ports | None = None
+        self._links: dict[PeerId, Link] = {}
+        self._sent: dict[tuple[PeerId, int], Blob] = {}
+        self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
+        self._latest: dict[PeerId, tuple[int, int]] = {}
+        self._ahead: dict[PeerId, list[Verified]] = {}
+        self._machine: Machine | None = None
+        self._ended: Callable[[Ended], None] | None = None
+        self._bench: Workbench | None = None
+        self._effects: deque[Effect] = deque()
+        self._timers: dict[str, Handle] = {}
+        self._suspended = self._running = self._closed = False
+        self._last = RoundId(0, 0)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, ports: Ports) -> None:
+        """Take the ports and dial everyone."""
+        self._ports = ports
+        for peer in self._others:
+            self._links[peer] = self._new_link(peer)
+            ports.transport.dial(peer)
+        self._tick()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a round is on."""
+        return self._machine is not None
+
+    @property
+    def flushed(self) -> bool:
+        """Whether everybody who can be reached has acknowledged everything that was sent to them."""
+        return not self._effects and all(link.idle or link.wakeup is None for link in self._links.values())
+
+    def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
+        """Start a round's machine; ``ended`` is called once."""
+        self._machine, self._ended, self._last = machine, ended, machine.round
+        self._bench = Workbench(self.blobs, self._random, self._witness)
+        self._feed(Start())
+        waiting, self._ahead = self._ahead, {}
+        for verified in (verified for queue in waiting.values() for verified in queue):
+            self._route(verified, None)
+
+    def cancel(self, error: DecentraError) -> None:
+        """End the round that is on, if any, from this side."""
+        if self._machine is not None:
+            self._enqueue(self._machine.cancel(error))
+
+    def say(self, message: Message) -> None:
+        """Send a message outside a round: to leave."""
+        self._enqueue([Send(message)])
+
+    def close(self) -> None:
+        self._closed = True
+        for handle in self._timers.values():
+            handle.cancel()
+        if self._ports is not None:
+            self._ports.transport.close()
+
+    # ── effects ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _feed(self, event: Event) -> None:
+        if self._machine is not None:
+            self._enqueue(self._machine.handle(event))
+
+    def _enqueue(self, effects: Sequence[Effect]) -> None:
+        self._effects.extend(effects)
+        self._run()
+
+    def _run(self) -> None:
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._effects and not self._suspended and not self._closed:
+                self._carry_out(self._effects.popleft())
+        finally:
+            self._running = False
+
+    def _carry_out(self, effect: Effect) -> None:
+        ports = self._need_ports()
+        match effect:
+            case Send():
+                self._send(effect)
+            case SetTimer(name, after):
+                self._cancel_timer(name)
+                self._timers[name] = ports.clock.call_later(after, partial(self._expired, self._machine, name))
+            case Persist(record):
+                self._suspended = True
+                ports.journal.record(self._last, record, self._durable)
+            case Compute(name, job) if self._bench is not None:
+                ports.pool.submit(job, self._bench, partial(self._computed, self._machine, name))
+            case Release(blob):
+                self.blobs.release(blob)
+            case Finish(result):
+                self._finish(Ended(result=result), getattr(result, "total", None))
+            case Abort(error, spent):
+                self._finish(Ended(error=self._explained(error), spent=spent), None)
+
+    def _send(self, effect: Send) -> None:
+        message = effect.message
+        spec = self.registry.codec.spec(message.kind)
+        body = self.registry.encode(message)
+        receiver = b"" if effect.to is None else bytes(effect.to)
+        entry = self.chain.sign(self._last, message.kind, body, effect.after, receiver)
+        self.tally.signed += 1
+        verified = Verified(entry, message, Signed(entry.packed, body))
+        for blob in effect.blobs.values():
+            self.blobs.lend(blob)
+        self._suspended = True
+        self._need_ports().journal.entry(verified.signed, spec.log_body, partial(self._post, verified, effect))
+
+    def _post(self, verified: Verified, effect: Send) -> None:
+        """The entry is durable: send it, and let the machine see its own broadcast."""
+        targets = self._others if effect.to is None else (effect.to,)
+        for peer in targets:
+            self._post_to(peer, verified, effect.blobs.get(peer))
+        if effect.to is None:
+            self._feed(Received(verified))
+        self._durable()
+
+    def _post_to(self, peer: PeerId, verified: Verified, blob: Blob | None) -> None:
+        link, parts = self._links[peer], (verified.signed.entry, verified.signed.body)
+        announcement, data = None, None
+        if blob is not None:
+            data = memoryview(self.blobs.view(blob))
+            announcement = link.announce(data, self.blobs.digests(blob))
+        try:
+            link.post(parts, announcement, data, round_number=verified.entry.round)
+        except Unavailable as error:
+            self._log.warning("peer %s takes nothing in; its connection begins anew: %s", peer, error)
+            self._restart_link(peer)
+            if blob is not None:
+                self.blobs.give_back(blob)
+            return
+        if blob is not None and announcement is not None:
+            self._sent[peer, announcement.transfer] = blob
+
+    def _durable(self) -> None:
+        self._suspended = False
+        self._run()
+
+    def _computed(self, machine: Machine | None, name: str, value: object) -> None:
+        if machine is self._machine:
+            self._feed(Computed(name, value))
+
+    def _expired(self, machine: Machine | None, name: str) -> None:
+        if machine is self._machine:
+            self._feed(Expired(name))
+
+    def _finish(self, ended: Ended, result: Blob | None) -> None:
+        for name in list(self._timers):
+            if name != "tick":
+                self._cancel_timer(name)
+        if self._bench is not None:
+            self._bench.clear(keep=result)
+        self._machine, self._bench = None, None
+        for key in [key for key in self._awaited if self._awaited[key][0].entry.round <= self._last.number]:
+            del self._awaited[key]
+            self._links[key[0]].reject(key[1])
+        callback, self._ended = self._ended, None
+        if callback is not None:
+            callback(ended)
+
+    def _explained(self, error: DecentraError) -> DecentraError:
+        """Add to a failed wait what is known of those who were waited for."""
+        if not isinstance(error, Unavailable):
+            return error
+        known = [f"{peer}: {self.reasons[peer]}" for peer in error.waited_for if peer in self.reasons]
+        return error.because("; ".join(known)) if known else error
+
+    # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_link(self, peer: PeerId, up: bool, reason: str) -> None:
+        """The transport's way to a peer opened or broke."""
+        link = self._links.get(peer)
+        if link is None or self._closed:
+            return
+        if up:
+            self.reasons.pop(peer, None)
+            link.connected()
+        else:
+            self.reasons[peer] = reason
+            link.disconnected()
+
+    def on_receive(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
+        """The transport has a message of an authenticated peer. The one place where blame is taken down."""
+        link = self._links.get(peer)
+        if link is None or self._closed:
+            return
+        try:
+            for event in link.receive(lane, header, buffers):
+                self._on_event(peer, link, event)
+        except RemoteError as error:
+            self._blame(peer, error)
+
+    def _on_event(self, peer: PeerId, link: Link, event: object) -> None:
+        match event:
+            case Arrived(parts, announcement):
+                self._on_entry(peer, link, parts, announcement)
+            case Completed(transfer, data):
+                verified, announced = self._awaited.pop((peer, transfer), (None, None))
+                if verified is not None and announced is not None and self._bench is not None:
+                    blob = self._bench.adopt(np.frombuffer(data, np.uint8), announced.digests)
+                    self._feed(Received(verified, blob))
+            case Delivered(transfer) | Rejected(transfer):
+                lent = self._sent.pop((peer, transfer), None)
+                if lent is not None:
+                    self.blobs.give_back(lent)
+            case Restarted():
+                self._latest.pop(peer, None)
+
+    def _on_entry(
+        self, peer: PeerId, link: Link, parts: tuple[bytes, ...], announcement: Announcement | None
+    ) -> None:
+        if len(parts) != 2:
+            raise RemoteError(peer, "SCHEMA", f"it sent a message of {len(parts)} parts; an entry and its body are two")
+        verified = self.registry.verify(Signed(*parts), self.chain.session, self._check, peer)
+        self.tally.verified += 1
+        entry, spec = verified.entry, self.registry.codec.spec(verified.message.kind)
+        if entry.author != peer or not addressed_to(entry, self.me):
+            raise RemoteError(peer, "ROLE", f"it delivered a {entry.kind} that is not its own or not for this peer")
+        if (entry.boot, entry.seq) <= self._latest.get(peer, (-1, -1)):
+            raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
+        self._latest[peer] = (entry.boot, entry.seq)
+        if announcement is not None:
+            if not spec.blob or self._machine is None or entry.round_id != self._machine.round:
+                link.reject(announcement.transfer)
+                return
+            self._awaited[peer, announcement.transfer] = (verified, announcement)
+            if not link.accept(announcement, self._limit):
+                del self._awaited[peer, announcement.transfer]
+            return
+        self._route(verified, None)
+
+    def _route(self, verified: Verified, blob: Blob | None) -> None:
+        """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
+        entry, peer = verified.entry, verified.sender
+        if entry.kind == self._leaves:
+            self.left[peer] = verified
+            self.reasons[peer] = "it has left the group"
+            if self._machine is not None:
+                self._feed(Received(verified))
+            return
+        self.left.pop(peer, None)
+        if self._machine is not None and entry.round_id == self._machine.round:
+            self._feed(Received(verified, blob))
+        elif entry.round_id == (self._last.epoch, self._last.number + 1) or not self._last.number:
+            queue = self._ahead.setdefault(peer, [])
+            if len(queue) < AHEAD:
+                queue.append(verified)
+
+    def _blame(self, peer: PeerId, error: RemoteError) -> None:
+        self.reasons[peer] = error.reason
+        self._log.warning("%s", error)
+        if self._machine is not None and peer in self._machine.roster:
+            self._enqueue(self._machine.cancel(error))
+
+    # ── links and timers ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _new_link(self, peer: PeerId) -> Link:
+        return Link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
+
+    def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        return self._need_ports().transport.send(peer, lane, header, parts)
+
+    def _restart_link(self, peer: PeerId) -> None:
+        """Forget what a peer never took in: it is gone, and what comes after must not wait behind it."""
+        for key in [key for key in self._sent if key[0] == peer]:
+            self.blobs.give_back(self._sent.pop(key))
+        transport = self._need_ports().transport
+        transport.close_peer(peer)
+        self._incarnation += 1
+        self._links[peer] = self._new_link(peer)
+        transport.dial(peer)
+
+    def _tick(self) -> None:
+        clock = self._need_ports().clock
+        for peer, link in self._links.items():
+            try:
+                link.tick(clock.now())
+            except RemoteError as error:
+                self._blame(peer, error)
+        if not self._closed:
+            self._timers["tick"] = clock.call_later(TICK, self._tick)
+
+    def _cancel_timer(self, name: str) -> None:
+        handle = self._timers.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _need_ports(self) -> Ports:
+        if self._ports is None:
+            raise RuntimeError("the driver was not opened")
+        return self._ports
+
+
+def memberships(publics: Mapping[PeerId, bytes], verify: Callable[[bytes, bytes, bytes], bool]) -> Checker:
+    """A checker of signatures for a charter's members: their Ed25519 keys, and how to verify under one."""
+
+    def check(author: PeerId, signature: bytes, message: bytes) -> bool:
+        public = publics.get(author)
+        return public is not None and verify(public, signature, message)
+
+    return check

@@ -1,0 +1,260 @@
+"""One peer's part in an epoch: its charter, its driver, and one round after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra import derive, spec
+from decentra.charter.charter import Charter
+from decentra.charter.policy import Policy
+from decentra.crypto.keys import Identity, verify
+from decentra.crypto.ring import DecodeError, Ring, decode
+from decentra.crypto.seal import SealingKey
+from decentra.driver.blobs import Random, Witness, Workbench
+from decentra.driver.common import Common, SharedState
+from decentra.driver.driver import Driver, Ended, memberships
+from decentra.driver.ports import Ports
+from decentra.errors import DecentraError, LocalError
+from decentra.machine.effects import Tools
+from decentra.protocols.catalogue import machine, registry
+from decentra.protocols.rendezvous.messages import Leave
+from decentra.protocols.setting import Contribution, Outcome, Setting
+from decentra.types import RoundId, RoundResult, TensorSpec
+from decentra.wire.entry import ZERO, Chain
+
+Done = Callable[[RoundResult | DecentraError], None]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """What a caller hands to a round.
+
+    ``tensors`` are float32 and may be computed as they are read; ``names`` are unique. ``fingerprint`` names the model
+    where that is more than the vector; ``residual`` carries what clipping cuts.
+    """
+
+    tensors: Sequence[NDArray[np.float32]] = field(repr=False)
+    specs: tuple[TensorSpec, ...]
+    weight: int = 1
+    fingerprint: bytes = ZERO
+    shared: SharedState | None = field(default=None, repr=False)
+    residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Job: the certified sums as float32 means, and the largest magnitude of each tensor's mean."""
+
+    outcome: Outcome
+    specs: tuple[TensorSpec, ...]
+    width: int
+    max_weight: int
+
+    def run(self, tools: Tools) -> tuple[tuple[NDArray[np.float32], ...], tuple[float, ...]]:
+        ring = Ring(self.width)
+        total = tools.view(self.outcome.total).view(ring.dtype)
+        values, _ = decode(
+            total,
+            self.outcome.ranges,
+            [tensor.shape for tensor in self.specs],
+            ring=ring,
+            n=len(self.outcome.roster),
+            survivors=len(self.outcome.survivors),
+            max_weight=self.max_weight,
+        )
+        tools.drop(self.outcome.total)
+        peaks = tuple(max(float(value.max()), -float(value.min())) if value.size else 0.0 for value in values)
+        return values, peaks
+
+
+class Session:
+    """One peer's rounds under one charter. All calls and callbacks are on the driver's thread.
+
+    Args:
+        identity: this peer's keys.
+        charter: signed by all; its Policy must hold.
+        boot: how often this peer has started in this session; it never repeats.
+        random: randomness for secrets, masks and rounding.
+        witness: shown every encoded update, for a leak check.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        charter: Charter,
+        *,
+        boot: int,
+        random: Random,
+        witness: Witness | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        Policy(charter).check()
+        charter.member(identity.id)
+        self.charter, self.me = charter, identity.id
+        self._log = log or logging.getLogger("decentra")
+        terms, epoch = charter.protocol, charter.group.epoch
+        self.session = derive.session(spec.load(terms.name).source, charter.hash, epoch)
+        self._setting = Setting(
+            me=identity.id,
+            session=self.session,
+            charter=charter.hash,
+            members=charter.ids,
+            c=terms.c,
+            floor=charter.roster_floor,
+            width=terms.width,
+            max_weight=terms.max_weight,
+            ready_deadline=charter.rounds.ready_deadline,
+            phase_deadline=charter.rounds.phase_deadline,
+            sealing=SealingKey.generate(random),
+        )
+        self._machine = machine(terms.name)
+        self.common = Common(terms)
+        self.last = ZERO
+        self.round = RoundId(epoch, 0)
+        self._random, self._witness = random, witness
+        self._ports: Ports | None = None
+        publics = {member.id: member.ed25519 for member in charter.members}
+        self.driver = Driver(
+            me=identity.id,
+            chain=Chain(identity, self.session, boot),
+            registry=registry(terms.name),
+            check=memberships(publics, verify),
+            members=charter.ids,
+            limit=self._blob_limit(),
+            incarnation=int.from_bytes(random(8), "little") or 1,
+            random=random,
+            leaves=Leave.kind,
+            witness=witness,
+            log=self._log,
+        )
+
+    def _blob_limit(self) -> int:
+        """The largest blob of the charter: a slice, or a common state of parameters and momentum, with its ranges."""
+        return 2 * 4 * self.charter.model.max_parameters + (4 << 20)
+
+    def open(self, ports: Ports) -> None:
+        self._ports = ports
+        self.driver.open(ports)
+
+    def begin(self, vector: Vector, done: Done) -> None:
+        """Start the next round; ``done`` is called once, with its result or with why it failed.
+
+        Raises:
+            LocalError: a round is on already, or the vector is not one that this charter allows.
+        """
+        if self.driver.busy:
+            raise LocalError("a round is on already; wait for its result before you start another")
+        self._check(vector)
+        self.round = RoundId(self.round.epoch, self.round.number + 1)
+        self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
+        mine = Contribution(
+            specs=vector.specs,
+            update=vector.tensors,
+            weight=vector.weight,
+            fingerprint=vector.fingerprint,
+            last=self.last,
+            common=self.common,
+            state=self.common.digest(),
+            residual=vector.residual,
+            left=dict(self.driver.left),
+        )
+        began = self._marks()
+        self.driver.begin(
+            self._machine(self._setting, mine, self.round), lambda ended: self._ended(vector, began, ended, done)
+        )
+
+    def leave(self) -> None:
+        """Tell the others not to wait for this peer any more."""
+        self.driver.say(Leave())
+
+    def _check(self, vector: Vector) -> None:
+        terms, size = self.charter.protocol, sum(tensor.size for tensor in vector.specs)
+        if len({tensor.name for tensor in vector.specs}) != len(vector.specs):
+            raise LocalError("two tensors of the vector have one name; give each a name of its own")
+        if not 1 <= vector.weight <= terms.max_weight:
+            raise LocalError(
+                f"the weight {vector.weight} is not between 1 and {terms.max_weight}, the charter's max_weight; "
+                "scale the weights, or let the group raise max_weight"
+            )
+        if size > self.charter.model.max_parameters:
+            raise LocalError(
+                f"the vector has {size} coordinates, the charter allows {self.charter.model.max_parameters}; "
+                "let the group raise max_parameters"
+            )
+
+    def _marks(self) -> tuple[float, int, int]:
+        ports = self._need_ports()
+        counters = ports.transport.counters
+        return ports.clock.now(), counters.bytes_sent, counters.bytes_received
+
+    def _ended(self, vector: Vector, began: tuple[float, int, int], ended: Ended, done: Done) -> None:
+        if ended.error is not None:
+            ended.error.spent = ended.spent
+            done(ended.error)
+            return
+        outcome = ended.result
+        if not isinstance(outcome, Outcome):
+            raise LocalError("a round ended with neither result nor error; a defect of decentra")
+        if outcome.adopted is not None:
+            self._log.warning(
+                "this peer's common state differed from the group's: it took over that of %s", outcome.adopted
+            )
+        terms = self.charter.protocol
+        job = Decode(outcome, vector.specs, terms.width, terms.max_weight)
+        bench = Workbench(self.driver.blobs, self._random)
+        self._need_ports().pool.submit(
+            job, bench, lambda value: done(self._result(vector, began, outcome, value))
+        )
+
+    def _result(
+        self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object
+    ) -> RoundResult | DecentraError:
+        if isinstance(value, DecodeError):
+            return LocalError(f"the certified sum can't be decoded, so all peers refuse it: {value}")
+        if not isinstance(value, tuple):
+            return value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
+        values, peaks = value
+        self.last = outcome.digest
+        self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
+        now, sent, received = self._marks()
+        return RoundResult(
+            round=self.round,
+            values=values,
+            participants=outcome.survivors,
+            dropped=tuple(peer for peer in self.charter.ids if peer not in outcome.survivors),
+            total_weight=outcome.total_weight,
+            digest=outcome.digest,
+            bytes_sent=sent - began[1],
+            bytes_received=received - began[2],
+            seconds=now - began[0],
+            transcript_head=self.driver.chain.head,
+        )
+
+    def _need_ports(self) -> Ports:
+        if self._ports is None:
+            raise RuntimeError("the session was not opened")
+        return self._ports
+
+
+def describe(tensors: Sequence[NDArray[np.float32]], names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
+    """Names and shapes of a plain list of arrays; unnamed ones are called by their place.
+
+    Raises:
+        LocalError: an array is not float32, or the names don't match the arrays.
+    """
+    chosen = [str(index) for index in range(len(tensors))] if names is None else list(names)
+    if len(chosen) != len(tensors):
+        raise LocalError(f"{len(tensors)} tensors and {len(chosen)} names were given; give one name a tensor")
+    specs = []
+    for name, tensor in zip(chosen, tensors, strict=True):
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
+            what = getattr(tensor, "dtype", type(tensor).__name__)
+            raise LocalError(f"tensor {name!r} is {what}, not a float32 array; convert it with .astype('float32')")
+        specs.append(TensorSpec(name, tensor.shape, "float32"))
+    return tuple(specs)
+

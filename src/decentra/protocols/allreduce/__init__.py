@@ -1,0 +1,1 @@
+"""allreduce: the sum in the clear, signed and certified. The control and the baseline; it hides nothing."""

@@ -1,0 +1,60 @@
+"""allreduce's machine: the common flow of ``protocols.reduce`` with nothing hidden."""
+
+from __future__ import annotations
+
+from decentra.errors import LocalError
+from decentra.machine.effects import Compute, Send
+from decentra.machine.events import Blob
+from decentra.protocols.allreduce.messages import Endorse, Holding, Slices, SliceSum
+from decentra.protocols.allreduce.transitions import TRANSITIONS
+from decentra.protocols.jobs import Encoded, Sum
+from decentra.protocols.reduce import SUM, Reduce
+from decentra.types import PeerId
+
+
+class AllReduce(Reduce):
+    """One peer's part in one round of allreduce."""
+
+    protocol = "allreduce"
+    transitions = TRANSITIONS
+    scattering = "slices"
+    context_clause, slice_clause, holding_clause = "AR-1", "AR-2", "AR-3"
+    sum_clause, outcome_clause = "AR-4", "AR-5"
+
+    def entered(self, phase: str) -> None:
+        if phase == "context":
+            self.context = self.derive_context(())
+            self.out.append(Send(Endorse(self.context), after=self.rendezvous.opened_by))
+        elif phase == "slices":
+            self.out.append(Compute("encode", self.encode_job(())))
+        elif phase == SUM:
+            low, high = self.bounds[self.position]
+            self.out.append(Compute("sum", Sum(self.slices_of_mine(), self.setting.width, low, high)))
+
+    def step(self) -> bool:
+        if self.phase == "context":
+            if not self.endorsed_by_all():
+                return False
+            self.go("endorsed by all")
+            return True
+        return self.step_scatter()
+
+    def computed(self, name: str, value: object) -> None:
+        match name, value:
+            case "encode", Encoded():
+                self.scatter(value)
+            case "sum", Blob():
+                self.publish_sum(value)
+            case "assemble", _:
+                self.assembled(value)
+            case _:
+                raise LocalError(f"allreduce: the job {name!r} gave {value!r}")
+
+    def slices_message(self, roots: tuple[bytes, ...]) -> Slices:
+        return Slices(self.context, roots)
+
+    def holding_message(self, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
+        return Holding(self.context, self.position, held)
+
+    def sum_message(self, root: bytes) -> SliceSum:
+        return SliceSum(self.context, self.position, root)

@@ -1,0 +1,1 @@
+"""Certify: a roster settles on one value under one context (``specs/certify``)."""

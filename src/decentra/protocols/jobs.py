@@ -1,0 +1,108 @@
+"""The heavy work of reduce-scatter, as jobs for the pool: encode, mask, sum, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra import derive
+from decentra.crypto.prg import Mask, apply_masks
+from decentra.crypto.ring import Ring, encode
+from decentra.machine.effects import Tools
+from decentra.machine.events import Blob
+from decentra.types import RoundId
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """This peer's vector in the ring, cut into one slice a member of the roster."""
+
+    slices: tuple[Blob, ...]
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Job: clip, scale, round, mask, and cut. Without masks the slices are the update in the clear (allreduce).
+
+    Raises LocalError for NaN, infinity, or a weight out of bounds.
+    """
+
+    round_id: RoundId
+    update: Sequence[NDArray[np.float32]] = field(repr=False)
+    residual: Sequence[NDArray[np.float32]] | None = field(repr=False)
+    ranges: tuple[float, ...]
+    weight: int
+    max_weight: int
+    width: int
+    length: int
+    n: int
+    masks: tuple[Mask, ...] = field(default=(), repr=False)
+
+    def run(self, tools: Tools) -> Encoded:
+        ring = Ring(self.width)
+        vector = np.empty(self.length, ring.dtype)
+        encode(
+            self.update,
+            self.ranges,
+            ring=ring,
+            n=self.n,
+            weight=self.weight,
+            max_weight=self.max_weight,
+            seed=tools.random(32),
+            out=vector,
+            residual=self.residual,
+        )
+        tools.witness(self.round_id, vector)
+        apply_masks(vector, self.masks)
+        bounds = derive.slice_bounds(self.length, self.n)
+        return Encoded(tuple(tools.keep(vector[low:high]) for low, high in bounds))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Job: one slice's sum over all vectors, less the survivors' self masks. Gives up each slice as it is added."""
+
+    slices: tuple[Blob, ...]
+    width: int
+    low: int
+    high: int
+    self_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def run(self, tools: Tools) -> Blob:
+        total = np.zeros(self.high - self.low, Ring(self.width).dtype)
+        for blob in self.slices:
+            np.add(total, tools.view(blob).view(total.dtype), out=total)
+            tools.drop(blob)
+        apply_masks(total, tuple(Mask(key, -1) for key in self.self_keys), offset=self.low)
+        return tools.keep(total)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The whole sum, and the total weight in its last coordinate."""
+
+    total: Blob
+    total_weight: int
+
+
+@dataclass(frozen=True)
+class Assemble:
+    """Job: put the slices of the sum together. Gives up each slice as it is copied."""
+
+    slices: tuple[Blob, ...]
+    length: int
+    width: int
+
+    def run(self, tools: Tools) -> Assembled:
+        total = np.empty(self.length, Ring(self.width).dtype)
+        start = 0
+        for blob in self.slices:
+            part = tools.view(blob).view(total.dtype)
+            total[start : start + len(part)] = part
+            start += len(part)
+            tools.drop(blob)
+        return Assembled(tools.keep(total, cite=False), int(total[-1]))
+

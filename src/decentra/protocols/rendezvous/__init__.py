@@ -1,0 +1,1 @@
+"""Rendezvous: readiness, rosters, and one common state, before any protocol begins (``specs/rendezvous``)."""

@@ -1,0 +1,359 @@
+"""Rendezvous as a part of a round's machine: from readiness to a roster whose members hold one common state.
+
+The owner feeds it events and reads ``settled``. Effects go into the list that the owner hands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decentra import derive
+from decentra.errors import LocalError, RemoteError, Unavailable
+from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
+from decentra.machine.events import Blob, Received
+from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster, State, Want
+from decentra.protocols.setting import CommonState, Contribution, Setting
+from decentra.types import PeerId, RoundId
+from decentra.wire.entry import ZERO
+from decentra.wire.message import Verified
+
+LONGEST_VIEW = 8
+"""A view's timeout doubles with the view, up to this many times the first."""
+
+
+@dataclass(frozen=True)
+class ExportState:
+    """Job: the common state as a blob, for the peers that lack it."""
+
+    common: CommonState
+
+    def run(self, tools: Tools) -> Blob:
+        return tools.keep(self.common.export())
+
+
+@dataclass(frozen=True)
+class AdoptState:
+    """Job: take over a state, if it is the expected one."""
+
+    common: CommonState
+    blob: Blob
+    expected: bytes
+
+    def run(self, tools: Tools) -> bytes:
+        self.common.adopt(tools.view(self.blob), self.expected)
+        tools.drop(self.blob)
+        return self.expected
+
+
+class Rendezvous:
+    """One peer's part in settling one round's roster.
+
+    ``roster`` is the offer this peer follows; it may be replaced by one of a later view until the owner sets ``closed``
+    (when it has endorsed a context). ``settled`` says that everyone in it is known and the common state is held.
+    """
+
+    def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId, out: list[Effect]) -> None:
+        self._setting, self._mine, self._round, self._out = setting, mine, round_id, out
+        self._order = derive.proposer_order(setting.charter, round_id, setting.members)
+        self._layout = derive.layout(mine.specs)
+        self._asked = False
+        self._offered: set[int] = set()
+        self._absent: dict[PeerId, dict[PeerId, Verified]] = {}
+        self._gone: dict[PeerId, Verified] = dict(mine.left)
+        self._wanting: set[PeerId] = set()
+        self._exported: Blob | None = None
+        self._exporting = False
+        self._adopting = False
+        self.ready: dict[PeerId, Verified] = {}
+        self.view = 0
+        self.roster: Roster | None = None
+        self.opened_by: bytes = ZERO
+        self.state = mine.state
+        self.adopted: PeerId | None = None
+        self.closed = False
+
+    # ── what the owner reads ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def settled(self) -> bool:
+        roster = self.roster
+        return roster is not None and self.state == roster.state and not self._unheard(roster)
+
+    @property
+    def holder(self) -> PeerId:
+        """Who serves the common state to those who lack it."""
+        return self.proposer if self.roster is None else self._holder(self.roster)
+
+    @property
+    def proposer(self) -> PeerId:
+        """Who proposes in the roster's view."""
+        return self.proposer_of(self.view if self.roster is None else self.roster.view)
+
+    def proposer_of(self, view: int) -> PeerId:
+        return self._order[view % len(self._order)]
+
+    def sealing_key(self, peer: PeerId) -> bytes:
+        return self._readiness(peer).seal
+
+    def waiting_for(self) -> tuple[PeerId, ...]:
+        """Whom this part still waits for."""
+        if self.roster is None:
+            silent = [peer for peer in self._setting.members if peer not in self.ready and peer not in self._gone]
+            return tuple(silent) or (self.proposer,)
+        return self._unheard(self.roster) or (self._holder(self.roster),)
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        mine, setting = self._mine, self._setting
+        self._out.append(
+            Send(Ready(mine.fingerprint, self._layout, mine.last, mine.state, setting.sealing.public))
+        )
+        self._out.append(SetTimer("ready", setting.ready_deadline))
+
+    def received(self, event: Received) -> None:
+        verified = event.verified
+        match verified.message:
+            case Ready() as message:
+                self._on_ready(verified, message)
+            case Absent() as message:
+                for peer in message.peers:
+                    self._absent.setdefault(peer, {})[verified.sender] = verified
+            case AbortRound() | Leave():
+                self._gone[verified.sender] = verified
+                self.ready.pop(verified.sender, None)
+            case Roster() as message:
+                self._on_roster(verified, message)
+            case Want() as message:
+                if message.state == self._mine.state:
+                    self._wanting.add(verified.sender)
+            case State() as message:
+                self._on_state(event, message)
+            case _:
+                raise LocalError(f"rendezvous was handed a {verified.message.kind}")
+
+    def expired(self, timer: str) -> None:
+        if self.roster is not None:
+            return
+        if timer == "ready":
+            self._asked = True
+            self._say_absent()
+        else:
+            self._next_view()
+        self._out.append(SetTimer("view", self._setting.phase_deadline / 4 * min(2**self.view, LONGEST_VIEW)))
+
+    def computed(self, name: str, value: object) -> None:
+        if name == "export" and isinstance(value, Blob):
+            self._exported = value
+        elif name == "adopt" and self.roster is not None:
+            self.state, self.adopted = self.roster.state, self._holder(self.roster)
+
+    def advance(self) -> None:
+        """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve."""
+        while self.roster is None and self._shown_absent(self.proposer_of(self.view)) and self.view < len(self._order):
+            self._next_view()
+        self._offer()
+        self._ask()
+        self._serve()
+
+    def release(self) -> None:
+        """Give up the exported state: the round is past the need for it."""
+        if self._exported is not None:
+            self._out.append(Release(self._exported))
+            self._exported = None
+
+    # ── readiness and views ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _readiness(self, peer: PeerId) -> Ready:
+        message = self.ready[peer].message
+        if not isinstance(message, Ready):
+            raise LocalError("a readiness of another type")
+        return message
+
+    def _on_ready(self, verified: Verified, message: Ready) -> None:
+        sender, known = verified.sender, self.ready.get(verified.sender)
+        if known is not None and known.hash != verified.hash:
+            raise RemoteError(sender, "RV-1", "it signed two readinesses for one round; leave it out and ask its owner")
+        self._gone.pop(sender, None)
+        self.ready[sender] = verified
+        if sender != self._setting.me and not self._same_model(message):
+            self._refuse_to_differ(message)
+
+    def _same_model(self, message: Ready) -> bool:
+        return message.fingerprint == self._mine.fingerprint and message.layout == self._layout
+
+    def _refuse_to_differ(self, other: Ready) -> None:
+        """c+1 peers that agree on another model hold at least one honest peer: then it is this peer that is wrong."""
+        agree = [
+            peer
+            for peer in self.ready
+            if (self._readiness(peer).fingerprint, self._readiness(peer).layout) == (other.fingerprint, other.layout)
+        ]
+        if len(agree) > self._setting.c:
+            names = ", ".join(map(str, sorted(agree)))
+            raise LocalError(
+                f"your model's tensor names, shapes or dtypes are not those of {names}; "
+                "compare what decentra.join prints on both sides"
+            )
+
+    def _shown_absent(self, peer: PeerId) -> bool:
+        return peer in self._gone or len(self._absent.get(peer, ())) > self._setting.c and peer not in self.ready
+
+    def _say_absent(self) -> None:
+        missing = tuple(p for p in self._setting.members if p not in self.ready and p not in self._gone)
+        if missing:
+            self._out.append(Send(Absent(self.view, missing)))
+
+    def _next_view(self) -> None:
+        self.view += 1
+        if self.view > 2 * len(self._order):
+            raise Unavailable(
+                self.waiting_for(),
+                self._setting.ready_deadline,
+                f"a roster of {self._setting.floor} or more for round {self._round}",
+                "start those peers, or let the group amend its charter; training goes on locally",
+            )
+
+    # ── offering a roster ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _offer(self) -> None:
+        me, members = self._setting.me, self._setting.members
+        if self.roster is not None or self.proposer != me or self.view in self._offered or me not in self.ready:
+            return
+        fit = tuple(peer for peer in members if peer in self.ready and self._same_model(self._readiness(peer)))
+        left_out = [peer for peer in members if peer not in fit]
+        if len(fit) < self._setting.floor or (left_out and not self._asked and not all(map(self._shown, left_out))):
+            return
+        citations: list[Verified] = []
+        for peer in left_out:
+            if not self._shown(peer):
+                return
+            citations.extend(self._citations(peer))
+        last, state = self._common(fit)
+        self._offered.add(self.view)
+        self._out.append(
+            Send(Roster(self.view, fit, self._mine.fingerprint, self._layout, last, state, tuple(citations)))
+        )
+
+    def _shown(self, peer: PeerId) -> bool:
+        return peer in self.ready or self._shown_absent(peer)
+
+    def _citations(self, peer: PeerId) -> list[Verified]:
+        if peer in self._gone:
+            return [self._gone[peer]]
+        if peer in self.ready:
+            return [self.ready[peer]]
+        return [self._absent[peer][author] for author in sorted(self._absent[peer])][: self._setting.c + 1]
+
+    def _common(self, fit: tuple[PeerId, ...]) -> tuple[bytes, bytes]:
+        """The outcome and state to go on from: one's own, unless c+1 others hold a certified one together (RV-6)."""
+        own = (self._mine.last, self._mine.state)
+        held: dict[tuple[bytes, bytes], int] = {}
+        for peer in fit:
+            ready = self._readiness(peer)
+            if ready.last != ZERO:
+                held[ready.last, ready.state] = held.get((ready.last, ready.state), 0) + 1
+        vouched = [pair for pair, count in held.items() if count > self._setting.c]
+        if not vouched or own in vouched:
+            return own
+        return max(vouched, key=lambda pair: (held[pair], pair))
+
+    # ── following a roster ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_roster(self, verified: Verified, offer: Roster) -> None:
+        if self.closed or offer.view < self.view or (self.roster is not None and offer.view <= self.roster.view):
+            self._second_offer(verified, offer)
+            return
+        proposer, me = verified.sender, self._setting.me
+        if proposer != self.proposer_of(offer.view):
+            raise RemoteError(proposer, "RV-3", f"it offered a roster in view {offer.view}, which is not its own")
+        self._check_members(proposer, offer)
+        if me not in offer.members:
+            raise Unavailable(
+                (proposer,),
+                0.0,
+                f"a place in round {self._round}",
+                "it left this peer out, which it must have cited; the next round is open to this peer again",
+            )
+        if (offer.fingerprint, offer.layout) != (self._mine.fingerprint, self._layout):
+            raise RemoteError(proposer, "RV-2", "its roster names another model than this peer said it trains")
+        self.view, self.roster, self.opened_by = offer.view, offer, verified.entry.hash
+
+    def _second_offer(self, verified: Verified, offer: Roster) -> None:
+        mine = self.roster
+        if mine is not None and offer.view == mine.view and offer != mine and verified.sender == self.proposer:
+            raise RemoteError(verified.sender, "RV-3", f"it offered two rosters in view {offer.view}")
+
+    def _check_members(self, proposer: PeerId, offer: Roster) -> None:
+        members, chosen = self._setting.members, offer.members
+        if list(chosen) != sorted(set(chosen)) or not set(chosen) <= set(members):
+            raise RemoteError(proposer, "RV-5", "its roster is not an ascending list of members, each once")
+        if len(chosen) < self._setting.floor:
+            raise RemoteError(proposer, "RV-5", f"its roster has {len(chosen)} members, the floor is {self._setting.floor}")
+        for peer in members:
+            if peer not in chosen and not self._is_cited(peer, offer):
+                raise RemoteError(proposer, "RV-4", f"its roster leaves out {peer} and cites nothing that shows why")
+
+    def _is_cited(self, peer: PeerId, offer: Roster) -> bool:
+        witnesses: set[PeerId] = set()
+        for cited in offer.citations:
+            message = cited.message
+            if isinstance(message, Leave) and cited.sender == peer and cited.entry.round <= self._round.number:
+                return True
+            if cited.entry.round_id != self._round:
+                continue
+            if isinstance(message, AbortRound) and cited.sender == peer:
+                return True
+            if isinstance(message, Ready) and cited.sender == peer:
+                return (message.fingerprint, message.layout) != (offer.fingerprint, offer.layout)
+            if isinstance(message, Absent) and peer in message.peers:
+                witnesses.add(cited.sender)
+        return len(witnesses) > self._setting.c
+
+    def _unheard(self, roster: Roster) -> tuple[PeerId, ...]:
+        return tuple(peer for peer in roster.members if peer not in self.ready)
+
+    # ── one common state ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _holder(self, roster: Roster) -> PeerId:
+        """Who has the roster's state: its proposer, else the first member that said so."""
+        proposer = self.proposer_of(roster.view)
+        holders = [p for p in roster.members if p in self.ready and self._readiness(p).state == roster.state]
+        if proposer in holders or not holders:
+            return proposer
+        return holders[0]
+
+    def _ask(self) -> None:
+        roster = self.roster
+        if roster is None or self._adopting or self._unheard(roster) or self.state == roster.state:
+            return
+        proposer = self.proposer_of(roster.view)
+        said = [self._readiness(peer) for peer in roster.members]
+        fresh = roster.last == ZERO and all(ready.last == ZERO for ready in said)
+        vouching = sum((ready.last, ready.state) == (roster.last, roster.state) for ready in said)
+        if not (fresh and self._readiness(proposer).state == roster.state) and vouching <= self._setting.c:
+            raise RemoteError(proposer, "RV-6", "its roster names a common state that too few members hold")
+        self._adopting = True
+        self._out.append(Send(Want(roster.view, roster.state), to=self._holder(roster)))
+
+    def _on_state(self, event: Received, message: State) -> None:
+        roster, blob = self.roster, event.blob
+        if roster is None or not self._adopting or event.verified.sender != self._holder(roster):
+            return
+        if blob is None or message.root != blob.root or message.state != roster.state:
+            raise RemoteError(event.verified.sender, "RV-6", "the common state that it sent is not the one it signed")
+        self._out.append(Compute("adopt", AdoptState(self._mine.common, blob, roster.state)))
+
+    def _serve(self) -> None:
+        roster = self.roster
+        if roster is None or not self._wanting or roster.state != self._mine.state:
+            return
+        if self._exported is None:
+            if not self._exporting:
+                self._exporting = True
+                self._out.append(Compute("export", ExportState(self._mine.common)))
+            return
+        blob = self._exported
+        for peer in sorted(self._wanting & set(roster.members)):
+            self._out.append(Send(State(roster.view, roster.state, blob.root), to=peer, blobs={peer: blob}))
+        self._wanting.clear()

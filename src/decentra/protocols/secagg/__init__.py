@@ -1,0 +1,1 @@
+"""secagg: sums of masked vectors without a server (``specs/secagg``)."""

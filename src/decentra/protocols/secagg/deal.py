@@ -1,0 +1,185 @@
+"""Dealing: one peer's fresh secrets for one roster, their shares, and the check of everybody else's (SA-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from decentra import derive
+from decentra.crypto.agreement import MaskKey, check_public, draw_secret
+from decentra.crypto.prg import Mask
+from decentra.crypto.hashing import expand
+from decentra.crypto.seal import SealError, SealingKey, seal
+from decentra.crypto.shamir import combine, split
+from decentra.machine.effects import Tools
+from decentra.protocols.secagg.messages import Deal
+from decentra.types import PeerId, RoundId
+
+SELF, KEY = "self", "key"
+GROUP = 0
+"""The tensor group under which masks are derived; a vector is one group."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a deal is played: everything that its hashes and seals are bound to."""
+
+    session: bytes
+    round_id: RoundId
+    view: int
+    roster: tuple[PeerId, ...]
+    quorum: int
+
+    def share_hash(self, dealer: PeerId, receiver: PeerId, kind: str, value: bytes) -> bytes:
+        return derive.share_hash(self.session, self.round_id, self.view, self.roster, dealer, receiver, kind, value)
+
+    def secret_hash(self, dealer: PeerId, kind: str, value: bytes) -> bytes:
+        return derive.secret_hash(self.session, self.round_id, self.view, dealer, kind, value)
+
+    def seal_context(self, dealer: PeerId, receiver: PeerId) -> bytes:
+        """What a sealed share is bound to, so that it opens in its own place only."""
+        return self.share_hash(dealer, receiver, "seal", b"")
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """One's own deal and the secrets behind it."""
+
+    message: Deal
+    self_seed: bytes = field(repr=False)
+    mask_secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DealSecrets:
+    """Job: draw a self seed and a mask key, share both, and seal every share to its receiver's epoch key."""
+
+    table: Table
+    me: PeerId
+    sealing_keys: tuple[bytes, ...]
+
+    def run(self, tools: Tools) -> Dealt:
+        table, n = self.table, len(self.table.roster)
+        self_seed, mask_secret = draw_secret(tools.random), draw_secret(tools.random)
+        self_shares = split(self_seed, table.quorum, n, tools.random)
+        key_shares = split(mask_secret, table.quorum, n, tools.random)
+        sealed = tuple(
+            seal(public, mine + theirs, table.seal_context(self.me, receiver), tools.random)
+            for receiver, public, mine, theirs in zip(
+                table.roster, self.sealing_keys, self_shares, key_shares, strict=True
+            )
+        )
+        message = Deal(
+            view=table.view,
+            mask_public=MaskKey(mask_secret).public,
+            self_hash=table.secret_hash(self.me, SELF, self_seed),
+            self_share_hashes=self._hashes(SELF, self_shares),
+            key_share_hashes=self._hashes(KEY, key_shares),
+            sealed=sealed,
+        )
+        return Dealt(message, self_seed, mask_secret)
+
+    def _hashes(self, kind: str, shares: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        roster = self.table.roster
+        return tuple(self.table.share_hash(self.me, to, kind, share) for to, share in zip(roster, shares, strict=True))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a receiver holds of one dealer: a share of its self seed and one of its mask key."""
+
+    self_share: bytes = field(repr=False)
+    key_share: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class BadDeal:
+    """Whose deal did not check, and what was wrong with it."""
+
+    dealer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True)
+class OpenDeals:
+    """Job: open one's own share of every deal and hold it against the dealer's signed hashes."""
+
+    table: Table
+    me: PeerId
+    deals: Mapping[PeerId, Deal]
+    sealing: SealingKey = field(repr=False)
+
+    def run(self, tools: Tools) -> Mapping[PeerId, Shares] | BadDeal:
+        position, n = self.table.roster.index(self.me), len(self.table.roster)
+        opened: dict[PeerId, Shares] = {}
+        for dealer, deal in self.deals.items():
+            if not len(deal.sealed) == len(deal.self_share_hashes) == len(deal.key_share_hashes) == n:
+                return BadDeal(dealer, f"its deal is not one for a roster of {n}")
+            try:
+                check_public(deal.mask_public)
+                both = self.sealing.open(deal.sealed[position], self.table.seal_context(dealer, self.me))
+            except SealError:
+                return BadDeal(dealer, "the share that it sealed to this peer does not open")
+            except ValueError:
+                return BadDeal(dealer, "its mask key is of low order")
+            shares = Shares(both[:32], both[32:])
+            if (
+                len(both) != 64
+                or self.table.share_hash(dealer, self.me, SELF, shares.self_share) != deal.self_share_hashes[position]
+                or self.table.share_hash(dealer, self.me, KEY, shares.key_share) != deal.key_share_hashes[position]
+            ):
+                return BadDeal(dealer, "the share that it sealed to this peer is not the one it signed")
+            opened[dealer] = shares
+        return opened
+
+
+def self_key(seed: bytes, context: bytes) -> bytes:
+    """The key of a peer's self mask: HKDF(b, ctx, "self", tensor group)."""
+    return expand(seed, "decentra/self-mask", context, GROUP)
+
+
+def masks(me: PeerId, dealt: Dealt, publics: Mapping[PeerId, bytes], context: bytes) -> tuple[Mask, ...]:
+    """One's own self mask, and one mask a pair: added towards later members of the roster, taken away towards earlier
+    ones, so that they cancel in the sum."""
+    key = MaskKey(dealt.mask_secret)
+    pairs = []
+    for other in sorted(publics):
+        if other != me:
+            low, high = min(me, other), max(me, other)
+            pairs.append(Mask(key.agree(publics[other], context, low, high, GROUP), 1 if other > me else -1))
+    return (Mask(self_key(dealt.self_seed, context), 1), *pairs)
+
+
+@dataclass(frozen=True)
+class DeriveMasks:
+    """Job: the keys of all of one's masks under a context."""
+
+    me: PeerId
+    dealt: Dealt = field(repr=False)
+    publics: Mapping[PeerId, bytes]
+    context: bytes
+
+    def run(self, tools: Tools) -> tuple[Mask, ...]:
+        return masks(self.me, self.dealt, self.publics, self.context)
+
+
+@dataclass(frozen=True)
+class RebuildSeeds:
+    """Job: rebuild every survivor's self seed from t shares and hold it against the hash that its dealer signed."""
+
+    table: Table
+    hashes: Mapping[PeerId, bytes]
+    shares: Mapping[PeerId, Mapping[int, bytes]] = field(repr=False)
+    context: bytes
+
+    def run(self, tools: Tools) -> tuple[bytes, ...] | BadDeal:
+        keys: list[bytes] = []
+        for dealer in self.table.roster:
+            try:
+                seed = combine(self.shares[dealer], self.table.quorum)
+            except ValueError:
+                return BadDeal(dealer, "its shares of the self seed are no points of the field")
+            if self.table.secret_hash(dealer, SELF, seed) != self.hashes[dealer]:
+                return BadDeal(dealer, "the shares that it dealt do not rebuild the self seed that it signed")
+            keys.append(self_key(seed, self.context))
+        return tuple(keys)

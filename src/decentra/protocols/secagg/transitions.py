@@ -1,0 +1,12 @@
+"""The transitions of a secagg round, the same for every role; they agree with the phases of its spec (a test)."""
+
+TRANSITIONS = {
+    ("ready", "roster"): "deal",
+    ("deal", "every deal"): "context",
+    ("context", "endorsed by all"): "masked",
+    ("masked", "every slice whole"): "survivors",
+    ("survivors", "certificate(survivors)"): "unmask",
+    ("unmask", "t shares of every self seed"): "sum",
+    ("sum", "every sum"): "outcome",
+    ("outcome", "certificate(outcome)"): "done",
+}

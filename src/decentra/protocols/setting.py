@@ -1,0 +1,111 @@
+"""What a machine is given when its round begins, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra import derive
+from decentra.crypto.seal import SealingKey
+from decentra.machine.events import Blob
+from decentra.types import PeerId, TensorSpec
+from decentra.wire.entry import ZERO
+from decentra.wire.message import Verified
+
+
+class CommonState(Protocol):
+    """What all peers of a group hold alike between rounds: parameters, outer state, ranges.
+
+    A peer that differs adopts the state that the roster names. Calls come from the pool, one at a time.
+    """
+
+    def digest(self) -> bytes:
+        """The hash of the state; 32 bytes."""
+        ...
+
+    def ranges(self, count: int) -> tuple[float, ...]:
+        """The range of each of the ``count`` tensors of the vector."""
+        ...
+
+    def export(self) -> NDArray[np.uint8]:
+        """The state's canonical bytes."""
+        ...
+
+    def adopt(self, data: NDArray[np.uint8], expected: bytes) -> None:
+        """Replace the state by what ``export`` gave elsewhere, whose digest must be ``expected``.
+
+        Raises ValueError, with nothing changed, where it is not, or where the bytes can't be a state.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What holds for an epoch: who this peer is, the group, and the charter's numbers.
+
+    ``members`` are in ascending order; ``floor`` is the least size of a roster; the deadlines are in seconds.
+    """
+
+    me: PeerId
+    session: bytes
+    charter: bytes
+    members: tuple[PeerId, ...]
+    c: int
+    floor: int
+    width: int
+    max_weight: int
+    ready_deadline: float
+    phase_deadline: float
+    sealing: SealingKey = field(repr=False)
+
+    def quorum(self, n: int) -> int:
+        return derive.quorum(n, self.c)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What this peer brings to a round.
+
+    Attributes:
+        specs: names, shapes and dtypes of the vector's tensors.
+        update: the float32 tensors themselves; they may be computed as they are read.
+        weight: this peer's integer weight.
+        fingerprint: the hash of the model that the group trains.
+        last: the last certified outcome, zero where there was none.
+        common: the common state; ``state`` is its digest at the round's start.
+        residual: what clipping cut from earlier updates, added to this one and replaced by what is cut now; or None.
+        left: who left the group before this round began, each with its signed word.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    update: Sequence[NDArray[np.float32]] = field(repr=False)
+    weight: int
+    fingerprint: bytes
+    last: bytes
+    common: CommonState = field(repr=False)
+    state: bytes = ZERO
+    residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
+    left: Mapping[PeerId, Verified] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """d + 1: the coordinates of the vector and the weight behind them."""
+        return sum(spec.size for spec in self.specs) + 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A certified result: the sums as a blob of ring elements, whose last one is the total weight."""
+
+    total: Blob
+    ranges: tuple[float, ...]
+    roster: tuple[PeerId, ...]
+    survivors: tuple[PeerId, ...]
+    total_weight: int
+    digest: bytes
+    adopted: PeerId | None
+    """Whose common state this peer took over at the round's start; None where it held the same."""

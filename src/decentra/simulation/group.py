@@ -1,0 +1,152 @@
+"""A simulated group: n peers with the real machines, crypto and driver, on a virtual network and clock."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra.charter.charter import Charter, Member
+from decentra.crypto.keys import Identity
+from decentra.data import locate
+from decentra.driver.driver import Driver
+from decentra.driver.ports import Ports
+from decentra.driver.session import Session, Vector, describe
+from decentra.errors import DecentraError, LocalError
+from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
+from decentra.transport.simulated import Faults, Network
+from decentra.transport.virtual import EventHeap
+from decentra.types import RoundResult
+
+
+def identities(n: int, seed: int) -> tuple[Identity, ...]:
+    """n identities that follow from a seed, in the order of their ids."""
+    made = [Identity.from_seed(SeededRandom(seed, b"identity %d" % index)(32)) for index in range(n)]
+    return tuple(sorted(made, key=lambda identity: identity.id))
+
+
+def charter_for(
+    members: Sequence[Identity], protocol: str, *, template: Path | None = None, **changes: object
+) -> Charter:
+    """The charter template of a protocol, for these members and signed by all of them.
+
+    Args:
+        members: who is in the group.
+        protocol: the template's name in ``protocols/``.
+        template: another file to begin from.
+        changes: replace values by ``section__key``, such as ``protocol__width=32``.
+
+    Raises:
+        LocalError: there is no such protocol, or the changed charter is unsound.
+    """
+    path = locate("protocols") / f"{protocol}.toml" if template is None else template
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml")))
+        raise LocalError(f"there is no protocol {protocol!r}; there are {known}")
+    tables = tomllib.loads(path.read_text())
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        tables.setdefault(section, {})[name] = value
+    charter = Charter.build(tables, path.name)
+    charter = charter.with_members(Member.of(identity, f"peer-{index}") for index, identity in enumerate(members))
+    for identity in members:
+        charter = charter.sign(identity)
+    return charter
+
+
+class SimulatedPeer:
+    """One simulated peer: its session on virtual ports, and how its last round ended."""
+
+    def __init__(self, group: SimulatedGroup, identity: Identity, boot: int) -> None:
+        self.identity = identity
+        self.journal = MemoryJournal()
+        self.ended: RoundResult | DecentraError | None = None
+        random = SeededRandom(group.seed, identity.id + boot.to_bytes(8, "little"))
+        self.session = Session(identity, group.charter, boot=boot, random=random, log=group.log)
+        driver = self.session.driver
+        transport = group.network.transport(identity.id, driver.on_receive, driver.on_link)
+        self.session.open(Ports(group.clock, transport, self.journal, InlinePool()))
+
+    @property
+    def driver(self) -> Driver:
+        return self.session.driver
+
+    def begin(self, vector: Vector) -> None:
+        self.ended = None
+        self.session.begin(vector, self._end)
+
+    def _end(self, ended: RoundResult | DecentraError) -> None:
+        self.ended = ended
+
+
+class SimulatedGroup:
+    """n peers on one virtual network; the same seed gives the same run.
+
+    Args:
+        charter: signed by the members.
+        members: their identities.
+        seed: everything random follows from it.
+        faults: what the network's edges do; none by default.
+    """
+
+    def __init__(
+        self,
+        charter: Charter,
+        members: Sequence[Identity],
+        *,
+        seed: int = 0,
+        faults: Faults | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.charter, self.seed = charter, seed
+        self.log = log or logging.getLogger("decentra")
+        self.clock = EventHeap()
+        self.network = Network(self.clock, seed, faults)
+        self.peers = tuple(SimulatedPeer(self, identity, 1) for identity in members)
+
+    def run(self, vectors: Sequence[Vector | None], patience: float = 3600.0) -> list[RoundResult | DecentraError | None]:
+        """Start a round at every peer that has a vector, and let virtual time pass until it has ended for them.
+
+        Args:
+            vectors: one a peer; None for a peer that does not start.
+            patience: virtual seconds; a round that has not ended by then is a defect, and LocalError.
+        """
+        started = [peer for peer, vector in zip(self.peers, vectors, strict=True) if vector is not None]
+        for peer, vector in zip(self.peers, vectors, strict=True):
+            if vector is not None:
+                peer.begin(vector)
+        deadline = self.clock.now() + patience
+        if not self.clock.run_until(lambda: all(peer.ended is not None for peer in started), deadline):
+            raise LocalError(f"the round has not ended within {patience} virtual seconds; a defect of decentra")
+        return [None if vector is None else peer.ended for peer, vector in zip(self.peers, vectors, strict=True)]
+
+    def average(
+        self, updates: Sequence[Sequence[NDArray[np.float32]]], *, weights: Sequence[int] | None = None
+    ) -> list[RoundResult]:
+        """One round over the peers' lists of float32 arrays; every peer's result, in the order of the updates.
+
+        Raises:
+            DecentraError: what the first peer that failed raised.
+        """
+        if len(updates) != len(self.peers):
+            raise LocalError(f"{len(updates)} updates for a group of {len(self.peers)}; give one list a peer")
+        chosen = [1] * len(updates) if weights is None else list(weights)
+        vectors = [
+            Vector(list(tensors), describe(tensors, None), weight=weight)
+            for tensors, weight in zip(updates, chosen, strict=True)
+        ]
+        results: list[RoundResult] = []
+        for ended in self.run(vectors):
+            if isinstance(ended, DecentraError):
+                raise ended
+            if ended is not None:
+                results.append(ended)
+        return results
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.driver.close()
