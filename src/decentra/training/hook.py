@@ -1,0 +1,254 @@
+"""The step hook: a round every H optimizer steps, and what becomes of the parameters when one fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.training.common import Common, SharedState
+from decentra.training.outer import OuterSGD, refuse_flushing
+from decentra.training.tensors import Leaving
+
+if TYPE_CHECKING:
+    import logging
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from decentra.types import RoundResult
+
+
+class Terms(Protocol):
+    """What the charter says of training."""
+
+    @property
+    def steps(self) -> int:
+        """H, local optimizer steps a round."""
+        ...
+
+    @property
+    def outer_lr(self) -> float:
+        """The outer learning rate."""
+        ...
+
+    @property
+    def outer_momentum(self) -> float:
+        """The outer momentum μ."""
+        ...
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether the outer momentum is Nesterov's."""
+        ...
+
+
+class Agreement(Protocol):
+    """The part of a charter that training reads."""
+
+    @property
+    def training(self) -> Terms:
+        """The terms of training."""
+        ...
+
+
+class Averager(Protocol):
+    """Whoever runs rounds: a peer, or a fake group in a test."""
+
+    @property
+    def charter(self) -> Agreement:
+        """The group's agreement."""
+        ...
+
+    def average(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        names: Sequence[str] | None = None,
+        state: SharedState | None = None,
+    ) -> RoundResult:
+        """Run one round and return the group's mean.
+
+        A peer whose `state` differs from the round's agreed one adopts that before its tensors are read. The tensors
+        may be computed as they are read, and each array read belongs to the reader.
+        """
+        ...
+
+    def log(self) -> logging.Logger:
+        """The logger named ``decentra``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What training together came to so far.
+
+    Attributes:
+        rounds: rounds completed.
+        failed: rounds that failed.
+        bytes_sent: what this peer sent in completed rounds, framing included.
+        bytes_received: what this peer received in completed rounds, framing included.
+        seconds: wall time for which rounds, failed ones too, held up the training loop.
+        transcript: where this peer's transcript lies, if the caller said so.
+        parameters: SHA-256, in hexadecimal, of the values that the model held after the last round (before the first
+            one: at the start), float32 little-endian; equal at all peers.
+    """
+
+    rounds: int
+    failed: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+    transcript: Path | None
+    parameters: str
+
+
+class Training:
+    """One model in training with its group; `attach` makes it.
+
+    Local steps stay plain PyTorch. After every H of them the hook computes the pseudo-gradients, waits for the round,
+    takes the outer step on the common parameters and sets the model to them; the inner optimizer's state is kept,
+    buffers and frozen parameters are not touched.
+
+    A round that fails ends in a line of the log, and training goes on: where this peer's update had been masked and
+    sent, the model goes back to the last common parameters (an update leaves once); where nothing had left, its
+    progress is kept and contributed to the next round. An error of this peer's own, a LocalError, comes out of
+    ``optimizer.step()``; the next step tries the round again. After any other exception, such as KeyboardInterrupt, the
+    update may have left, so the model goes back as well.
+    """
+
+    def __init__(self, averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        terms = averager.charter.training
+        if terms.steps < 1:
+            raise LocalError(f"the charter asks for {terms.steps} local steps a round: set training.steps to 1 or more")
+        self._averager = averager
+        self._log = averager.log()
+        self._every = terms.steps
+        self._leaving = Leaving(model)
+        if not self._leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
+            raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
+        outer = OuterSGD(terms.outer_lr, terms.outer_momentum, terms.nesterov)
+        self._common = Common(self._leaving, outer, self._log)
+        self._steps = 0  # since the last round that completed or failed
+        self._kept = 0  # steps before those, kept through failed rounds
+        self._rounds = self._failed = self._sent = self._received = 0
+        self._seconds = 0.0
+        self._parameters = self._leaving.digest()
+        self._handle = optimizer.register_step_post_hook(self._stepped)
+
+    @property
+    def state(self) -> SharedState:
+        """The state that all peers must hold equal before a round; to be compared at joining already."""
+        return self._common
+
+    def _stepped(self, _optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        self._steps += 1
+        if self._steps >= self._every:
+            self._round()
+
+    def _round(self) -> None:
+        began = time.perf_counter()
+        self._leaving.refuse_changes()
+        refuse_flushing()
+        update = self._common.update()
+        update.refuse_nonfinite()
+        back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
+        try:
+            result = self._averager.average(update, names=self._leaving.names, state=self._common)
+        except LocalError as error:
+            back = _spent(error)
+            raise
+        except (RemoteError, Unavailable) as error:
+            back = _spent(error)
+            self._fail(error, back)
+        else:
+            self._complete(result)
+            back = False
+        finally:
+            if back:
+                self.go_back()
+            self._seconds += time.perf_counter() - began
+
+    def _complete(self, result: RoundResult) -> None:
+        self._common.advance(result.values)
+        self._steps = self._kept = 0
+        self._rounds += 1
+        self._sent += result.bytes_sent
+        self._received += result.bytes_received
+        self._parameters = self._leaving.digest()
+        self._log.info(
+            "round %s averaged %d peers in %.2f s; parameters %s",
+            result.round,
+            len(result.participants),
+            result.seconds,
+            self._parameters.hex()[:8],
+        )
+
+    def _fail(self, error: DecentraError, spent: bool) -> None:
+        self._failed += 1
+        if spent:
+            what = "its update had left this peer, which goes back to the last common parameters"
+        else:
+            self._kept += self._steps
+            self._steps = 0
+            what = "nothing had left this peer, which contributes its progress to the next round"
+        self._log.warning("a round failed: %s; %s; training goes on", error, what)
+
+    def go_back(self) -> None:
+        """Set the model to the last common parameters and begin the phase anew: the steps since then are lost."""
+        self._common.go_back()
+        self._steps = self._kept = 0
+
+    def detach(self) -> None:
+        """Take the hook off the optimizer; the model stays as it is. A second call does nothing."""
+        self._handle.remove()
+
+    def finish(self) -> None:
+        """End training together: detach, and set the model to the last common parameters.
+
+        Nothing is sent for a phase that is not full, and its steps are dropped: so all peers that completed the same
+        last round end with the same bits. To keep every step, end after a multiple of H.
+        """
+        self.detach()
+        dropped = self._kept + self._steps
+        if dropped:
+            self._log.info("the last %d local steps made no round: the model is back at the common parameters", dropped)
+        self.go_back()
+        self._parameters = self._leaving.digest()
+
+    def summary(self, transcript: Path | None = None) -> Summary:
+        """The counts so far; costs nothing, so it may be asked for after every step."""
+        return Summary(
+            rounds=self._rounds,
+            failed=self._failed,
+            bytes_sent=self._sent,
+            bytes_received=self._received,
+            seconds=self._seconds,
+            transcript=transcript,
+            parameters=self._parameters.hex(),
+        )
+
+
+def _spent(error: DecentraError) -> bool:
+    # The runtime says so. Where it doesn't, an error of our own came before anything was sent; after any other, the
+    # update may have left.
+    return bool(getattr(error, "spent", not isinstance(error, LocalError)))
+
+
+def attach(averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Training:
+    """Train `model` together with the averager's group, from the next ``optimizer.step()`` on.
+
+    Every call of ``optimizer.step()`` counts, so schedulers and gradient accumulation need nothing. All of the model's
+    parameters with ``requires_grad`` leave (float32, bfloat16 or float16), also those that another optimizer steps.
+    Memory: float32 copies of them for the common parameters and, where μ > 0, the outer momentum; beyond these, one
+    tensor at a time.
+
+    Raises:
+        LocalError: a model, optimizer or charter that cannot train together.
+    """
+    return Training(averager, model, optimizer)
