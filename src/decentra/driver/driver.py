@@ -29,7 +29,7 @@ from decentra.wire.entry import Chain, Checker
 from decentra.wire.message import Message, Registry, Verified, addressed_to
 
 AHEAD = 4
-"""Messages of the next round that are kept for a peer: before a roster names this peer, nobody sends it more."""
+"""Messages of a later round that are kept for a peer: before a roster names this peer, nobody sends it more."""
 
 TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
@@ -76,6 +76,7 @@ class Driver:
         limit: the most bytes that a blob may have by the charter.
         incarnation: 64 bits that no earlier process of this peer used.
         random: randomness for jobs.
+        collude: how many members may lie together, the charter's c.
         leaves: the kind of the message by which a peer leaves; it counts for every later round.
         witness: shown every encoded update, for a leak check; None for nobody.
     """
@@ -92,6 +93,7 @@ class Driver:
         incarnation: int,
         random: Random,
         leaves: str,
+        collude: int,
         witness: Witness | None = None,
         log: logging.Logger | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Driver:
         self.reasons: dict[PeerId, str] = {}
         self._others = tuple(peer for peer in members if peer != me)
         self._check, self._limit, self._leaves = check, limit, leaves
+        self._collude = collude
         self._incarnation, self._random, self._witness = incarnation, random, witness
         self._log = log or logging.getLogger("decentra")
         self._ports: Ports | None = None
@@ -117,6 +120,7 @@ class Driver:
         self._timers: dict[str, Handle] = {}
         self._suspended = self._running = self._closed = False
         self._last = RoundId(0, 0)
+        self._rounds: dict[PeerId, int] = {}
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +149,14 @@ class Driver:
         self._feed(Start())
         waiting, self._ahead = self._ahead, {}
         for verified in (verified for queue in waiting.values() for verified in queue):
-            self._route(verified, None)
+            if self._machine is machine:
+                self._route(verified, None)
+
+    @property
+    def group_round(self) -> int:
+        """The latest round that more than ``collude`` others have signed something in, so that one of them is honest."""
+        latest = sorted(self._rounds.values(), reverse=True)
+        return latest[self._collude] if len(latest) > self._collude else 0
 
     def cancel(self, error: DecentraError) -> None:
         """End the round that is on, if any, from this side."""
@@ -349,12 +360,26 @@ class Driver:
                 self._feed(Received(verified))
             return
         self.left.pop(peer, None)
+        self._rounds[peer] = max(entry.round, self._rounds.get(peer, 0))
         if self._machine is not None and entry.round_id == self._machine.round:
             self._feed(Received(verified, blob))
-        elif entry.round_id == (self._last.epoch, self._last.number + 1) or not self._last.number:
-            queue = self._ahead.setdefault(peer, [])
-            if len(queue) < AHEAD:
-                queue.append(verified)
+        elif entry.round > self._last.number:
+            self._keep_ahead(verified)
+
+    def _keep_ahead(self, verified: Verified) -> None:
+        """Keep a few messages of the latest round that a peer has reached; this peer may have to catch up with it."""
+        queue = self._ahead.setdefault(verified.sender, [])
+        if queue and queue[0].entry.round < verified.entry.round:
+            queue.clear()
+        if len(queue) < AHEAD:
+            queue.append(verified)
+        machine, current = self._machine, self.group_round
+        if machine is not None and not machine.roster and current > machine.round.number:
+            self.cancel(
+                Unavailable(
+                    (), 0.0, f"round {machine.round}", f"the group has gone on to round {current}, which is open to this peer"
+                )
+            )
 
     def _blame(self, peer: PeerId, error: RemoteError) -> None:
         self.reasons[peer] = error.reason

@@ -80,6 +80,7 @@ class Session:
         charter: signed by all; its Policy must hold.
         boot: how often this peer has started in this session; it never repeats.
         random: randomness for secrets, masks and rounding.
+        last_round: the last round that this peer signed anything in; it takes part in later ones only.
         witness: shown every encoded update, for a leak check.
     """
 
@@ -90,6 +91,7 @@ class Session:
         *,
         boot: int,
         random: Random,
+        last_round: int = 0,
         witness: Witness | None = None,
         log: logging.Logger | None = None,
     ) -> None:
@@ -98,7 +100,7 @@ class Session:
         self.charter, self.me = charter, identity.id
         self._log = log or logging.getLogger("decentra")
         terms, epoch = charter.protocol, charter.group.epoch
-        self.session = derive.session(spec.load(terms.name).source, charter.hash, epoch)
+        self.session = session_name(charter)
         self._setting = Setting(
             me=identity.id,
             session=self.session,
@@ -115,7 +117,7 @@ class Session:
         self._machine = machine(terms.name)
         self.common = Common(terms)
         self.last = ZERO
-        self.round = RoundId(epoch, 0)
+        self.round = RoundId(epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
         publics = {member.id: member.ed25519 for member in charter.members}
@@ -129,6 +131,7 @@ class Session:
             incarnation=int.from_bytes(random(8), "little") or 1,
             random=random,
             leaves=Leave.kind,
+            collude=terms.c,
             witness=witness,
             log=self._log,
         )
@@ -150,7 +153,8 @@ class Session:
         if self.driver.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
-        self.round = RoundId(self.round.epoch, self.round.number + 1)
+        current = self.driver.group_round
+        self.round = RoundId(self.round.epoch, max(self.round.number + 1, current))
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         mine = Contribution(
             specs=vector.specs,
@@ -239,6 +243,11 @@ class Session:
         if self._ports is None:
             raise RuntimeError("the session was not opened")
         return self._ports
+
+
+def session_name(charter: Charter) -> bytes:
+    """The session that a charter's epoch is: 32 bytes, another one for another text of the spec."""
+    return derive.session(spec.load(charter.protocol.name).source, charter.hash, charter.group.epoch)
 
 
 def describe(tensors: Sequence[NDArray[np.float32]], names: Sequence[str] | None) -> tuple[TensorSpec, ...]:

@@ -129,16 +129,16 @@ class Training:
         self._averager = averager
         self._log = averager.log()
         self._every = terms.steps
-        self._leaving = Leaving(model)
-        if not self._leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
+        self.leaving = Leaving(model)
+        if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
         outer = OuterSGD(terms.outer_lr, terms.outer_momentum, terms.nesterov)
-        self._common = Common(self._leaving, outer, self._log)
+        self._common = Common(self.leaving, outer, self._log)
         self._steps = 0  # since the last round that completed or failed
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
         self._seconds = 0.0
-        self._parameters = self._leaving.digest()
+        self._parameters = self.leaving.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
 
     @property
@@ -153,13 +153,13 @@ class Training:
 
     def _round(self) -> None:
         began = time.perf_counter()
-        self._leaving.refuse_changes()
+        self.leaving.refuse_changes()
         refuse_flushing()
         update = self._common.update()
         update.refuse_nonfinite()
         back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
         try:
-            result = self._averager.average(update, names=self._leaving.names, state=self._common)
+            result = self._averager.average(update, names=self.leaving.names, state=self._common)
         except LocalError as error:
             back = _spent(error)
             raise
@@ -180,7 +180,7 @@ class Training:
         self._rounds += 1
         self._sent += result.bytes_sent
         self._received += result.bytes_received
-        self._parameters = self._leaving.digest()
+        self._parameters = self.leaving.digest()
         self._log.info(
             "round %s averaged %d peers in %.2f s; parameters %s",
             result.round,
@@ -219,7 +219,7 @@ class Training:
         if dropped:
             self._log.info("the last %d local steps made no round: the model is back at the common parameters", dropped)
         self.go_back()
-        self._parameters = self._leaving.digest()
+        self._parameters = self.leaving.digest()
 
     def summary(self, transcript: Path | None = None) -> Summary:
         """The counts so far; costs nothing, so it may be asked for after every step."""

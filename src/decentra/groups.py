@@ -1,0 +1,146 @@
+"""``decentra.local_group``: n peers in this process, for notebooks, docs and tests."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra.charter.charter import Charter
+from decentra.crypto.keys import Identity
+from decentra.errors import LocalError
+from decentra.peer.config import PeerFolder, write_config
+from decentra.peer.runtime import Peer
+from decentra.simulation.group import SimulatedGroup, charter_for, identities
+from decentra.types import RoundResult
+
+Update = Sequence[NDArray[np.float32]]
+
+
+class LocalGroup:
+    """n real peers in this process, each with its own folder, threads and port, over ZeroMQ on loopback.
+
+    Attributes:
+        peers: in the order of their ids.
+    """
+
+    def __init__(self, charter: Charter, members: Sequence[Identity]) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="decentra-")
+        ports = free_ports(len(members))
+        folders = [
+            write_folder(Path(self._home.name) / f"peer-{index}", identity, charter, ports, index)
+            for index, identity in enumerate(members)
+        ]
+        self.peers: list[Peer] = []
+        try:
+            for folder in folders:
+                self.peers.append(Peer(folder))
+        except BaseException:
+            self.close()
+            raise
+
+    def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[RoundResult]:
+        """One round; every peer's result, in the order of the updates.
+
+        Raises:
+            DecentraError: what the first peer that failed raised, once the round has ended for all.
+        """
+        if len(updates) != len(self.peers):
+            raise LocalError(f"{len(updates)} updates for a group of {len(self.peers)}; give one list a peer")
+        chosen = [1] * len(updates) if weights is None else list(weights)
+        with ThreadPoolExecutor(len(self.peers)) as threads:
+            calls = [
+                threads.submit(peer.average, list(update), weight=weight)
+                for peer, update, weight in zip(self.peers, updates, chosen, strict=True)
+            ]
+            errors = [call.exception() for call in calls]
+        failed = [error for error in errors if error is not None]
+        if failed:  # one's own mistake tells more than what the others saw of it
+            raise min(failed, key=lambda error: not isinstance(error, LocalError))
+        return [call.result() for call in calls]
+
+    def close(self) -> None:
+        """End all peers and erase their folders."""
+        with ThreadPoolExecutor(max(1, len(self.peers))) as threads:
+            for closing in [threads.submit(peer.close) for peer in self.peers]:
+                closing.result()
+        self._home.cleanup()
+
+    def __enter__(self) -> LocalGroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that are free now; each is found while the others are held."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def write_folder(path: Path, identity: Identity, charter: Charter, ports: Sequence[int], index: int) -> PeerFolder:
+    """A peer's folder, as ``decentra init`` and ``charter sign`` leave it, on loopback; ``ports`` in the members' order."""
+    path.mkdir(mode=0o700, parents=True)
+    folder = PeerFolder(path)
+    identity.save(folder.identity)
+    addresses = [f"tcp://127.0.0.1:{port}" for port in ports]
+    text = write_config(charter.member(identity.id).name, addresses[index], None)
+    lines = [
+        f'{member.name} = "{address}"'
+        for member, address in zip(charter.members, addresses, strict=True)
+        if member.id != identity.id
+    ]
+    folder.config.write_text(text.replace("[peers]\n", "[peers]\n" + "\n".join(lines) + "\n", 1))
+    folder.charter.write_text(charter.to_toml())
+    return folder
+
+
+def local_group(
+    n: int, *, protocol: str = "secagg", transport: str = "simulated", seed: int = 0, **changes: object
+) -> SimulatedGroup | LocalGroup:
+    """n peers in this process that average together.
+
+    Args:
+        n: 3 to 64.
+        protocol: ``secagg`` or ``allreduce``.
+        transport: ``simulated``, which is deterministic under ``seed``, or ``zeromq``, over loopback.
+        seed: everything random of a simulated group follows from it.
+        changes: replace the charter template's values by ``section__key``, such as ``protocol__width=32``.
+
+    Raises:
+        LocalError: an unknown protocol or transport, or a charter that is not sound.
+
+    >>> import numpy as np
+    >>> group = local_group(4, protocol="secagg", protocol__width=32)
+    >>> results = group.average([[np.full((2, 2), 0.01 * peer, np.float32)] for peer in range(4)])
+    >>> results[0].values[0].round(4).tolist()
+    [[0.015, 0.015], [0.015, 0.015]]
+    """
+    if transport not in ("simulated", "zeromq"):
+        raise LocalError(f"there is no transport {transport!r}; there are 'simulated' and 'zeromq'")
+    members = identities(n, seed) if transport == "simulated" else fresh_identities(n)
+    charter = charter_for(members, protocol, **changes)
+    if transport == "simulated":
+        return SimulatedGroup(charter, members, seed=seed)
+    return LocalGroup(charter, members)
+
+
+def fresh_identities(n: int) -> tuple[Identity, ...]:
+    """n new identities, in the order of their ids."""
+    return tuple(sorted((Identity.generate() for _ in range(n)), key=lambda identity: identity.id))
+

@@ -1,0 +1,284 @@
+"""What one peer says about itself, ``decentra.toml``, and the folder that holds everything it keeps."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from decentra.charter import Charter, Policy, toml
+from decentra.charter.charter import FILE as CHARTER_FILE
+from decentra.charter.charter import Name
+from decentra.charter.toml import Section
+from decentra.crypto.keys import Identity
+from decentra.errors import LocalError
+from decentra.types import PeerId
+
+FILE = "decentra.toml"
+STATE_VARIABLE = "DECENTRA_STATE"
+DEFAULT_BIND = "tcp://0.0.0.0:7431"
+
+_ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
+_EVERYWHERE = ("0.0.0.0", "[::]")
+_SHORT_ID = 8
+
+
+def valid_address(address: str) -> str:
+    """An address, ``tcp://host:port``; IPv6 hosts stand in brackets.
+
+    Raises:
+        ValueError: another form, or a port out of 1..65535.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 1 <= int(match["port"]) <= 65_535:
+        raise ValueError(f'must look like "tcp://host:7431" with a port of 1 to 65535, not {toml.shown(address)}')
+    return address
+
+
+def _reachable(address: str) -> str:
+    match = _ADDRESS.fullmatch(valid_address(address))
+    if match is not None and match["host"] in _EVERYWHERE:
+        raise ValueError(f"must be where others reach this peer, and {match['host']} means everywhere; name the host")
+    return address
+
+
+Address = Annotated[str, AfterValidator(valid_address)]
+Reachable = Annotated[str, AfterValidator(_reachable)]
+
+
+def _frozen(table: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(sorted(table.items())))
+
+
+class PeerSection(Section):
+    """This peer: its name in the charter, where it listens, and where others reach it."""
+
+    name: Name = Field(examples=["alice"])
+    bind: Address = Field(default=DEFAULT_BIND, examples=[DEFAULT_BIND])
+    advertise: Reachable | None = Field(default=None, examples=["tcp://host:7431"])
+
+
+class RunSection(Section):
+    """How it runs: torch threads, and for how many rounds a round's secrets stay on disk for self-audit."""
+
+    threads: int = Field(default=1, ge=1, le=1024, examples=[1])
+    keep_secrets: int = Field(default=0, ge=0, lt=2**31, examples=[0])
+
+
+class Config(Section):
+    """``decentra.toml``. ``peers`` maps a member, by name, id or at least the id's first 8 digits, to its address."""
+
+    peer: PeerSection
+    peers: Annotated[Mapping[str, Reachable], AfterValidator(_frozen)] = Field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    run: RunSection = Field(default_factory=RunSection)
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.peer.advertise is None and _ADDRESS.sub(r"\g<host>", self.peer.bind) in _EVERYWHERE:
+            raise ValueError(
+                f"[peer] binds everywhere ({self.peer.bind}) and does not say where others reach it; "
+                f'add advertise = "tcp://host:7431"'
+            )
+        return self
+
+    @classmethod
+    def parse(cls, text: str, where: str = FILE) -> Config:
+        """The configuration that a TOML text holds.
+
+        Raises:
+            LocalError: problems of form, all of them, each with its mend.
+        """
+        return toml.read(text, cls, where)
+
+    @property
+    def address(self) -> str:
+        """Where others reach this peer."""
+        return self.peer.advertise or self.peer.bind
+
+    def addresses(self, charter: Charter, me: PeerId, where: str = FILE) -> Mapping[PeerId, str]:
+        """Where this peer reaches every other member.
+
+        Args:
+            charter: says who the members are.
+            me: this peer, whose own entry, if any, is left out.
+            where: the file's name, for messages.
+
+        Raises:
+            LocalError: a member without an address, or an entry that is nobody's; all of them.
+        """
+        found: dict[PeerId, str] = {}
+        problems: list[str] = []
+        for key, address in self.peers.items():
+            who = [member.id for member in charter.members if key == member.name or _is_id(key, member.id)]
+            if len(who) != 1 or who[0] in found:
+                problems.append(_nobody(key, charter, len(who)))
+            else:
+                found[who[0]] = address
+        problems.extend(
+            f'no address for member {member.label}; add {member.name} = "tcp://host:7431" to [peers]'
+            for member in charter.members
+            if member.id != me and member.id not in found
+        )
+        toml.raise_problems(where, problems)
+        found.pop(me, None)
+        return MappingProxyType(found)
+
+
+def _is_id(key: str, peer: PeerId) -> bool:
+    return len(key) >= _SHORT_ID and peer.hex().startswith(key)
+
+
+def _nobody(key: str, charter: Charter, count: int) -> str:
+    if count > 1:
+        return f"{key!r} in [peers] fits {count} members; write the whole id"
+    if count == 1:
+        return f"{key!r} in [peers] is a second address for one member; keep one of the two"
+    near = toml.nearest(key, [member.name for member in charter.members])
+    mend = f"did you mean {near!r}?" if near else "use a name or an id from `decentra charter show`"
+    return f"{key!r} in [peers] is no member; {mend}"
+
+
+def write_config(name: str, bind: str, advertise: str | None) -> str:
+    """A commented ``decentra.toml`` for a new peer.
+
+    Raises:
+        LocalError: the name or an address is none.
+    """
+    tables: dict[str, Any] = {"peer": {"name": name, "bind": bind, "advertise": advertise}}
+    head = toml.write(tables)
+    Config.parse(head, "the new decentra.toml")
+    return f"""\
+# What this peer says about itself. It is nobody's agreement: what the group shares stands in charter.toml.
+
+{head}
+# Where the other members are: a member's name, or its id, and the address that it advertises.
+[peers]
+# bob = "tcp://bob.example.org:7431"
+
+[run]
+threads = 1        # of torch; one a peer is fastest where peers share a machine
+keep_secrets = 0   # rounds for which a round's secrets stay on disk, for self-audit; 0 erases them at once
+"""
+
+
+@dataclass(frozen=True)
+class PeerFolder:
+    """The folder of one peer, ``--state DIR``: what each file in it is for stands in the design, under the disk."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, state: str | os.PathLike[str] | None = None) -> PeerFolder:
+        """The folder that was asked for, or else the one that ``decentra run`` set.
+
+        Raises:
+            LocalError: neither is there.
+        """
+        named = os.environ.get(STATE_VARIABLE) if state is None else state
+        if not named:
+            raise LocalError("no peer folder was named; start the program with `decentra run PROGRAM --state DIR`")
+        return cls(Path(named))
+
+    @property
+    def identity(self) -> Path:
+        """The seed of the peer's keys, readable by its owner alone."""
+        return self.path / "identity.key"
+
+    @property
+    def config(self) -> Path:
+        """``decentra.toml``."""
+        return self.path / FILE
+
+    @property
+    def charter(self) -> Path:
+        """``charter.toml``."""
+        return self.path / CHARTER_FILE
+
+    @property
+    def member(self) -> Path:
+        """``member.toml``: this peer's record, to be handed to whoever keeps the charter."""
+        return self.path / "member.toml"
+
+    @property
+    def journal(self) -> Path:
+        """The journal, an SQLite database."""
+        return self.path / "journal.db"
+
+    @property
+    def outbox(self) -> Path:
+        """Masked vectors of open rounds."""
+        return self.path / "outbox"
+
+    @property
+    def transcripts(self) -> Path:
+        """One signed log a session."""
+        return self.path / "transcripts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the training."""
+        return self.path / "checkpoints"
+
+    def load(self) -> tuple[Identity, Charter, Config]:
+        """Read identity, charter and configuration; neither signatures nor soundness are judged (``ready``).
+
+        Raises:
+            LocalError: a file is missing, unreadable, open to others or malformed.
+        """
+        return self.load_identity(), self.load_charter(), self.load_config()
+
+    def ready(self) -> tuple[Identity, Charter, Config]:
+        """As ``load``, and everything that must hold before this peer joins its group.
+
+        Raises:
+            LocalError: an unsound charter, a record or signature that does not verify or is missing, a peer that is no
+                member or has another name there, or a member without an address.
+        """
+        identity, charter, config = self.load()
+        Policy(charter).check(str(self.charter))
+        charter.check(where=str(self.charter))
+        member = charter.member(identity.id)
+        if member.curve != identity.curve_public:
+            raise LocalError(f"{self.charter} has another curve key for {member.label}; add your member.toml afresh")
+        if member.name != config.peer.name:
+            raise LocalError(
+                f"{self.config} calls this peer {config.peer.name!r} and the charter {member.name!r}; "
+                f"set name in [peer] to {member.name!r}"
+            )
+        config.addresses(charter, identity.id, str(self.config))
+        return identity, charter, config
+
+    def load_identity(self) -> Identity:
+        """The peer's keys; raises as ``load``."""
+        self._exists()
+        if not self.identity.exists():
+            raise LocalError(self._missing("identity.key"))
+        return Identity.load(self.identity)
+
+    def load_charter(self) -> Charter:
+        """The charter; raises as ``load``."""
+        self._exists()
+        return Charter.parse(toml.read_text(self.charter, self._first()), str(self.charter))
+
+    def load_config(self) -> Config:
+        """The configuration; raises as ``load``."""
+        self._exists()
+        return Config.parse(toml.read_text(self.config, self._first()), str(self.config))
+
+    def _exists(self) -> None:
+        if not self.path.is_dir():
+            raise LocalError(f"there is no peer folder {self.path}; {self._first()}")
+
+    def _missing(self, name: str) -> str:
+        return f"{self.path} has no {name}; {self._first()}"
+
+    def _first(self) -> str:
+        return f"run `decentra init --state {self.path} --name NAME` first"

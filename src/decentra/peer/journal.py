@@ -1,0 +1,149 @@
+"""What must survive a crash: own entries and one-time acts, in SQLite, written by a thread of its own.
+
+Everything that waits when a transaction begins shares its commit. WAL with synchronous FULL: once ``durable`` is called,
+the write is on disk. A one-time act has one row a round, so a second, different one cannot even be written down.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import NamedTuple
+
+from decentra.errors import LocalError
+from decentra.machine.effects import Record
+from decentra.types import RoundId
+from decentra.wire.codec import Signed
+from decentra.wire.entry import parse
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS starts (boot INTEGER PRIMARY KEY AUTOINCREMENT);
+CREATE TABLE IF NOT EXISTS entries (
+    session BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, round INTEGER NOT NULL,
+    entry BLOB NOT NULL, body BLOB, PRIMARY KEY (session, boot, seq));
+CREATE TABLE IF NOT EXISTS acts (
+    session BLOB NOT NULL, epoch INTEGER NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL, topic TEXT NOT NULL,
+    value BLOB NOT NULL, PRIMARY KEY (session, epoch, round, kind, topic));
+"""
+
+BATCH = 256
+"""Writes that share one commit at most: a round's own entries and acts are some twenty."""
+
+FINISH_DEADLINE = 10.0
+"""Seconds for the last writes when a peer closes."""
+
+Later = Callable[[Callable[[], None]], None]
+"""Runs a callback on the driver's thread."""
+
+
+class _Write(NamedTuple):
+    statement: str
+    values: tuple[object, ...]
+    durable: Callable[[], None]
+
+
+class SqliteJournal:
+    """One peer's journal for one session.
+
+    Args:
+        path: ``journal.db``; made if it is absent.
+        session: the session whose entries and acts these are.
+        later: runs a callback on the driver's thread.
+        failed: told on the driver's thread, once, why nothing can be written any more.
+
+    Raises:
+        LocalError: the file is no journal, or can't be opened.
+    """
+
+    def __init__(
+        self, path: Path, session: bytes, later: Later, failed: Callable[[LocalError], None]
+    ) -> None:
+        self._session, self._later, self._failed, self._path = session, later, failed, path
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(SCHEMA)
+            self.boot = int(self._database.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
+            found = self._database.execute("SELECT MAX(round) FROM entries WHERE session = ?", (session,)).fetchone()
+        except sqlite3.Error as error:
+            raise LocalError(f"the journal {path} can't be used ({error}); check the disk and who owns the file") from error
+        self.last_round = int(found[0] or 0)
+        """The last round in which this peer signed anything in this session; it never takes part in it again."""
+        self._queue: SimpleQueue[_Write | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="decentra-journal", daemon=True)
+        self._thread.start()
+
+    def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
+        entry = parse(signed.entry)
+        values = (entry.session, entry.boot, entry.seq, entry.round, signed.entry, signed.body if log_body else None)
+        self._queue.put(_Write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values, durable))
+
+    def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
+        values = (self._session, round_id.epoch, round_id.number, record.kind, record.topic, record.value)
+        self._queue.put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
+
+    def acts(self) -> list[tuple[int, Record]]:
+        """The one-time acts of this session, with the number of the round of each, in order."""
+        rows = self._database.execute(
+            "SELECT round, kind, topic, value FROM acts WHERE session = ? ORDER BY rowid", (self._session,)
+        ).fetchall()
+        return [(int(number), Record(kind, topic, bytes(value))) for number, kind, topic, value in rows]
+
+    def log(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """This session's own entries in order, each with its body unless the spec logs that by hash."""
+        rows = self._database.execute(
+            "SELECT entry, body FROM entries WHERE session = ? ORDER BY boot, seq", (self._session,)
+        )
+        for entry, body in rows:
+            yield bytes(entry), None if body is None else bytes(body)
+
+    def finish(self) -> None:
+        """Write what waits and end the thread; what was written can still be read."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join(FINISH_DEADLINE)
+
+    def close(self) -> None:
+        """Finish, and let go of the file."""
+        self.finish()
+        self._database.close()
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            writes = [write for write in batch if write is not None]
+            try:
+                self._commit(writes)
+            except sqlite3.Error as error:
+                reason = LocalError(
+                    f"the journal {self._path} can't be written ({error}); nothing more is sent until it can: "
+                    "free the disk and start this peer again"
+                )
+                self._later(lambda: self._failed(reason))
+                return
+            if writes:
+                self._later(partial(_tell, writes))
+            if len(writes) < len(batch):
+                return
+
+    def _commit(self, writes: list[_Write]) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for write in writes:
+                self._database.execute(write.statement, write.values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            self._database.execute("ROLLBACK")
+            raise
+
+
+def _tell(writes: Sequence[_Write]) -> None:
+    for write in writes:
+        write.durable()

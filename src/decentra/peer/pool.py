@@ -1,0 +1,52 @@
+"""The pool of the network runtime: a few threads for jobs that let go of the interpreter lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from decentra.errors import DecentraError, LocalError
+from decentra.machine.effects import Job, Tools
+
+THREADS = 2
+"""Jobs at once: one round has one or two, and peers share machines with training."""
+
+
+class ThreadPool:
+    """Runs jobs on threads and hands their values back on the driver's thread.
+
+    Args:
+        later: runs a callback on the driver's thread.
+    """
+
+    def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
+        self._later = later
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decentra-pool")
+
+    def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None:
+        def work() -> None:
+            value: object
+            try:
+                value = job.run(tools)
+            except (DecentraError, ValueError) as error:
+                value = error
+            except MemoryError:
+                value = LocalError(f"not enough memory for {type(job).__name__.lower()}; give this peer more, or a smaller model")
+            self._later(lambda: done(value))
+
+        self._threads.submit(work).add_done_callback(self._report)
+
+    def _report(self, work: Future[None]) -> None:
+        """A defect must not become a hang: what no job may raise comes up again on the driver's thread."""
+        error = None if work.cancelled() else work.exception()
+        if error is not None:
+            self._later(partial(_raise, error))
+
+    def close(self) -> None:
+        """Wait for running jobs and start no more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -1,0 +1,44 @@
+"""Transcripts: a peer's signed, hash-chained log of one session, as a file that an outsider can check.
+
+The file is a sequence of MessagePack arrays ``[entry, body]``; the body is empty where the spec logs it by hash
+(``specs/wire/README.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgpack
+
+from decentra.errors import LocalError
+from decentra.wire.codec import MAX_BODY, MAX_ENTRY, Signed, pack
+
+
+def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Write a session's own entries; beside the file first, then in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    with beside.open("wb") as file:
+        for entry, body in log:
+            file.write(pack((entry, body or b"")))
+    beside.replace(path)
+
+
+def read(path: Path) -> Iterator[Signed]:
+    """The entries of a transcript in the file's order, not verified.
+
+    Raises:
+        LocalError: the file is missing, or is not a transcript from some place on.
+    """
+    try:
+        with path.open("rb") as file:
+            unpacker = msgpack.Unpacker(file, raw=False, use_list=False, max_buffer_size=MAX_BODY + MAX_ENTRY + 64)
+            for item in unpacker:
+                match item:
+                    case (bytes(entry), bytes(body)):
+                        yield Signed(entry, body)
+                    case _:
+                        raise LocalError(f"{path} is not a transcript: it holds something else than signed entries")
+    except (OSError, ValueError, msgpack.UnpackException) as error:
+        raise LocalError(f"{path} can't be read as a transcript ({error})") from error

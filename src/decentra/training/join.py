@@ -1,0 +1,172 @@
+"""``decentra.join``: a peer on the network and a training loop, in one call."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra import derive
+from decentra.charter.charter import Charter
+from decentra.errors import LocalError
+from decentra.peer.config import PeerFolder
+from decentra.peer.runtime import Peer
+from decentra.training.common import SharedState
+from decentra.training.hook import Summary, Training, attach
+from decentra.types import PeerId, RoundResult, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _Rounds:
+    """The peer as the step hook sees it: it knows the model's tensors, and keeps what clipping cuts from them."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._specs: tuple[TensorSpec, ...] = ()
+        self._residual: list[NDArray[np.float32]] = []
+        self.fingerprint = b""
+
+    @property
+    def charter(self) -> Charter:
+        return self._peer.charter
+
+    def log(self) -> logging.Logger:
+        return self._peer.log()
+
+    def leaves(self, specs: tuple[TensorSpec, ...]) -> None:
+        """Take down what leaves this peer, and hold it against the charter's fingerprint."""
+        self.fingerprint = derive.layout(specs)
+        agreed = self.charter.model.fingerprint
+        if agreed is not None and agreed != self.fingerprint:
+            raise LocalError(
+                f"your model's fingerprint is {self.fingerprint.hex()}, the charter's is {agreed.hex()}: "
+                "train the model that the group agreed on, with the same names, shapes and dtypes"
+            )
+        self._specs = tuple(TensorSpec(spec.name, spec.shape, "float32") for spec in specs)
+        self._residual = [np.zeros(spec.shape, np.float32) for spec in specs]
+
+    def average(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        names: Sequence[str] | None = None,
+        state: SharedState | None = None,
+    ) -> RoundResult:
+        return self._peer.average(
+            tensors,
+            weight=weight,
+            state=state,
+            specs=self._specs,
+            fingerprint=self.fingerprint,
+            residual=self._residual,
+        )
+
+
+class TrainingPeer:
+    """A peer that trains a model with its group; ``decentra.join`` makes it.
+
+    Attributes:
+        id: who this peer is.
+        charter: the group's agreement.
+    """
+
+    def __init__(self, peer: Peer, training: Training) -> None:
+        self._peer, self._training = peer, training
+        self.id: PeerId = peer.id
+        self.charter = peer.charter
+
+    def average(
+        self, tensors: Sequence[NDArray[np.float32]], *, weight: int = 1, names: Sequence[str] | None = None
+    ) -> RoundResult:
+        """The group's weighted mean of some other tensors, in a round of its own; see ``Peer.average``."""
+        return self._peer.average(tensors, weight=weight, names=names)
+
+    def summary(self) -> Summary:
+        """Rounds, bytes and seconds so far."""
+        return self._training.summary(self._peer.transcript)
+
+    def go_back(self) -> None:
+        """Set the model to the last common parameters, for example after an update that held NaN."""
+        self._training.go_back()
+
+    def close(self) -> Summary:
+        """End training together and leave the group; the model is set to the common parameters.
+
+        Returns:
+            rounds, bytes, seconds, where the transcript lies, and the hash of the parameters.
+        """
+        self._training.finish()
+        self._peer.close()
+        return self.summary()
+
+    def __enter__(self) -> TrainingPeer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def join(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: str | os.PathLike[str] | None = None,
+    *,
+    witness: Path | None = None,
+) -> TrainingPeer:
+    """Train a model together with a group, from the next ``optimizer.step()`` on.
+
+    Every H optimizer steps (the charter's ``training.steps``) a round averages the peers' pseudo-gradients under the
+    charter's protocol, and the outer optimizer applies the mean. Joining itself is a first round, with an empty vector:
+    peers whose initial parameters differ take the first proposer's.
+
+    Args:
+        model: its parameters with ``requires_grad`` leave this peer; everything else stays.
+        optimizer: the one that steps the model.
+        state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
+        witness: a folder for a leak check, see ``decentra.peer.witness``; for demonstrations only.
+
+    Raises:
+        LocalError: the folder, the charter, the model or the optimizer can't be used.
+        RemoteError, Unavailable: the group could not agree on a beginning.
+    """
+    import torch
+
+    folder = PeerFolder.find(state)
+    torch.set_num_threads(folder.load_config().run.threads)
+    peer = Peer(folder, witness=witness)
+    try:
+        rounds = _Rounds(peer)
+        training = attach(rounds, model, optimizer)
+        rounds.leaves(training.leaving.specs)
+        _tell(peer, training)
+        peer.align(training.state, rounds.fingerprint)
+    except BaseException:
+        peer.close()
+        raise
+    return TrainingPeer(peer, training)
+
+
+def _tell(peer: Peer, training: Training) -> None:
+    """Say what leaves before anything does."""
+    terms, specs = peer.charter.protocol, training.leaving.specs
+    peer.log().info(
+        "joining %r as %s under %s: %d tensors leave, %d coordinates of %d bits, every %d steps",
+        peer.charter.group.name,
+        peer.id,
+        terms.name,
+        len(specs),
+        sum(spec.size for spec in specs),
+        terms.width,
+        peer.charter.training.steps,
+    )
