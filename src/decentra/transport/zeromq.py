@@ -1,0 +1,339 @@
+"""ZeroMQ over TCP: one bound ROUTER that receives, and to each neighbour two DEALERs that send, all under CURVE.
+
+The sender of a message is the key that the handshake proved and `decentra.transport.zap` admitted, read from the
+frame's User-Id; ROUTER's own ids are ignored. What an option guards against stands where it is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
+
+from decentra.errors import LocalError
+from decentra.transport.base import Buffer, Counters, LinkChange, Receive, check_message
+from decentra.transport.dialler import Dialler, Route, common_options
+from decentra.transport.guard import PERIOD, Guard
+from decentra.transport.sockets import Pump, drain, readable
+from decentra.transport.zap import DOMAIN, Doorkeeper
+from decentra.types import PeerId
+from decentra.wire.frame import FRAME_LIMIT, HEADER_LIMIT, MAX_PARTS, Lane
+
+RECEIVE_HIGH_WATER = 16
+"""Messages that libzmq holds a connection before it stops reading from it: 4 MiB of pieces."""
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a whole group knocks at once when a peer restarts."""
+
+BATCH = 32
+"""Messages taken before timers and other sockets have their turn: about 20 ms of pieces."""
+
+FILES_WANTED = 4096
+"""File descriptors that 1,500 silent strangers and a group leave room in."""
+
+_LANES = {int(lane): lane for lane in Lane}
+
+_log = logging.getLogger("decentra")
+
+
+class _Neighbour:
+    """Both lanes to one peer: up when both are."""
+
+    def __init__(self, transport: ZeroMQTransport, peer: PeerId, route: Route) -> None:
+        self._transport = transport
+        self._peer = peer
+        self._told = (False, "")
+        self.lanes: dict[Lane, Dialler] = {}
+        for lane in Lane:
+            self.lanes[lane] = transport._dialler(lane, route, self._changed)
+
+    def hurry(self) -> None:
+        for dialler in self.lanes.values():
+            dialler.hurry()
+
+    def close(self) -> None:
+        for dialler in self.lanes.values():
+            dialler.close()
+
+    def _changed(self, up: bool, reason: str) -> None:
+        whole = all(dialler.up for dialler in self.lanes.values())
+        if up and not whole:
+            return
+        if (whole, reason) != self._told:
+            self._told = (whole, reason)
+            self._transport._on_link(self._peer, whole, reason)
+
+
+class ZeroMQTransport:
+    """The transport between machines; see `decentra.transport.base.Transport` for its calls.
+
+    Args:
+        loop: the event loop on whose thread everything here is called.
+        me: this peer.
+        curve_secret: its CURVE secret key, 32 bytes.
+        members: every member's CURVE public key, 32 bytes; this peer's own may be among them.
+        bind: where to listen, such as ``tcp://0.0.0.0:7001``; port 0 lets the system choose, see `endpoint`.
+        addresses: where each member can be reached; more can be told with `learn`.
+        on_receive: called with each message.
+        on_link: called when the way to a peer opens or breaks.
+
+    Raises:
+        LocalError: a key is malformed or not the charter's, libsodium is missing, or the port cannot be bound.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        me: PeerId,
+        curve_secret: bytes,
+        members: Mapping[PeerId, bytes],
+        bind: str,
+        addresses: Mapping[PeerId, str],
+        on_receive: Receive,
+        on_link: LinkChange,
+    ) -> None:
+        require_libsodium()
+        raise_file_limit()
+        self._loop, self._me, self._secret = loop, me, _key(curve_secret, "your CURVE secret key")
+        self._public = z85.decode(zmq.curve_public(z85.encode(self._secret)))
+        self._addresses = dict(addresses)
+        self._on_receive, self._on_link = on_receive, on_link
+        self._members: dict[PeerId, bytes] = {}
+        self._by_key: dict[str, PeerId] = {}
+        self._neighbours: dict[PeerId, _Neighbour] = {}
+        self._closed_to: set[PeerId] = set()
+        self._open = True
+        self.counters = Counters()
+        self._enrol(members)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._context.set(zmq.MAX_SOCKETS, FILES_WANTED)
+        self._zap = Doorkeeper(loop, self._context, self._admits)
+        self._router = self._context.socket(zmq.ROUTER)
+        try:
+            self._listen(bind)
+        except LocalError:
+            self._zap.close()
+            self._router.close(0)
+            self._context.term()
+            raise
+        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        """Where it listens, with the real port."""
+        self._guard = Guard(int(self.endpoint.rpartition(":")[2]))
+        self._watch: asyncio.TimerHandle | None = None
+        self._pumps = [
+            Pump(loop, self._monitor, lambda: drain(self._monitor, self._accepted)),
+            Pump(loop, self._router, self._receive_some),
+        ]
+
+    # what the owner calls
+
+    def learn(self, peer: PeerId, address: str) -> None:
+        """Take a member's address, such as ``tcp://peer.example:7001``; it counts from the next `dial` on."""
+        self._addresses[peer] = address
+
+    def allow(self, members: Mapping[PeerId, bytes]) -> None:
+        """Replace the list of members; who left or changed keys is cut at once, both ways.
+
+        Raises:
+            LocalError: a key is malformed, or this peer's own is not the listed one.
+        """
+        before = dict(self._members)
+        self._enrol(members)
+        for peer, key in before.items():
+            if self._members.get(peer) != key:
+                self._hang_up(peer)
+
+    def dial(self, peer: PeerId) -> None:
+        """See `Transport.dial`."""
+        if peer not in self._members or peer == self._me:
+            raise LocalError(f"peer {peer} is not another member of your charter: add it there before you dial it")
+        address = self._addresses.get(peer)
+        if address is None:
+            raise LocalError(f"no address is known for peer {peer}: put one into decentra.toml")
+        self._closed_to.discard(peer)
+        if self._open and peer not in self._neighbours:
+            route = Route(address, self._members[peer], self._public, self._secret)
+            try:
+                self._neighbours[peer] = _Neighbour(self, peer, route)
+            except zmq.ZMQError as error:
+                raise LocalError(f"{address} is no address for peer {peer} ({error}): write tcp://HOST:PORT") from None
+
+    def send(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[Buffer]) -> bool:
+        """See `Transport.send`."""
+        sizes = check_message(header, buffers)
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            return False
+        return neighbour.lanes[lane].offer([bytes((lane,)) + header, *buffers], sizes)
+
+    def close_peer(self, peer: PeerId) -> None:
+        """See `Transport.close_peer`."""
+        self._closed_to.add(peer)
+        self._hang_up(peer)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        if not self._open:
+            return
+        self._open = False
+        if self._watch is not None:
+            self._watch.cancel()
+        for neighbour in self._neighbours.values():
+            neighbour.close()
+        self._neighbours.clear()
+        for pump in self._pumps:
+            pump.stop()
+        self._router.disable_monitor()
+        self._monitor.close(0)
+        self._router.close(0)
+        self._zap.close()
+        self._context.term()
+
+    # membership
+
+    def _enrol(self, members: Mapping[PeerId, bytes]) -> None:
+        keys = {peer: _key(key, f"the charter's CURVE key of peer {peer}") for peer, key in members.items()}
+        if keys.get(self._me, self._public) != self._public:
+            raise LocalError("your CURVE key is not the one your charter lists for you: use the identity listed there")
+        by_key = {z85.encode(key).decode(): peer for peer, key in keys.items() if peer != self._me}
+        if len(by_key) != len(keys.keys() - {self._me}):
+            raise LocalError("two members of your charter have one CURVE key: one of them must draw a new one")
+        self._members, self._by_key = keys, by_key
+
+    def _admits(self, key: str) -> bool:
+        peer = self._by_key.get(key)
+        return peer is not None and peer not in self._closed_to
+
+    def _hang_up(self, peer: PeerId) -> None:
+        neighbour = self._neighbours.pop(peer, None)
+        if neighbour is not None:
+            neighbour.close()
+        self._guard.cut_peer(peer)
+
+    def _dialler(self, lane: Lane, route: Route, changed: Callable[[bool, str], None]) -> Dialler:
+        return Dialler(self._loop, self._context, lane, route, self.counters, changed)
+
+    # receiving
+
+    def _listen(self, bind: str) -> None:
+        router = self._router
+        common_options(router)
+        router.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER)
+        router.setsockopt(zmq.SNDHWM, 1)  # it never sends
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.ROUTER_HANDOVER, 0)  # with 1, a second key may take over another's connection
+        router.setsockopt(zmq.BACKLOG, BACKLOG)
+        router.setsockopt(zmq.CURVE_SERVER, 1)
+        router.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
+        router.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._monitor = router.get_monitor_socket(zmq.Event.ACCEPTED | zmq.Event.CLOSED | zmq.Event.DISCONNECTED)
+        try:
+            router.bind(bind)
+        except zmq.ZMQError as error:
+            router.disable_monitor()
+            self._monitor.close(0)
+            if error.errno == zmq.EADDRINUSE:
+                mend = "stop the process that has it, or choose another `bind` in decentra.toml"
+                raise LocalError(f"the port of {bind} is occupied: {mend}") from None
+            raise LocalError(f"cannot listen at {bind} ({error}): write tcp://ADDRESS:PORT of this machine") from None
+
+    def _receive_some(self) -> bool:
+        for _ in range(BATCH):
+            if not self._open:
+                return False
+            try:
+                frame = self._router.recv(zmq.NOBLOCK, copy=False)  # ROUTER's own id for the connection
+            except zmq.Again:
+                return readable(self._router)
+            frames: list[zmq.Frame] = []
+            count = 0
+            while frame.more:
+                frame = self._router.recv(copy=False)  # the rest of a message is always there
+                count += 1
+                if count <= MAX_PARTS:
+                    frames.append(frame)
+            if frames:
+                self._take(frames, count)
+        return True
+
+    def _take(self, frames: list[zmq.Frame], count: int) -> None:
+        fd = int(frames[0].get(zmq.SRCFD))
+        peer = self._by_key.get(str(frames[0].get("User-Id")))
+        if peer is None or peer in self._closed_to:
+            self._guard.cut(fd)  # it was a member when it connected
+            return
+        buffers = [frame.buffer for frame in frames]
+        sizes = [buffer.nbytes for buffer in buffers]
+        sizes[0] -= 1
+        lane = _LANES.get(buffers[0][0]) if sizes[0] >= 0 else None
+        if lane is None or count > MAX_PARTS or sizes[0] > HEADER_LIMIT or max(sizes) > FRAME_LIMIT:
+            self._expel(peer, f"it sent a message of {count} parts or of a shape that no release of decentra sends")
+            return
+        self._guard.read(fd, peer, sum(sizes), count, self._loop.time())
+        self.counters.received(sizes)
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.hurry()
+        self._on_receive(peer, lane, bytes(buffers[0][1:]), buffers[1:])
+
+    def _expel(self, peer: PeerId, reason: str) -> None:
+        """Cut a member that broke the transport's own limits; its owner may dial it again."""
+        _log.warning("peer %s was cut: %s", peer, reason)
+        self.close_peer(peer)
+        self._on_link(peer, False, reason)
+
+    # what connections cost
+
+    def _accepted(self, message: Sequence[bytes]) -> None:
+        event = parse_monitor_message(list(message))
+        if event["event"] == zmq.Event.ACCEPTED:
+            self._guard.opened(event["value"], self._loop.time())
+            if self._watch is None:
+                self._watch = self._loop.call_later(PERIOD, self._look)
+        else:
+            self._guard.closed(event["value"])
+
+    def _look(self) -> None:
+        self._watch = self._loop.call_later(PERIOD, self._look) if len(self._guard) else None
+        for fd, peer in self._guard.over(self._loop.time()):
+            self._guard.cut(fd)
+            if peer is not None:
+                self._expel(peer, "it filled this peer's memory with a message that never ends")
+
+
+def require_libsodium() -> None:
+    """Hold the libzmq in use against what decentra needs of it.
+
+    Raises:
+        LocalError: no CURVE, or CURVE without libsodium, whose stand-in is slow and was dropped upstream.
+    """
+    mend = "install pyzmq's own wheel from PyPI"
+    if not zmq.has("curve"):
+        raise LocalError(f"this libzmq ({zmq.zmq_version()}) has no CURVE, so nothing can be encrypted: {mend}")
+    maps = Path("/proc/self/maps")
+    if sys.platform == "linux" and maps.exists() and "libsodium" not in maps.read_text():
+        raise LocalError(f"this libzmq ({zmq.zmq_version()}) does CURVE without libsodium: {mend}")
+
+
+def raise_file_limit() -> None:
+    """Allow this process `FILES_WANTED` file descriptors, or say that the system does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES_WANTED:
+        reach = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reach, hard))
+        if reach < FILES_WANTED:
+            _log.warning("only %d files may be open, so strangers can lock you out: ulimit -n %d", reach, FILES_WANTED)
+
+
+def _key(key: bytes, whose: str) -> bytes:
+    if len(key) != 32:
+        raise LocalError(f"{whose} has {len(key)} bytes instead of 32: take it from `decentra keys`")
+    return bytes(key)
