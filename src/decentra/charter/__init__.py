@@ -1,0 +1,29 @@
+"""The group's signed agreement, and the policy that refuses unsound ones.
+
+- ``toml``: reads TOML into a frozen model with every problem told at once, and writes it back.
+- ``canonical``: the one encoding that is hashed.
+- ``charter``: the charter, its hash and its signatures.
+- ``policy``: which combinations of members, thresholds and numbers are sound.
+"""
+
+from decentra.charter.charter import (
+    Charter,
+    GroupTerms,
+    Member,
+    ModelTerms,
+    ProtocolTerms,
+    RoundTerms,
+    TrainingTerms,
+)
+from decentra.charter.policy import Policy
+
+__all__ = [
+    "Charter",
+    "GroupTerms",
+    "Member",
+    "ModelTerms",
+    "Policy",
+    "ProtocolTerms",
+    "RoundTerms",
+    "TrainingTerms",
+]

@@ -1,0 +1,202 @@
+"""Which combinations of members, thresholds and numbers are sound; everything else is refused, never warned about.
+
+All problems are collected before anything is raised, each with its mend. The bounds come from the protocols' specs
+(``specs/<name>/spec.toml``, [params]) and from the ring that sums are taken in (Z modulo 2^width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from decentra.charter.charter import FILE, Charter
+from decentra.charter.toml import nearest, raise_problems
+from decentra.derive import quorum
+
+SHIPPED = ("secagg", "allreduce")
+"""The protocols that a charter may name."""
+
+LEAST_MEMBERS, MOST_MEMBERS = 3, 64
+"""Below 3 a sum bares an update; above 64 all-pairs masks cost too much, and groups belong in a grid."""
+
+LEAST_QUANTA = 127
+"""The coarsest encoding offered: fewer steps than 8 bits on each side of zero would drown an update in rounding."""
+
+MOST_WEIGHT_AT_16 = 8
+"""Each factor of 2 in the weights costs a bit of 16; at 64 members and weight 8 an update keeps 6 bits."""
+
+_LATER = {
+    "bucketed": "is not in this release",
+    "shamir-gram": "is not in this release",
+    "bfv": "is not in this release",
+    "ckks": "is refused: publishing a CKKS sum at full precision gives the secret key away (Li and Micciancio 2021)",
+}
+_ENCRYPTION = ("he", "fhe", "bgv", "tfhe", "paillier", "elgamal", "homomorphic", "tenseal")
+_ROBUST = (
+    "median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "geometric-median",
+    "mda",
+    "smea",
+    "meamed",
+    "bulyan",
+    "nnm",
+    "arc",
+    "centred-clipping",
+    "fltrust",
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Judges a charter for its whole membership, the largest roster that a round can have."""
+
+    charter: Charter
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Everything unsound, a sentence each with its mend; empty for a sound charter."""
+        return tuple(problem for rule in _RULES for problem in rule(self.charter))
+
+    def check(self, where: str = FILE) -> None:
+        """Refuse an unsound charter.
+
+        Args:
+            where: the file's name, for the message.
+
+        Raises:
+            LocalError: all problems at once.
+        """
+        raise_problems(where, self.problems)
+
+    @property
+    def threshold(self) -> int:
+        """t = ⌊(n+c)/2⌋+1 with every member in the roster: quorum, Shamir threshold and floor on the survivors."""
+        return quorum(len(self.charter.members), self.charter.protocol.c)
+
+    @property
+    def stops_survived(self) -> int:
+        """n − t: how many stops and silent liars a round with every member survives by its threshold."""
+        return len(self.charter.members) - self.threshold
+
+    @property
+    def quanta(self) -> int:
+        """The largest magnitude of an encoded coordinate: n · max|q| < 2^(width−1)."""
+        return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, len(self.charter.members))
+
+
+def _protocol(charter: Charter) -> Iterator[str]:
+    name = charter.protocol.name
+    choice = "choose " + " or ".join(SHIPPED)
+    if name in SHIPPED:
+        return
+    plain = name.lower().replace("_", "-")
+    if plain in _LATER:
+        yield f"the protocol {name!r} {_LATER[plain]}; {choice}"
+    elif plain in _ENCRYPTION:
+        yield f"homomorphic encryption ({name!r}) is not in this release; {choice}"
+    else:
+        near = nearest(plain, SHIPPED)
+        yield f"there is no protocol {name!r}; {f'did you mean {near!r}?' if near else choice}"
+
+
+def _members(charter: Charter) -> Iterator[str]:
+    count, name = len(charter.members), charter.protocol.name
+    if count < LEAST_MEMBERS:
+        more = LEAST_MEMBERS - count
+        yield f"{name} needs at least {LEAST_MEMBERS} members and has {count}; add {more} with `decentra charter add`"
+    if count > MOST_MEMBERS:
+        yield f"{name} takes at most {MOST_MEMBERS} members and has {count}; make more than one group"
+
+
+def _collusion(charter: Charter) -> Iterator[str]:
+    count, c = len(charter.members), charter.protocol.c
+    if count < LEAST_MEMBERS:
+        return  # said already, and nothing fits too few members
+    if not 1 <= c <= count - 2:
+        yield (
+            f"c = {c} is out of 1..{count - 2} for {count} members, as against all but one colluding nothing hides an "
+            f"update; set c in [protocol] within it"
+        )
+    elif quorum(count, c) > count:
+        yield f"no {quorum(count, c)} of {count} members can agree with c = {c}; lower c in [protocol]"
+
+
+def _floor(charter: Charter) -> Iterator[str]:
+    count, c, floor = len(charter.members), charter.protocol.c, charter.protocol.floor
+    if floor is None or count < LEAST_MEMBERS:
+        return
+    if floor > count:
+        yield f"floor = {floor} is more than the {count} members, so no round could start; lower it or leave it out"
+    if floor < quorum(count, c):
+        yield (
+            f"floor = {floor} is below ⌊(m+c)/2⌋+1 = {quorum(count, c)}, so two halves of the group could run the same "
+            f"round; raise floor to {quorum(count, c)} or leave it out"
+        )
+    if c > floor - 2:
+        yield f"floor = {floor} lets a round start in which c = {c} colluders face one honest peer; raise it to {c + 2}"
+
+
+def _rule(charter: Charter) -> Iterator[str]:
+    rule, name = charter.protocol.rule, charter.protocol.name
+    if rule == "mean":
+        return
+    plain = rule.lower().replace("_", "-").replace(" ", "-")
+    if plain in _ROBUST and name == "secagg":
+        yield (
+            f"secagg reveals only the sum, so the robust rule {rule!r} on it would silently be the mean; set rule = "
+            f'"mean", or choose allreduce once a release has robust rules in the clear'
+        )
+    elif plain in _ROBUST:
+        yield f'the rule {rule!r} is not in this release; set rule = "mean"'
+    else:
+        near = nearest(plain, ("mean", *_ROBUST))
+        mend = "did you mean 'mean'?" if near == "mean" else 'set rule = "mean"'
+        yield f"there is no rule {rule!r}; {mend}"
+
+
+def _numbers(charter: Charter) -> Iterator[str]:
+    terms, count = charter.protocol, max(1, len(charter.members))
+    half = 1 << (terms.width - 1)
+    if count * terms.max_weight >= half:
+        most = (half - 1) // count
+        yield (
+            f"{count} members of weight {terms.max_weight} overflow width {terms.width}: their product must stay below "
+            f"{half}; set max_weight to at most {most}" + (" or width to 32" if terms.width == 16 else "")
+        )
+    elif terms.width == 16 and terms.max_weight > MOST_WEIGHT_AT_16:
+        yield (
+            f"max_weight = {terms.max_weight} leaves too few of 16 bits for the update; set it to at most "
+            f"{MOST_WEIGHT_AT_16}, or width to 32"
+        )
+    quanta = (half - 1) // count
+    if quanta < LEAST_QUANTA:
+        yield (
+            f"width {terms.width} leaves {count} members ±{quanta} steps a coordinate, below ±{LEAST_QUANTA}; "
+            f"set width to 32"
+        )
+
+
+def _ranges(charter: Charter) -> Iterator[str]:
+    terms = charter.protocol
+    low, high = terms.range_bounds
+    if low > high:
+        yield f"range_bounds = [{low!r}, {high!r}] has its lower bound first above its upper one; swap them"
+        return
+    named = {"initial_range": terms.initial_range} | {f"the range of {key!r}": at for key, at in terms.ranges.items()}
+    for name, value in named.items():
+        if not low <= value <= high:
+            yield f"{name} = {value!r} is outside range_bounds = [{low!r}, {high!r}]; move it inside or widen them"
+
+
+_RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
+    _protocol,
+    _members,
+    _collusion,
+    _floor,
+    _rule,
+    _numbers,
+    _ranges,
+)

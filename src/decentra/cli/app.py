@@ -1,0 +1,185 @@
+"""The commands and their options; the bodies are imported when a command runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decentra.cli.report import Commands
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 the operation failed, by a peer's fault or by waiting; 2 wrong use, or a wrong file here. "
+    "With --json the outcome is one JSON object on stdout, and an error one on stderr."
+)
+
+app = typer.Typer(
+    name="decentra",
+    help="Train one model together, without a server, and without anyone seeing an update.",
+    epilog=_EPILOG,
+    cls=Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+charter_app = typer.Typer(
+    help="The group's signed agreement: add members, sign, show.", rich_markup_mode=None, no_args_is_help=False
+)
+app.add_typer(charter_app, name="charter", epilog=_EPILOG)
+
+State = Annotated[
+    Path, typer.Option("--state", metavar="DIR", envvar="DECENTRA_STATE", help="The peer's folder.", show_envvar=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def run_command_line() -> None:
+    """Run the process's command line; leaves with the command's exit code."""
+    typer.main.get_command(app).main(prog_name="decentra")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from decentra.cli.setup import version
+
+        typer.echo(f"decentra {version()}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Train one model together, without a server, and without anyone seeing an update."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command(epilog=_EPILOG)
+def keys(
+    state: State,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name in member.toml; by default the one in decentra.toml.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make this peer's keys, if there are none yet, and write member.toml for whoever keeps the charter."""
+    from decentra.cli import setup
+
+    setup.keys(state, name, json)
+
+
+@app.command(epilog=_EPILOG)
+def init(
+    state: State,
+    name: Annotated[str, typer.Option("--name", help="This peer's name in the group.")],
+    template: Annotated[
+        str | None, typer.Option("--template", help="The charter to begin with: secagg (the default) or allreduce.")
+    ] = None,
+    bind: Annotated[
+        str, typer.Option("--bind", metavar="ADDRESS", help="Where this peer listens.")
+    ] = "tcp://0.0.0.0:7431",
+    advertise: Annotated[
+        str | None,
+        typer.Option("--advertise", metavar="ADDRESS", help="Where others reach it; by default this host's name."),
+    ] = None,
+    charter: Annotated[
+        Path | None, typer.Option("--charter", metavar="FILE", help="The group's charter, instead of a template.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a peer's folder: keys, decentra.toml, and a charter with this peer as its first member."""
+    from decentra.cli import setup
+
+    setup.init(state, name, template, bind, advertise, charter, json)
+
+
+@charter_app.command(epilog=_EPILOG)
+def add(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The new members' member.toml files.")],
+    state: State,
+    json: Json = False,
+) -> None:
+    """Add members to the charter. It is another charter then, so its signatures are removed, and everybody signs."""
+    from decentra.cli import charters
+
+    charters.add(files, state, json)
+
+
+@charter_app.command(epilog=_EPILOG)
+def sign(
+    state: State,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="More copies to merge, after --merge.")
+    ] = None,
+    charter: Annotated[
+        Path | None,
+        typer.Option("--charter", metavar="FILE", help="Sign this charter, and keep it in place of the folder's."),
+    ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="FILE", help="Take the signatures of other copies of the same charter."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign the charter, if it is sound, and collect the signatures of other copies of it."""
+    from decentra.cli import charters
+
+    if more and not merge:
+        raise typer.BadParameter("name the charter to sign with --charter, or copies of it with --merge")
+    charters.sign(state, charter, (*(merge or ()), *(more or ())), json)
+
+
+@charter_app.command(epilog=_EPILOG)
+def show(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A charter; else the folder's.")] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="DIR", envvar="DECENTRA_STATE", help="The peer's folder.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show members, thresholds, missing signatures, and whatever is not sound."""
+    from decentra.cli import charters
+
+    if file is None and state is None:
+        raise typer.BadParameter("name a charter, or a peer's folder with --state")
+    charters.show(file, state, json)
+
+
+@app.command(epilog=_EPILOG, context_settings={"ignore_unknown_options": True})
+def run(
+    program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="A Python program that calls decentra.join().")],
+    state: State,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS...]", help="The program's own; after -- all of them are.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a program as this peer: checks folder and charter, sets DECENTRA_STATE, and ends with the program's code.
+
+    SIGTERM and Ctrl-C interrupt the program, so that the peer leaves its group; the codes are then 143 and 130.
+    """
+    from decentra.cli import running
+
+    raise typer.Exit(running.run(program, tuple(arguments or ()), state, json))
+
+
+@app.command(epilog=_EPILOG)
+def demo(
+    peers: Annotated[int, typer.Option("--peers", help="How many processes train together.")] = 4,
+    rounds: Annotated[int, typer.Option("--rounds", help="How many rounds.")] = 16,
+    protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
+    seed: Annotated[int, typer.Option("--seed", help="The seed of model and batches.")] = 0,
+    compare: Annotated[bool, typer.Option("--compare", help="Also train each peer alone, for as many steps.")] = False,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result.json goes.")] = Path("demo"),
+    json: Json = False,
+) -> None:
+    """Train one language model in several processes, each on its own private text."""
+    from decentra.demo.launch import main
+
+    raise typer.Exit(
+        main(peers=peers, rounds=rounds, protocol=protocol, seed=seed, compare=compare, out=out, as_json=json)
+    )

@@ -1,0 +1,174 @@
+"""The bodies of ``decentra keys``, ``init`` and ``--version``."""
+
+from __future__ import annotations
+
+import socket
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from decentra.charter import Charter, Member
+from decentra.charter.charter import valid_name
+from decentra.charter.toml import nearest, read_text, save_text
+from decentra.cli.members import read_members
+from decentra.cli.report import emit
+from decentra.crypto.keys import Identity
+from decentra.data import locate
+from decentra.errors import LocalError
+from decentra.peer.config import Config, PeerFolder, write_config
+
+_DEFAULT_TEMPLATE = "secagg"
+
+
+def version() -> str:
+    """The version installed, or the checkout's where nothing is."""
+    try:
+        return metadata.version("decentra")
+    except metadata.PackageNotFoundError:
+        project = tomllib.loads((locate("protocols").parent / "pyproject.toml").read_text())
+        return str(project["project"]["version"])
+
+
+def keys(state: Path, name: str | None, as_json: bool) -> None:
+    """Make the identity where there is none, and write ``member.toml``.
+
+    Raises:
+        LocalError: the folder or a file in it cannot be used, or the name is none.
+    """
+    folder = PeerFolder(state)
+    chosen = _checked(name if name is not None else _name_of(folder))
+    fresh = not folder.identity.exists()
+    identity = _identity(folder)
+    member = Member.of(identity, chosen)
+    save_text(folder.member, member.to_toml())
+    data = {
+        "name": chosen,
+        "id": identity.id.hex(),
+        "ed25519": identity.public.hex(),
+        "curve": identity.curve_public.hex(),
+        "member": str(folder.member),
+        "created": fresh,
+    }
+    lines = [
+        f"{'made new keys' if fresh else 'keys'} in {state}",
+        *(f"  {key:8} {data[key]}" for key in ("name", "id", "ed25519", "curve")),
+        f"{folder.member} is this peer's record: hand it to whoever keeps the charter",
+    ]
+    emit(as_json, data, lines)
+
+
+def init(
+    state: Path,
+    name: str,
+    template: str | None,
+    bind: str,
+    advertise: str | None,
+    charter_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a peer's folder. Everything is checked before anything is written; keys made and a charter signed before
+    are kept.
+
+    Raises:
+        LocalError: the folder holds a peer or other things, or an option is wrong.
+    """
+    folder = PeerFolder(state)
+    _checked(name)
+    _refuse_occupied(folder)
+    if template is not None and charter_file is not None:
+        raise LocalError("--template and --charter exclude each other; name the one that the charter begins with")
+    config = write_config(name, bind, advertise or _guess_address(bind))
+    given = folder.charter if template is None and charter_file is None and folder.charter.exists() else charter_file
+    text = _begin(template, given)
+    charter = Charter.parse(text, str(given or template or _DEFAULT_TEMPLATE))
+    if given is not None:
+        charter.check(signed=False, where=str(given))
+    identity = _identity(folder)
+    if identity.id in charter.ids and charter.member(identity.id).name != name:
+        called = charter.member(identity.id).name
+        raise LocalError(f"{given} calls this peer {called!r}, not {name!r}; use --name {called}")
+    member = Member.of(identity, name)
+    if given is None:
+        charter = charter.with_members([member])
+        text = charter.to_toml(like=text)
+    save_text(folder.member, member.to_toml())
+    save_text(folder.charter, text)
+    save_text(folder.config, config)
+    address = Config.parse(config).address
+    data = {
+        "state": str(state),
+        "name": name,
+        "id": identity.id.hex(),
+        "address": address,
+        "protocol": charter.protocol.name,
+        "hash": charter.hash.hex(),
+        "member": identity.id in charter.ids,
+    }
+    emit(as_json, data, _next_steps(folder, name, address, charter, identity))
+
+
+def _next_steps(folder: PeerFolder, name: str, address: str, charter: Charter, identity: Identity) -> list[str]:
+    lines = [f"made {folder.path}: {name} ({identity.id}), {charter.protocol.name}"]
+    if identity.id in charter.ids:
+        lines.append("next: the others make their folders and hand you member.toml, for `decentra charter add`")
+    else:
+        lines.append(f"next: hand {folder.member} to whoever keeps the charter; you are not in it yet")
+    lines.append(f'others reach you by this line in [peers] of their decentra.toml: {name} = "{address}"')
+    return lines
+
+
+def _checked(name: str) -> str:
+    try:
+        return valid_name(name)
+    except ValueError as error:
+        raise LocalError(f"the name {name!r} {error}; choose it with --name") from None
+
+
+def _name_of(folder: PeerFolder) -> str:
+    """The name that the peer has already, in decentra.toml or in member.toml; the folder's own for a new one."""
+    if folder.config.exists():
+        return folder.load_config().peer.name
+    if folder.member.exists():
+        return read_members(folder.member)[0].name
+    return folder.path.resolve().name
+
+
+def _identity(folder: PeerFolder) -> Identity:
+    """The folder's keys, made if need be; the folder is its owner's alone from then on."""
+    try:
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.identity.exists():
+            if not folder.config.exists() and any(folder.path.iterdir()):
+                raise LocalError(f"{folder.path} holds other things; choose a new folder with --state")
+            folder.path.chmod(0o700)
+            Identity.generate().save(folder.identity)
+    except OSError as error:
+        raise LocalError(f"cannot make {folder.path}: {error.strerror}; choose another folder with --state") from None
+    return Identity.load(folder.identity)
+
+
+def _refuse_occupied(folder: PeerFolder) -> None:
+    if folder.config.exists():
+        raise LocalError(f"{folder.path} holds a peer already; choose a new folder with --state")
+
+
+def _guess_address(bind: str) -> str | None:
+    """Under a bind to everywhere, this host's name and the same port; others may need another name for it."""
+    host, colon, port = bind.removeprefix("tcp://").rpartition(":")
+    if colon and host in ("0.0.0.0", "[::]"):
+        return f"tcp://{socket.gethostname()}:{port}"
+    return None
+
+
+def _begin(template: str | None, charter_file: Path | None) -> str:
+    """The text of the charter to begin with."""
+    if charter_file is not None:
+        return read_text(charter_file, "name the group's charter with --charter")
+    name = _DEFAULT_TEMPLATE if template is None else template
+    room = locate("protocols")
+    known = sorted(path.stem for path in room.glob("*.toml"))
+    if name not in known:
+        near = nearest(name, known)
+        mend = f"did you mean {near!r}?" if near else f"choose one of {', '.join(known)}"
+        raise LocalError(f"there is no charter template {name!r}; {mend}")
+    return read_text(room / f"{name}.toml", "reinstall decentra")

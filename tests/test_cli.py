@@ -1,0 +1,489 @@
+"""The commands as a newcomer types them, right and wrong: outcome, exit code, and one sentence that helps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from decentra.charter import Charter
+from decentra.cli.app import app
+from decentra.errors import RemoteError, Unavailable
+from decentra.peer.config import PeerFolder
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+NAMES = ("alice", "bob", "carol", "dave")
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DECENTRA_STATE", raising=False)
+
+
+def decentra(*words: str | Path) -> Ended:
+    result = CliRunner().invoke(app, [str(word) for word in words], prog_name="decentra", catch_exceptions=False)
+    return Ended(result.exit_code, result.stdout, result.stderr)
+
+
+def done(*words: str | Path) -> str:
+    ended = decentra(*words)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return ended.out
+
+
+def told(*words: str | Path) -> dict[str, Any]:
+    """The JSON object of a command that succeeds, alone on stdout."""
+    value = json.loads(done(*words, "--json"))
+    assert isinstance(value, dict)
+    return value
+
+
+def refused(*words: str | Path, code: int = 2) -> str:
+    """The one line that a wrong command prints; with --json it says the same and its kind."""
+    ended = decentra(*words)
+    assert (ended.code, ended.out) == (code, ""), ended
+    assert ended.err.startswith("error: ") and ended.err.endswith("\n")
+    as_json = decentra(words[0], "--json", *words[1:]) if words[0] != "charter" else decentra(*words, "--json")
+    told = json.loads(as_json.err)
+    assert (as_json.code, as_json.out) == (code, "") and set(told) == {"error", "kind"}
+    sentence = ended.err.removeprefix("error: ").rstrip("\n")
+    assert told["error"] == sentence
+    assert "\n" not in sentence and "Traceback" not in sentence
+    return sentence
+
+
+def made(name: str, *more: str | Path) -> PeerFolder:
+    number = NAMES.index(name) + 1
+    done("init", "--state", name, "--name", name, "--bind", f"tcp://127.0.0.{number}:7431", *more)
+    return PeerFolder(Path(name))
+
+
+def group() -> list[PeerFolder]:
+    """Four folders with a charter that all have signed, made as the README says."""
+    folders = [made(name) for name in NAMES]
+    keeper = folders[0]
+    done("charter", "add", "--state", "alice", *(folder.member for folder in folders[1:]))
+    for folder in folders:
+        done("charter", "sign", "--state", folder.path, "--charter", keeper.charter)
+    done("charter", "sign", "--state", "alice", "--merge", *(folder.charter for folder in folders[1:]))
+    table = "".join(f'{name} = "tcp://127.0.0.{number}:7431"\n' for number, name in enumerate(NAMES, 1))
+    for folder in folders:
+        done("charter", "sign", "--state", folder.path, "--charter", keeper.charter)
+        folder.config.write_text(folder.config.read_text().replace("[peers]\n", f"[peers]\n{table}"))
+    return folders
+
+
+# ── the right way ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_four_parties_make_a_group_that_is_ready_to_run() -> None:
+    folders = group()
+    charters = {folder.ready()[1].hash for folder in folders}
+    assert len(charters) == 1
+    charter = folders[0].load_charter()
+    assert {member.name for member in charter.members} == set(NAMES) and charter.missing_signatures == ()
+    assert "# A charter for secagg" in folders[3].charter.read_text(), "the template's comments are kept"
+
+
+def test_a_folder_is_its_owners_alone_and_its_keys_most_of_all() -> None:
+    folder = made("alice")
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(folder.identity.stat().st_mode) == 0o600
+
+
+def test_keys_are_made_once_and_init_keeps_them() -> None:
+    first = told("keys", "--state", "bob")
+    again = told("keys", "--state", "bob")
+    assert first.pop("created") is True and again.pop("created") is False
+    assert first == again and first["name"] == "bob"
+    assert set(first) == {"name", "id", "ed25519", "curve", "member"}
+    assert told("init", "--state", "bob", "--name", "robert", "--bind", "tcp://h:1")["id"] == first["id"]
+    assert told("keys", "--state", "bob")["name"] == "robert", "decentra.toml says the name from then on"
+    assert told("keys", "--state", "bob", "--name", "rob")["name"] == "rob"
+
+
+def test_keys_first_then_a_charter_to_sign_then_init_is_a_way_too() -> None:
+    made("alice")
+    for name in NAMES[1:]:
+        done("keys", "--state", name)
+    done("charter", "add", "--state", "alice", *(f"{name}/member.toml" for name in NAMES[1:]))
+    done("charter", "sign", "--state", "bob", "--charter", "alice/charter.toml")
+    before = Path("bob/charter.toml").read_text()
+    assert told("init", "--state", "bob", "--name", "bob", "--bind", "tcp://h:1")["member"] is True
+    assert Path("bob/charter.toml").read_text() == before
+    assert "calls this peer 'carol', not 'caroline'; use --name carol" in refused(
+        "init", "--state", "carol", "--name", "caroline", "--charter", "alice/charter.toml"
+    )
+
+
+def test_init_with_the_groups_charter_says_whether_one_is_in_it() -> None:
+    made("alice")
+    outcome = told("init", "--state", "bob", "--name", "bob", "--charter", "alice/charter.toml")
+    assert outcome["member"] is False
+    assert Path("bob/charter.toml").read_text() == Path("alice/charter.toml").read_text()
+
+
+def test_every_template_begins_a_charter() -> None:
+    for name, template in zip(NAMES, ("secagg", "allreduce"), strict=False):
+        made(name, "--template", template)
+        shown = told("charter", "show", f"{name}/charter.toml")
+        assert (shown["protocol"], [member["name"] for member in shown["members"]]) == (template, [name])
+        assert len(shown["problems"]) == 1 and "needs at least 3 members" in shown["problems"][0]
+
+
+def test_show_tells_members_thresholds_and_who_has_not_signed() -> None:
+    for name in NAMES:
+        made(name)
+    done("charter", "add", "--state", "alice", *(f"{name}/member.toml" for name in NAMES[1:]))
+    done("charter", "sign", "--state", "alice")
+    shown = told("charter", "show", "--state", "alice")
+    assert (shown["threshold"], shown["stops_survived"], shown["roster_floor"], shown["quanta"]) == (3, 1, 3, 8191)
+    assert shown["signed"] == ["alice"] and sorted(shown["missing"]) == ["bob", "carol", "dave"]
+    assert shown["problems"] == [] and shown["hash"] == PeerFolder(Path("alice")).load_charter().hash.hex()
+    text = done("charter", "show", "alice/charter.toml")
+    assert "needs 3 to end, so 1 may stop when all 4 take part" in text and "still to sign: " in text
+
+
+def test_adding_a_member_says_that_all_sign_again() -> None:
+    group()
+    done("keys", "--state", "erin")
+    outcome = told("charter", "add", "--state", "alice", "erin/member.toml")
+    assert (outcome["signatures_removed"], outcome["members"], outcome["added"]) == (4, 5, ["erin"])
+    assert PeerFolder(Path("alice")).load_charter().signatures == {}
+
+
+def test_a_charter_edited_after_signing_is_signed_afresh_and_old_signatures_go() -> None:
+    keeper = group()[0]
+    keeper.charter.write_text(keeper.charter.read_text().replace("width = 16 ", "width = 32 "))
+    outcome = told("charter", "sign", "--state", "alice")
+    assert (outcome["stale_removed"], outcome["signed"]) == (4, ["alice"])
+
+
+def test_signing_another_charter_says_what_it_replaces() -> None:
+    group()
+    text = Path("alice/charter.toml").read_text()
+    Path("new.toml").write_text(text.replace("steps = 20 ", "steps = 40 "))
+    outcome = told("charter", "sign", "--state", "bob", "--charter", "new.toml")
+    assert outcome["replaced"] == ["training.steps is 40 here and 20 there"]
+
+
+def test_version_and_help_need_no_heavy_imports() -> None:
+    assert done("--version").startswith("decentra 0.")
+    script = (
+        "import sys, decentra.cli.app as cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
+        "print([name for name in ('torch', 'zmq', 'numpy', 'pydantic', 'asyncio') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=True)
+    assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("words", [["keys"], ["init"], ["charter", "add"], ["charter", "sign"], ["run"], ["demo"]])
+def test_help_of_every_command_tells_exit_codes_and_json(words: list[str]) -> None:
+    text = " ".join(done(*words, "--help").split())
+    assert "Exit codes: 0 done; 1 the operation failed" in text and "--json" in text
+
+
+# ── the wrong ways ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_command_shows_the_help() -> None:
+    ended = decentra()
+    assert ended.code == 2 and "Commands:" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["inti"], "no such command 'inti'. Did you mean 'init'? See `decentra --help`"),
+        (["init", "--state", "a"], "missing option '--name'; see `decentra init --help`"),
+        (["init", "--name", "a"], "missing option '--state' (env var: 'DECENTRA_STATE'); see `decentra init --help`"),
+        (["keys", "--state", "a", "--nmae", "b"], "no such option: --nmae (Possible options: --name"),
+        (["charter", "add", "--state", "a"], "missing argument 'FILE...'; see `decentra charter add --help`"),
+        (["charter", "show"], "name a charter, or a peer's folder with --state; see `decentra charter show --help`"),
+        (["charter", "sign", "x.toml", "--state", "a"], "name the charter to sign with --charter, or copies"),
+        (["demo", "--peers", "four"], "invalid value for '--peers'"),
+        (["run"], "missing argument 'PROGRAM'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2(words: list[str], sentence: str) -> None:
+    assert sentence in refused(*words)
+    assert not Path("a").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--template", "secag"], "there is no charter template 'secag'; did you mean 'secagg'?"),
+        (["--template", "fedavg"], "there is no charter template 'fedavg'; choose one of allreduce, secagg"),
+        (["--template", "../x"], "there is no charter template '../x'; choose one of allreduce, secagg"),
+        (["--bind", "localhost:7431"], "must look like \"tcp://host:7431\""),
+        (["--advertise", "tcp://0.0.0.0:7431"], "must be where others reach this peer"),
+        (["--charter", "nowhere.toml"], "there is no nowhere.toml; name the group's charter with --charter"),
+        (["--charter", "x", "--template", "secagg"], "--template and --charter exclude each other"),
+    ],
+)
+def test_a_wrong_option_of_init_makes_nothing(words: list[str], sentence: str) -> None:
+    assert sentence in refused("init", "--state", "a", "--name", "alice", *words)
+    assert not Path("a").exists()
+
+
+def test_a_wrong_name_makes_nothing() -> None:
+    assert "the name 'Alice Smith' must be 1 to 32 letters" in refused("init", "--state", "a", "--name", "Alice Smith")
+    assert "choose it with --name" in refused("keys", "--state", "deadbeef")
+    assert not Path("a").exists() and not Path("deadbeef").exists()
+
+
+def test_a_folder_in_use_is_never_overwritten() -> None:
+    before = {path: path.read_bytes() for path in made("alice").path.iterdir()}
+    assert "alice holds a peer already; choose a new folder" in refused("init", "--state", "alice", "--name", "x")
+    assert {path: path.read_bytes() for path in Path("alice").iterdir()} == before
+
+
+def test_a_folder_of_other_things_is_left_alone() -> None:
+    Path("docs").mkdir(mode=0o755)
+    Path("docs/thesis.txt").touch()
+    for words in (["init", "--state", "docs", "--name", "a"], ["keys", "--state", "docs"]):
+        assert "docs holds other things; choose a new folder" in refused(*words)
+    assert [path.name for path in Path("docs").iterdir()] == ["thesis.txt"]
+    assert stat.S_IMODE(Path("docs").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["charter", "show"], ["charter", "sign"], ["charter", "add", "m.toml"], ["run", "program.py"]],
+)
+def test_a_wrong_folder_says_how_to_make_one(words: list[str]) -> None:
+    Path("program.py").touch()
+    sentence = refused(*words, "--state", "alcie")
+    assert sentence == "there is no peer folder alcie; run `decentra init --state alcie --name NAME` first"
+
+
+def test_a_charter_typo_names_the_right_key_whichever_command_meets_it() -> None:
+    folder = made("alice")
+    folder.charter.write_text(folder.charter.read_text().replace("width = 16", "widht = 16"))
+    for words in (["charter", "show"], ["charter", "sign"], ["charter", "add", "alice/member.toml"]):
+        sentence = refused(*words, "--state", "alice")
+        assert sentence == "alice/charter.toml: unknown key 'widht' in [protocol]; did you mean 'width'?"
+
+
+def test_adding_twice_or_adding_what_is_no_member_changes_nothing() -> None:
+    folder = made("alice")
+    made("bob")
+    done("charter", "add", "--state", "alice", "bob/member.toml")
+    before = folder.charter.read_bytes()
+    assert "'bob' (" in refused("charter", "add", "--state", "alice", "bob/member.toml")
+    assert "is a charter; ask" in refused("charter", "add", "--state", "alice", "bob/charter.toml")
+    assert "unknown key 'peer' at the top" in decentra("charter", "add", "--state", "alice", "bob/decentra.toml").err
+    assert "there is no carol.toml; ask the new member" in refused("charter", "add", "--state", "alice", "carol.toml")
+    assert "is not UTF-8 text" in refused("charter", "add", "--state", "alice", _binary())
+    tampered = Path("bob/member.toml").read_text().replace('"bob"', '"eve"')
+    Path("eve.toml").write_text(tampered)
+    assert "its own signature does not fit the record" in refused("charter", "add", "--state", "alice", "eve.toml")
+    assert folder.charter.read_bytes() == before
+
+
+def _binary() -> Path:
+    Path("binary").write_bytes(bytes(range(256)))
+    return Path("binary")
+
+
+def test_a_stranger_cannot_sign() -> None:
+    keeper = group()[0]
+    done("keys", "--state", "eve")
+    sentence = refused("charter", "sign", "--state", "eve", "--charter", keeper.charter)
+    assert "is no member of 'our-group'; add its member.toml with `decentra charter add`" in sentence
+    assert not Path("eve/charter.toml").exists()
+
+
+def test_an_unsound_charter_is_not_signed_and_not_run() -> None:
+    keeper = group()[0]
+    keeper.charter.write_text(keeper.charter.read_text().replace("c = 1 ", "c = 3 "))
+    Path("program.py").touch()
+    for words in (["charter", "sign"], ["run", "program.py"]):
+        assert "alice/charter.toml: c = 3 is out of 1..2 for 4 members" in refused(*words, "--state", "alice")
+
+
+def test_copies_of_another_charter_are_not_merged() -> None:
+    group()
+    text = Path("bob/charter.toml").read_text()
+    Path("bob/charter.toml").write_text(text.replace("steps = 20 ", "steps = 40 "))
+    sentence = refused("charter", "sign", "--state", "alice", "--merge", "bob/charter.toml")
+    assert sentence.startswith("bob/charter.toml is another charter: training.steps is 20 here and 40 there;")
+
+
+# ── errors of the group, and what the demo is handed ─────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A stand-in for the demo: records what it is asked for, and does as ``rounds`` says."""
+    calls: list[dict[str, Any]] = []
+
+    def main(**options: Any) -> int:
+        calls.append(options)
+        match options["rounds"]:
+            case 1:
+                raise RemoteError(None, "SA-3", "it showed both shares; leave it out")
+            case 2:
+                raise Unavailable((), 3.0, "readiness", "start it")
+            case 3:
+                raise KeyboardInterrupt
+        return 0
+
+    module = ModuleType("decentra.demo.launch")
+    monkeypatch.setattr(module, "main", main, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return calls
+
+
+def test_a_peers_fault_and_an_unanswered_wait_are_code_1(launched: list[dict[str, Any]]) -> None:
+    assert refused("demo", "--rounds", "1", code=1).startswith("an unknown sender broke SA-3")
+    assert json.loads(decentra("demo", "--rounds", "1", "--json").err)["kind"] == "remote"
+    assert "waited 3.0 s for readiness" in refused("demo", "--rounds", "2", code=1)
+    assert json.loads(decentra("demo", "--rounds", "2", "--json").err)["kind"] == "unavailable"
+    assert decentra("demo", "--rounds", "3").code == 130
+
+
+def test_the_demo_is_handed_its_options(launched: list[dict[str, Any]]) -> None:
+    done("demo")
+    done("demo", "--peers", "5", "--rounds", "7", "--protocol", "allreduce", "--seed", "9", "--compare", "--out", "o")
+    base = {"peers": 4, "rounds": 16, "protocol": "secagg", "seed": 0, "compare": False, "out": Path("demo")}
+    more = {"peers": 5, "rounds": 7, "protocol": "allreduce", "seed": 9, "compare": True, "out": Path("o")}
+    assert launched == [{**base, "as_json": False}, {**more, "as_json": False}]
+
+
+# ── run, in real processes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+def _run(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "decentra.cli", "run", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=60, check=False)
+
+
+def test_a_program_runs_as_main_with_its_arguments_and_its_peers_folder() -> None:
+    group()
+    Path("sub").mkdir()
+    Path("sub/helper.py").write_text("VALUE = 41\n")
+    Path("sub/program.py").write_text(
+        "import os, sys, helper\n"
+        "print(__name__, sys.argv[1:], os.environ['DECENTRA_STATE'], helper.VALUE, os.environ['OMP_NUM_THREADS'])\n"
+    )
+    state = str(Path("bob").resolve())
+    inner = _run(["sub/program.py", "--lr", "0.1", "x", "--state", "bob"])
+    assert (inner.returncode, inner.stderr) == (0, "")
+    assert inner.stdout == f"__main__ ['--lr', '0.1', 'x'] {state} 41 1\n"
+    after = _run(["--state", "bob", "sub/program.py", "--", "--state", "mine", "--json"])
+    assert after.stdout == f"__main__ ['--state', 'mine', '--json'] {state} 41 1\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "error"),
+    [
+        ("raise SystemExit(7)", 7, ""),
+        ("import sys; sys.exit('no luck')", 1, "no luck\n"),
+        (
+            "from decentra.errors import LocalError\nraise LocalError('no GPU; use another')",
+            2,
+            "error: no GPU; use another\n",
+        ),
+        (
+            "from decentra.errors import RemoteError\nraise RemoteError(None, 'SA-1', 'a bad deal')",
+            1,
+            "error: an unknown sender broke SA-1: a bad deal\n",
+        ),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("import logging; logging.getLogger('decentra.peer').warning('left')", 0, "decentra: left\n"),
+    ],
+)
+def test_the_programs_end_is_the_commands_end(program: str, code: int, error: str) -> None:
+    group()
+    Path("program.py").write_text(program)
+    ended = _run(["program.py", "--state", "carol"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", error)
+
+
+def test_a_programs_own_error_shows_its_own_frames_only() -> None:
+    group()
+    Path("program.py").write_text("def work():\n    return 1 / 0\n\nwork()\n")
+    ended = _run(["program.py", "--state", "alice"])
+    assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr
+    assert 'program.py", line 2, in work' in ended.stderr and "runpy" not in ended.stderr and "cli" not in ended.stderr
+
+
+def test_logs_are_json_lines_when_asked() -> None:
+    group()
+    Path("program.py").write_text("import logging; logging.getLogger('decentra.peer').info('joined %d', 4)")
+    ended = _run(["program.py", "--state", "alice", "--json"])
+    line = json.loads(ended.stderr)
+    assert (line["level"], line["logger"], line["message"]) == ("info", "decentra.peer", "joined 4")
+
+
+def test_sigterm_interrupts_the_program_which_cleans_up() -> None:
+    group()
+    Path("program.py").write_text(
+        "import signal\n"
+        "try:\n"
+        "    print('ready', flush=True)\n"
+        "    signal.pause()\n"
+        "finally:\n"
+        "    print('left the group', flush=True)\n"
+    )
+    command = [sys.executable, "-m", "decentra.cli", "run", "program.py", "--state", "dave"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment()) as peer:
+        assert peer.stdout is not None
+        assert peer.stdout.readline() == "ready\n"
+        peer.send_signal(signal.SIGTERM)
+        out, err = peer.communicate(timeout=60)
+    assert (peer.returncode, out, err) == (143, "left the group\n", "")
+
+
+def test_a_program_is_not_run_before_all_have_signed() -> None:
+    for name in NAMES:
+        made(name)
+    done("charter", "add", "--state", "alice", *(f"{name}/member.toml" for name in NAMES[1:]))
+    for name in NAMES[:3]:
+        done("charter", "sign", "--state", name, "--charter", "alice/charter.toml")
+    done("charter", "sign", "--state", "alice", "--merge", "bob/charter.toml", "carol/charter.toml")
+    Path("program.py").write_text("open('ran', 'w')")
+    sentence = refused("run", "program.py", "--state", "alice")
+    assert sentence.startswith("alice/charter.toml: member 'dave' (") and "has not signed" in sentence
+    assert refused("run", "porgram.py", "--state", "alice") == "there is no program porgram.py; name a Python file"
+    assert not Path("ran").exists()
+
+
+def test_a_charter_that_somebody_tampered_with_is_not_run() -> None:
+    keeper = group()[0]
+    charter = keeper.load_charter()
+    keeper.charter.write_text(keeper.charter.read_text().replace("outer_lr = 1.0", "outer_lr = 9.0"))
+    Path("program.py").write_text("open('ran', 'w')")
+    ended = decentra("run", "program.py", "--state", "alice")
+    assert ended.code == 2 and not Path("ran").exists()
+    assert all(f"the signature of {member.label} is not for this charter" in ended.err for member in charter.members)
+    assert Charter.parse(keeper.charter.read_text()).hash != charter.hash

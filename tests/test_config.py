@@ -1,0 +1,247 @@
+"""decentra.toml, a peer's folder, and what must hold before a peer joins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decentra.charter import Charter, Member
+from decentra.charter.toml import save_text
+from decentra.crypto.hashing import digest
+from decentra.crypto.keys import Identity
+from decentra.errors import LocalError
+from decentra.peer.config import Config, PeerFolder, valid_address, write_config
+
+NAMES = ("alice", "bob", "carol", "dave")
+IDENTITIES = {name: Identity.from_seed(name.encode().ljust(32, b"\0")) for name in NAMES}
+
+
+def group() -> Charter:
+    members = [Member.of(IDENTITIES[name], name) for name in NAMES]
+    charter = Charter.build(
+        {"version": 1, "group": {"name": "test"}, "protocol": {"name": "secagg"}, "members": members}
+    )
+    for identity in IDENTITIES.values():
+        charter = charter.sign(identity)
+    return charter
+
+
+def config_text(peers: dict[str, str], name: str = "alice") -> str:
+    lines = "".join(f'"{who}" = "{address}"\n' for who, address in peers.items())
+    return f'[peer]\nname = "{name}"\nbind = "tcp://127.0.0.1:7431"\n[peers]\n{lines}'
+
+
+def addresses(names: tuple[str, ...] = NAMES) -> dict[str, str]:
+    return {name: f"tcp://{name}.example.org:7431" for name in names}
+
+
+def folder(path: Path, charter: Charter | None = None, config: str | None = None) -> PeerFolder:
+    """A folder of alice's in which everything is right, but for what is given."""
+    made = PeerFolder(path / "alice")
+    made.path.mkdir(mode=0o700)
+    IDENTITIES["alice"].save(made.identity)
+    save_text(made.charter, (charter or group()).to_toml())
+    save_text(made.config, config or config_text(addresses()))
+    return made
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(LocalError) as caught:
+        call()
+    return str(caught.value)
+
+
+hosts = st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z][a-z0-9-]{0,8}){0,3}", fullmatch=True) | st.ip_addresses(v=6).map(
+    lambda address: f"[{address}]"
+)
+
+
+@given(hosts, st.integers(-5, 70_000))
+def test_an_address_is_a_host_and_a_port_that_can_be_dialled(host: str, port: int) -> None:
+    address = f"tcp://{host}:{port}"
+    if 1 <= port <= 65_535:
+        assert valid_address(address) == address
+    else:
+        with pytest.raises(ValueError, match="port of 1 to 65535"):
+            valid_address(address)
+
+
+@given(st.text(max_size=30))
+def test_any_other_text_is_no_address(text: str) -> None:
+    if not text.startswith("tcp://"):
+        with pytest.raises(ValueError, match="must look like"):
+            valid_address(text)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_or_refused_in_words(text: str) -> None:
+    assert refusal(lambda: Config.parse(text)).startswith("decentra.toml")
+
+
+@given(
+    st.from_regex(r"[g-zG-Z][A-Za-z0-9_-]{0,31}", fullmatch=True), hosts, st.integers(1, 65_535), st.none() | hosts
+)
+def test_a_new_configuration_reads_back_what_was_asked_for(name: str, host: str, port: int, other: str | None) -> None:
+    bind = f"tcp://{host}:{port}"
+    everywhere = host == "[::]"
+    advertise = None if other is None or other == "[::]" else f"tcp://{other}:{port}"
+    if everywhere and advertise is None:
+        assert "does not say where others reach it" in refusal(lambda: write_config(name, bind, advertise))
+        return
+    config = Config.parse(write_config(name, bind, advertise))
+    assert (config.peer.name, config.peer.bind, config.peer.advertise) == (name, bind, advertise)
+    assert config.address == (advertise or bind)
+    assert (config.run.threads, config.run.keep_secrets, dict(config.peers)) == (1, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[peer]\nnaem = "a"', "did you mean 'name'?"),
+        ('[peer]\nname = "a"\nbnid = "tcp://h:1"', "unknown key 'bnid' in [peer]; did you mean 'bind'?"),
+        ('[peer]\nname = "a"\nthreads = 2', "unknown key 'threads' in [peer]; it belongs in [run]"),
+        ('[peer]\nname = "a"\nbind = "h:7431"', "\"tcp://host:7431\" with a port of 1 to 65535, not 'h:7431'"),
+        ('[peer]\nname = "a"', "add advertise = \"tcp://host:7431\""),
+        ('[peer]\nname = "a"\nadvertise = "tcp://0.0.0.0:1"', "must be where others reach this peer"),
+        ('[peer]\nname = "a b"\nbind = "tcp://h:1"', "'name' in [peer] must be 1 to 32 letters"),
+        ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[peers]\nbob = 7431', "'bob' in [peers] must be a text in quotes"),
+        ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[run]\nthreads = 0', "'threads' in [run] must be at least 1, not 0"),
+        ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[run]\nkeep_secrets = true', "must be a whole number, not true"),
+        ('[peers]\n', "'peer' at the top is missing; add the table [peer]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_refused_with_its_mend(text: str, sentence: str) -> None:
+    assert sentence in refusal(lambda: Config.parse(text))
+
+
+def test_everybody_else_is_found_by_name_or_by_id() -> None:
+    charter, me = group(), IDENTITIES["alice"].id
+    others = {IDENTITIES[name].id: f"tcp://{name}.example.org:7431" for name in NAMES[1:]}
+    whole, short = IDENTITIES["bob"].id.hex(), IDENTITIES["carol"].id.hex()[:8]
+    by_name = Config.parse(config_text(addresses()))
+    assert by_name.addresses(charter, me) == others, "one's own entry is left out"
+    keys = {whole: others[IDENTITIES["bob"].id], short: others[IDENTITIES["carol"].id], **addresses(("dave",))}
+    assert Config.parse(config_text(keys)).addresses(charter, me) == others
+
+
+def test_missing_double_and_unknown_addresses_are_told_together() -> None:
+    config = Config.parse(
+        config_text({"bbo": "tcp://h:1", "carol": "tcp://h:2", IDENTITIES["carol"].id.hex(): "tcp://h:3"})
+    )
+    told = refusal(lambda: config.addresses(group(), IDENTITIES["alice"].id))
+    for words in (
+        "has 4 problems",
+        "'bbo' in [peers] is no member; did you mean 'bob'?",
+        "is a second address for one member",
+        "no address for member 'bob'",
+        'add dave = "tcp://host:7431" to [peers]',
+    ):
+        assert words in told
+
+
+def test_a_folder_in_order_is_ready(tmp_path: Path) -> None:
+    identity, charter, config = folder(tmp_path).ready()
+    assert (identity.id, charter, config.peer.name) == (IDENTITIES["alice"].id, group(), "alice")
+
+
+def test_a_wrong_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    nowhere = PeerFolder(tmp_path / "alcie")
+    assert refusal(nowhere.load) == (
+        f"there is no peer folder {nowhere.path}; run `decentra init --state {nowhere.path} --name NAME` first"
+    )
+    nowhere.path.mkdir()
+    assert f"{nowhere.path} has no identity.key; run `decentra init" in refusal(nowhere.load)
+
+
+@pytest.mark.parametrize("name", ["config", "charter"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    made = folder(tmp_path)
+    file: Path = getattr(made, name)
+    file.unlink()
+    assert refusal(made.load).startswith(f"there is no {file}; run `decentra init")
+
+
+def test_keys_that_others_may_read_are_refused(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    made.identity.chmod(0o644)
+    assert "chmod 600" in refusal(made.ready)
+
+
+def test_a_file_that_is_no_text_or_too_large_is_refused(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    made.charter.write_bytes(b"\xff\xfe")
+    assert "is not UTF-8 text" in refusal(made.load)
+    made.charter.write_bytes(b"#" * ((1 << 20) + 1))
+    assert "is larger than" in refusal(made.load)
+
+
+def test_an_unsigned_charter_is_not_ready_and_the_missing_are_named(tmp_path: Path) -> None:
+    charter = group()
+    raw = {**dict(charter), "signatures": {IDENTITIES["alice"].id.hex(): charter.signatures[IDENTITIES["alice"].id]}}
+    made = folder(tmp_path, Charter.build(raw))
+    made.load()
+    told = refusal(made.ready)
+    assert all(f"member '{name}' (" in told for name in NAMES[1:]) and "'alice'" not in told
+
+
+def test_an_unsound_charter_is_not_ready_though_signed(tmp_path: Path) -> None:
+    raw = {**dict(group()), "protocol": {"name": "secagg", "c": 3}, "signatures": {}}
+    charter = Charter.build(raw)
+    for identity in IDENTITIES.values():
+        charter = charter.sign(identity)
+    charter.check()
+    assert "c = 3 is out of 1..2" in refusal(folder(tmp_path, charter).ready)
+
+
+def test_a_stranger_to_the_charter_is_not_ready(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    made.identity.unlink()
+    stranger = Identity.from_seed(b"\x05" * 32)
+    stranger.save(made.identity)
+    assert f"{stranger.id} is no member of 'test'" in refusal(made.ready)
+
+
+def test_a_peer_that_calls_itself_otherwise_than_its_charter_is_not_ready(tmp_path: Path) -> None:
+    made = folder(tmp_path, config=config_text(addresses(), name="alicia"))
+    assert "calls this peer 'alicia' and the charter 'alice'" in refusal(made.ready)
+
+
+def test_a_peer_whose_curve_key_is_not_the_charters_is_not_ready(tmp_path: Path) -> None:
+    me, other = IDENTITIES["alice"], IDENTITIES["bob"]
+    own = me.sign(digest("member", "alice", me.public, other.curve_public))
+    record = Member(name="alice", id=me.id, ed25519=me.public, curve=other.curve_public, signature=own)
+    members = [record, *(member for member in group().members if member.name != "alice")]
+    charter = Charter.build({**dict(group()), "members": members, "signatures": {}})
+    signatures = {identity.id.hex(): identity.sign(charter.hash).hex() for identity in IDENTITIES.values()}
+    made = folder(tmp_path, Charter.build({**dict(charter), "signatures": signatures}))
+    made.load_charter().check()
+    assert "has another curve key for 'alice'" in refusal(made.ready)
+
+
+def test_a_member_without_an_address_is_told_before_joining(tmp_path: Path) -> None:
+    made = folder(tmp_path, config=config_text(addresses(("bob", "carol"))))
+    assert refusal(made.ready).startswith(f"{made.config}: no address for member 'dave'")
+
+
+def test_the_folder_is_the_one_asked_for_or_the_one_that_run_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECENTRA_STATE", str(tmp_path))
+    assert PeerFolder.find().path == tmp_path
+    assert PeerFolder.find(tmp_path / "other").path == tmp_path / "other"
+    monkeypatch.delenv("DECENTRA_STATE")
+    assert "decentra run PROGRAM --state DIR" in refusal(PeerFolder.find)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "charter.toml"
+    save_text(file, "first")
+    with pytest.raises(UnicodeEncodeError):
+        save_text(file, "\ud800")
+    assert file.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [file]
+    assert "check the folder" in refusal(lambda: save_text(tmp_path / "none" / "x", ""))
