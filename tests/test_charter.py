@@ -563,14 +563,23 @@ def test_thresholds_are_the_published_ones_and_the_comparison_page_shows_them(
     assert [row[column] for row in rows if row[0].startswith(("t,", "n − t"))] == [str(threshold), str(survived)]
 
 
-@given(st.integers(0, 70), st.integers(0, 70), st.none() | st.integers(1, 80))
+@given(st.integers(0, 70), st.integers(0, 70))
+def test_only_three_to_sixty_four_members_and_c_up_to_n_minus_two_are_sound(n: int, c: int) -> None:
+    sound = not Policy(group(n, c=c)).problems
+    assert sound == (3 <= n <= MOST_MEMBERS and 1 <= c <= n - 2)
+
+
+@given(st.data())
 @settings(max_examples=300)
 def test_a_sound_charter_leaves_two_honest_peers_in_every_roster_and_one_quorum_in_every_round(
-    n: int, c: int, floor: int | None
+    data: st.DataObject,
 ) -> None:
+    n = data.draw(st.integers(3, MOST_MEMBERS), label="n")
+    c = data.draw(st.integers(1, n - 2), label="c")
+    floor = data.draw(st.none() | st.integers((n + c) // 2 - 1, n + 1), label="floor")
     charter = group(n, c=c, floor=floor)
+    assert bool(Policy(charter).problems) == (floor is not None and not (n + c) // 2 + 1 <= floor <= n)
     assume(not Policy(charter).problems)
-    assert 3 <= n <= MOST_MEMBERS and 1 <= c <= n - 2
     for roster in range(charter.roster_floor, n + 1):
         threshold = (roster + c) // 2 + 1
         assert threshold <= roster and 2 * threshold > roster + c and roster - c >= 2

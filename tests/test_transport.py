@@ -103,10 +103,16 @@ class ZeroMQWorld(World):
         self.loop = asyncio.new_event_loop()
         self.changed = asyncio.Event()
         self.keys = {letter: curve_keys() for letter in "abcx"}
-        self.endpoints = {letter: f"tcp://127.0.0.1:{port}" for letter, port in zip("abcx", free_ports(4), strict=True)}
+        self.held = {letter: bound_socket() for letter in "abc"}
+        self.endpoints = {letter: f"tcp://127.0.0.1:{port_of(held)}" for letter, held in self.held.items()}
         self.opened: list[ZeroMQTransport] = []
         self.problems: list[dict[str, object]] = []
         self.loop.set_exception_handler(lambda _, problem: self.problems.append(problem))
+
+    def release(self, letter: str) -> None:
+        """Give up the port that was kept for a peer; until then nobody else can be given it by the system."""
+        if letter in self.held:
+            self.held.pop(letter).close()
 
     def members(self, knows: str) -> dict[PeerId, bytes]:
         return {name(letter): self.keys[letter][0] for letter in knows}
@@ -128,6 +134,7 @@ class ZeroMQWorld(World):
             node.links.append((peer, up, reason))
             self.changed.set()
 
+        self.release(letter)
         transport = ZeroMQTransport(
             self.loop,
             node.id,
@@ -165,7 +172,11 @@ class ZeroMQWorld(World):
     def close(self) -> None:
         for transport in self.opened:
             transport.close()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        for letter in "abc":
+            self.release(letter)
+        for task in (tasks := asyncio.all_tasks(self.loop)):
+            task.cancel()
+        self.loop.run_until_complete(wait_for_all(tasks))
         self.loop.close()
         assert not self.problems
 
@@ -175,12 +186,19 @@ def curve_keys() -> tuple[bytes, bytes]:
     return z85.decode(public), z85.decode(secret)
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(contextlib.closing(socket.socket())) for _ in range(count)]
-        for taker in taken:
-            taker.bind(("127.0.0.1", 0))
-        return [taker.getsockname()[1] for taker in taken]
+async def wait_for_all(tasks: set[asyncio.Task[object]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def bound_socket() -> socket.socket:
+    """A port of the system's choice, taken but not listened on: whoever connects is turned away."""
+    taker = socket.socket()
+    taker.bind(("127.0.0.1", 0))
+    return taker
+
+
+def port_of(taker: socket.socket) -> int:
+    return int(taker.getsockname()[1])
 
 
 @pytest.fixture(params=[SimulatedWorld, ZeroMQWorld], ids=["simulated", "zeromq"])
@@ -369,8 +387,7 @@ def test_malformed_and_shared_keys_are_named(zeromq: ZeroMQWorld) -> None:
 
 
 def test_an_occupied_port_says_what_to_do(zeromq: ZeroMQWorld) -> None:
-    with contextlib.closing(socket.socket()) as taker:
-        taker.bind(("127.0.0.1", int(zeromq.endpoints["a"].rpartition(":")[2])))
+    with contextlib.closing(zeromq.held.pop("a")) as taker:
         taker.listen()
         with pytest.raises(LocalError, match=r"occupied: stop the process .* or choose another `bind`"):
             zeromq.node("a")
@@ -392,7 +409,7 @@ def test_a_neighbours_bad_address_is_named(zeromq: ZeroMQWorld) -> None:
     a.transport._addresses.clear()
     with pytest.raises(LocalError, match="no address is known"):
         a.transport.dial(name("b"))
-    zeromq.endpoints["b"] = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    zeromq.endpoints["b"] = "tcp://127.0.0.1:0"
     b = zeromq.node("b")
     a.transport.learn(b.id, b.transport.endpoint)
     a.transport.dial(b.id)
@@ -409,8 +426,7 @@ def test_the_system_may_choose_the_port_and_ipv6_works(zeromq: ZeroMQWorld) -> N
 
 
 def test_something_else_on_the_port_is_told_from_a_refusal(zeromq: ZeroMQWorld) -> None:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", int(zeromq.endpoints["b"].rpartition(":")[2])))
+    with contextlib.closing(zeromq.held.pop("b")) as listener:
         listener.listen()
         a = zeromq.node("a")
         a.transport.dial(name("b"))
@@ -470,8 +486,7 @@ async def start_stalling_relay(endpoint: str, most: int) -> asyncio.Server:
         async with contextlib.AsyncExitStack() as stack:
             for writer in (target, onward_target):
                 stack.callback(writer.close)
-            stall = copy(source, onward_target, most)
-            await asyncio.gather(stall, copy(onward_source, target, float("inf")))
+            await asyncio.gather(copy(source, onward_target, most), copy(onward_source, target, float("inf")))
 
     return await asyncio.start_server(serve, "127.0.0.1", 0)
 
@@ -536,6 +551,7 @@ def test_a_neighbour_that_talks_back_on_our_sending_connection_is_dropped(zeromq
         common_options(server)
         server.setsockopt(zmq.CURVE_SERVER, 1)
         server.setsockopt(zmq.CURVE_SECRETKEY, zeromq.keys["b"][1])
+        zeromq.release("b")
         server.bind(zeromq.endpoints["b"])
         a.transport.dial(name("b"))
         assert a.transport.send(name("b"), Lane.CONTROL, b"hello", [])

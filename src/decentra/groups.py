@@ -134,7 +134,7 @@ def local_group(
     if transport not in ("simulated", "zeromq"):
         raise LocalError(f"there is no transport {transport!r}; there are 'simulated' and 'zeromq'")
     members = identities(n, seed) if transport == "simulated" else fresh_identities(n)
-    charter = charter_for(members, protocol, **changes)
+    charter = charter_for(members, protocol, template=None, **changes)
     if transport == "simulated":
         return SimulatedGroup(charter, members, seed=seed)
     return LocalGroup(charter, members)

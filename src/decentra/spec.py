@@ -17,7 +17,16 @@ from decentra.data import locate
 from decentra.errors import LocalError
 
 _SCALARS = {"hash": 32, "peer": 32, "key": 32, "share": 32}
-_FIELD = re.compile(r"^(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>\d+))?$")
+_FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>[0-9]+))?")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_CLAUSE = re.compile(r"[A-Z]{2}-[1-9][0-9]*")
+_ONCE = frozenset(("round", "view", "topic", "receiver", "session"))
+
+KIND_BYTES = 48
+"""The longest kind that an entry can carry."""
+
+LARGEST = (1 << 63) - 1
+"""The largest number that a field or an entry can carry."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,15 @@ class FieldType:
     cap: int
     inner: FieldType | None = None
 
+    @property
+    def cites(self) -> bool:
+        """Whether a value of this type can hold entries."""
+        return self.name == "entry" or (self.inner is not None and self.inner.cites)
+
     @classmethod
     def parse(cls, text: str) -> FieldType:
-        match = _FIELD.match(text.replace(" ", ""))
+        """The type that a spec writes as ``text``. Raises LocalError where it writes none."""
+        match = _FIELD.fullmatch(text.replace(" ", ""))
         if match is None:
             raise LocalError(f"spec: {text!r} is no field type")
         name, inner, cap = match["name"], match["inner"], match["cap"]
@@ -39,6 +54,8 @@ class FieldType:
             return cls(name, _SCALARS[name])
         if name == "entry" and inner is None and cap is None:
             return cls(name, 0)
+        if cap is not None and (len(cap) > 19 or int(cap) > LARGEST):
+            raise LocalError(f"spec: {text!r} is beyond {LARGEST}, the largest number that a field can carry")
         if name in ("uint", "bytes", "text") and inner is None and cap is not None:
             return cls(name, int(cap))
         if name == "list" and inner is not None and cap is not None:
@@ -63,7 +80,7 @@ class MessageSpec:
 
 @dataclass(frozen=True)
 class Clause:
-    """One sentence that a peer can be held to; ``model`` names the model's invariant, or ``unmodelled`` says why not."""
+    """One sentence that a peer can be held to; ``model`` names the model's invariant, else ``unmodelled`` says why."""
 
     id: str
     says: str
@@ -74,7 +91,8 @@ class Clause:
 
 @dataclass(frozen=True)
 class Spec:
-    """A protocol's spec, with the specs it uses. ``digest`` is the SHA-256 of the files, in the order of ``uses``."""
+    """A protocol's spec, with the messages and clauses of the specs it uses. ``source`` is the text of the files: its
+    own, then of those in ``uses`` in their order, a zero byte between; a session's name hashes it."""
 
     name: str
     version: int
@@ -111,15 +129,21 @@ def _message(name: str, short: str, raw: object, roles: frozenset[str], phases: 
     sender, phase, log = _text(table, "from", where), _text(table, "phase", where), _text(table, "log", where)
     if sender not in roles or (phase != "any" and phase not in phases) or log not in ("body", "hash"):
         raise LocalError(f"spec: {where} names a role, a phase or a log that the spec lacks")
+    if _NAME.fullmatch(short) is None or len(f"{name}.{short}") > KIND_BYTES:
+        raise LocalError(f"spec: {where} needs a name of small letters, with the spec's at most {KIND_BYTES} bytes")
     fields = _table(table.get("fields"), f"{where}: fields")
     parsed = tuple((key, FieldType.parse(_text(fields, key, where))) for key in fields)
     once = _text(table, "once", where)
+    if once not in _ONCE:
+        raise LocalError(f"spec: {where} is sent once a {once!r}, which is none of {', '.join(sorted(_ONCE))}")
     return MessageSpec(f"{name}.{short}", sender, phase, once, log == "body", table.get("blob") is True, parsed)
 
 
 def _clause(clause_id: str, raw: object) -> Clause:
     where = f"[clause.{clause_id}]"
     table = _table(raw, where)
+    if _CLAUSE.fullmatch(clause_id) is None:
+        raise LocalError(f"spec: {where} needs an id of two capitals and a number, such as SA-3")
     model, unmodelled = table.get("model"), table.get("unmodelled")
     if (model is None) == (unmodelled is None):
         raise LocalError(f"spec: {where} needs a model's invariant, or a reason in 'unmodelled', and not both")
@@ -140,13 +164,15 @@ def parse(source: bytes) -> Spec:
     """
     try:
         raw = tomllib.loads(source.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise LocalError(f"spec: not readable as TOML: {error}") from error
     head = _table(raw.get("protocol"), "[protocol]")
     name, version = _text(head, "name", "[protocol]"), head.get("version")
     uses = head.get("uses", [])
-    if not isinstance(version, int) or not isinstance(uses, list):
-        raise LocalError("spec: [protocol] needs a whole number 'version', and 'uses' must be a list")
+    if type(version) is not int or not isinstance(uses, list) or not all(isinstance(used, str) for used in uses):
+        raise LocalError("spec: [protocol] needs a whole number 'version', and 'uses' must be a list of names")
+    if _NAME.fullmatch(name) is None:
+        raise LocalError(f"spec: [protocol] needs a name of small letters, not {name!r}")
     phases = raw.get("phase", [])
     if not isinstance(phases, list):
         raise LocalError("spec: [[phase]] must be a list")
@@ -155,6 +181,8 @@ def parse(source: bytes) -> Spec:
     )
     roles = _table(raw.get("roles", {}), "[roles]")
     names = frozenset(phase for phase, _ in named)
+    if len(names) != len(named):
+        raise LocalError(f"spec: two phases of {name} have one name")
     messages = {
         f"{name}.{short}": _message(name, short, message, frozenset(roles), names)
         for short, message in _table(raw.get("message", {}), "[message]").items()
@@ -162,7 +190,7 @@ def parse(source: bytes) -> Spec:
     clauses = {key: _clause(key, clause) for key, clause in _table(raw.get("clause", {}), "[clause]").items()}
     params = {key: str(value) for key, value in _table(raw.get("params", {}), "[params]").items()}
     says = _text(head, "says", "[protocol]")
-    return Spec(name, version, says, tuple(map(str, uses)), params, tuple(roles), named, messages, clauses, source)
+    return Spec(name, version, says, tuple(uses), params, tuple(roles), named, messages, clauses, source)
 
 
 @cache
@@ -176,7 +204,12 @@ def load(name: str, room: Path | None = None) -> Spec:
     Raises:
         LocalError: there is no such spec, or it breaks the form.
     """
-    folder = locate("specs") if room is None else room
+    return _load(name, locate("specs") if room is None else room, ())
+
+
+def _load(name: str, folder: Path, above: tuple[str, ...]) -> Spec:
+    if name in above:
+        raise LocalError(f"spec: {' uses '.join((*above, name))}: a spec can't use itself")
     path = folder / name / "spec.toml"
     if not path.is_file():
         known = sorted(entry.parent.name for entry in folder.glob("*/spec.toml"))
@@ -186,7 +219,9 @@ def load(name: str, room: Path | None = None) -> Spec:
         raise LocalError(f"spec: the folder {name!r} holds the spec of {spec.name!r}")
     messages, clauses, source = dict(spec.messages), dict(spec.clauses), spec.source
     for used in spec.uses:
-        other = load(used, room)
+        other = _load(used, folder, (*above, name))
+        if twice := [key for key in other.clauses if clauses.get(key, other.clauses[key]) != other.clauses[key]]:
+            raise LocalError(f"spec: {name} and {used} both define the clause {twice[0]}; give one of them another id")
         messages |= other.messages
         clauses |= other.clauses
         source += b"\0" + other.source

@@ -24,7 +24,7 @@ from decentra.machine.effects import Tools
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
 from decentra.protocols.setting import Contribution, Outcome, Setting
-from decentra.types import RoundId, RoundResult, TensorSpec
+from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain
 
 Done = Callable[[RoundResult | DecentraError], None]
@@ -120,6 +120,7 @@ class Session:
         self.round = RoundId(epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
+        self._benched: dict[PeerId, tuple[int, int]] = {}
         publics = {member.id: member.ed25519 for member in charter.members}
         self.driver = Driver(
             me=identity.id,
@@ -166,6 +167,7 @@ class Session:
             state=self.common.digest(),
             residual=vector.residual,
             left=dict(self.driver.left),
+            benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
         )
         began = self._marks()
         self.driver.begin(
@@ -224,6 +226,7 @@ class Session:
             return value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
         values, peaks = value
         self.last = outcome.digest
+        self._bench(outcome.roster)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
         return RoundResult(
@@ -238,6 +241,16 @@ class Session:
             seconds=now - began[0],
             transcript_head=self.driver.chain.head,
         )
+
+    def _bench(self, roster: tuple[PeerId, ...]) -> None:
+        """Who was left out k times running is waited for but briefly in the next 2^k rounds; who is back is not."""
+        for peer in self.charter.ids:
+            if peer in roster:
+                self._benched.pop(peer, None)
+            else:
+                times, until = self._benched.get(peer, (0, 0))
+                if self.round.number > until:
+                    self._benched[peer] = (times + 1, self.round.number + 2**times)
 
     def _need_ports(self) -> Ports:
         if self._ports is None:

@@ -60,74 +60,6 @@ class Reduce(ABC):
         self._proposed: set[str] = set()
         self._assembled: Assembled | None = None
 
-    # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
-
-    def handle(self, event: Event) -> list[Effect]:
-        """Take one event and return what to do, in order. After Finish or Abort every event is ignored."""
-        if self.phase == DONE:
-            return []
-        try:
-            self._take(event)
-            while self.phase != DONE and self._step():
-                pass
-        except DecentraError as error:
-            self._abort(error)
-        effects, self.out[:] = list(self.out), []
-        return effects
-
-    def cancel(self, error: DecentraError) -> list[Effect]:
-        """End the round from this side, because its owner asks for it."""
-        if self.phase != DONE:
-            self._abort(error)
-        effects, self.out[:] = list(self.out), []
-        return effects
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case Start():
-                self.rendezvous.start()
-            case Received():
-                self._on_received(event)
-            case Expired(timer):
-                self._on_expired(timer)
-            case Computed(name, value):
-                if isinstance(value, DecentraError):
-                    raise value
-                if name in ("export", "adopt"):
-                    if isinstance(value, ValueError):
-                        raise RemoteError(self.rendezvous.holder, "RV-6", f"the common state that it sent is unusable: {value}")
-                    self.rendezvous.computed(name, value)
-                else:
-                    self.computed(name, value)
-
-    def _step(self) -> bool:
-        if self.phase == READY:
-            return self._step_ready()
-        self.rendezvous.advance()
-        if self.phase == SURVIVORS:
-            return self._step_survivors()
-        if self.phase == SUM:
-            return self._step_sum()
-        if self.phase == OUTCOME:
-            return self._step_outcome()
-        return self.step()
-
-    def _step_ready(self) -> bool:
-        """Follow a roster once everyone in it is known and the common state is held."""
-        self.rendezvous.advance()
-        roster = self.rendezvous.roster
-        if roster is None:
-            return False
-        if self.roster != roster.members:
-            self.roster = roster.members
-            self.out.append(SetTimer("phase", self.setting.phase_deadline))
-        if not self.rendezvous.settled:
-            return False
-        self.rendezvous.closed = True
-        self.ranges = self.mine.common.ranges(len(self.mine.specs))
-        self.go("roster")
-        return True
-
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
@@ -154,29 +86,6 @@ class Reduce(ABC):
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def go(self, why: str) -> None:
-        """Walk one edge of the protocol's transitions."""
-        phase = self.transitions.get((self.phase, why))
-        if phase is None:
-            raise LocalError(f"{self.protocol}: no transition leaves {self.phase!r} for {why!r}; a defect of decentra")
-        self.phase = phase
-        if phase == DONE:
-            return
-        self.out.append(SetTimer("phase", self.setting.phase_deadline))
-        self.entered(phase)
-
-    @property
-    def position(self) -> int:
-        return self.roster.index(self.setting.me)
-
-    @property
-    def n(self) -> int:
-        return len(self.roster)
-
-    @property
-    def quorum(self) -> int:
-        return self.setting.quorum(self.n)
-
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         return derive.slice_bounds(self.mine.length, self.n)
@@ -185,13 +94,6 @@ class Reduce(ABC):
         """Bytes in one slice."""
         low, high = self.bounds[position]
         return (high - low) * (self.setting.width // 8)
-
-    def got(self, kind: str) -> dict[PeerId, Received]:
-        """What came of one kind so far, by sender."""
-        return self.box.get(kind, {})
-
-    def missing(self, kind: str) -> tuple[PeerId, ...]:
-        return tuple(peer for peer in self.roster if peer not in self.got(kind))
 
     def endorsed_by_all(self) -> bool:
         """Whether everybody in the roster has endorsed this peer's context."""
@@ -402,105 +304,3 @@ class Reduce(ABC):
         self.go("certificate(outcome)")
         return True
 
-    # ── votes ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _open(self, topic: str, check: Check) -> Certify:
-        vote = Certify(topic, self.context, self.roster, self.quorum, self.rendezvous.proposer, check, self.out)
-        self.certify[topic] = vote
-        waiting, self._votes = self._votes, []
-        for verified in waiting:
-            self._vote(verified)
-        return vote
-
-    def _propose(self, vote: Certify, value: bytes, shown: tuple[Verified, ...]) -> None:
-        if vote.topic in self._proposed:
-            return
-        self._proposed.add(vote.topic)
-        vote.propose(value, shown, self.rendezvous.opened_by)
-
-    def _vote(self, verified: Verified) -> None:
-        message = verified.message
-        if not isinstance(message, Propose | Prepare | Commit | Certificate):
-            raise LocalError(f"certify was handed a {message.kind}")
-        topic = self.certify.get(message.topic)
-        if topic is None:
-            self._votes.append(verified)
-        elif message.context != self.context:
-            raise RemoteError(verified.sender, self.context_clause, "it votes under a context that it did not endorse")
-        else:
-            topic.received(verified)
-
-    # ── arrivals, deadlines, ends ────────────────────────────────────────────────────────────────────────────────────
-
-    def _on_received(self, event: Received) -> None:
-        verified = event.verified
-        message, sender = verified.message, verified.sender
-        if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
-            if sender != self.setting.me:
-                raise self._ended_by(sender, message)
-            return
-        if message.kind.startswith("rendezvous."):
-            if self.phase == READY or not isinstance(message, Ready):
-                self.rendezvous.received(event)
-            return
-        if message.kind.startswith("certify."):
-            self._vote(verified)
-            return
-        if self.roster and sender not in self.roster:
-            raise RemoteError(sender, "ROLE", f"it sent a {message.kind} in a round whose roster it is not in")
-        self.keep(event)
-
-    def keep(self, event: Received) -> None:
-        """Store a message by kind and sender; a second one with other content is equivocation."""
-        verified = event.verified
-        known = self.box.setdefault(verified.message.kind, {}).setdefault(verified.sender, event)
-        if known.verified.hash != verified.hash:
-            raise RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {verified.message.kind} in a round")
-
-    def _ended_by(self, sender: PeerId, message: AbortRound | Leave) -> DecentraError:
-        if isinstance(message, Leave):
-            return Unavailable((sender,), 0.0, f"round {self.round}, which it left", "the next round goes on without it")
-        if message.clause not in ("DEADLINE", "LOCAL") and message.blamed:
-            return RemoteError(message.blamed[0], message.clause, f"{message.reason} (as {sender} reports)")
-        blamed = message.blamed or (sender,)
-        return Unavailable(
-            blamed, 0.0, f"round {self.round}, which {sender} ended ({message.reason})", "the next round begins afresh"
-        )
-
-    def waiting_for(self) -> tuple[PeerId, ...]:
-        """Whom the current phase waits for."""
-        if self.phase == READY:
-            return self.rendezvous.waiting_for()
-        if self.phase in self.certify:
-            missing = self.missing(f"{self.protocol}.holding") if self.phase == SURVIVORS else ()
-            return missing or self.certify[self.phase].missing()
-        if self.phase == self.scattering:
-            return self.missing(self.slices_message(()).kind) or self.missing(f"{self.protocol}.endorse")
-        if self.phase == SUM:
-            return self.missing(f"{self.protocol}.sum")
-        return self.missing(f"{self.protocol}.{self.phase}") or self.missing(f"{self.protocol}.endorse")
-
-    def _on_expired(self, timer: str) -> None:
-        if timer in ("ready", "view"):
-            if self.phase == READY:
-                self.rendezvous.expired(timer)
-            return
-        raise Unavailable(
-            self.waiting_for(),
-            self.setting.phase_deadline,
-            f"the {self.phase!r} phase of round {self.round}",
-            "the next round begins without who stays silent",
-        )
-
-    def _abort(self, error: DecentraError) -> None:
-        """End the round for everyone: say the clause and whom this peer blames (RV-7)."""
-        self.out[:] = [effect for effect in self.out if isinstance(effect, Release)]
-        clause, blamed = "LOCAL", (self.setting.me,)
-        if isinstance(error, RemoteError):
-            clause, blamed = error.clause, () if error.peer is None else (error.peer,)
-        elif isinstance(error, Unavailable):
-            clause, blamed = "DEADLINE", tuple(peer for peer in error.waited_for if peer in self.setting.members)
-        reason = str(error).encode()[:400].decode(errors="ignore")
-        self.out.append(Send(AbortRound(clause, blamed, reason), after=ZERO))
-        self.out.append(Abort(error, self.spent))
-        self.phase = DONE

@@ -79,6 +79,7 @@ class Contribution:
         common: the common state; ``state`` is its digest at the round's start.
         residual: what clipping cut from earlier updates, added to this one and replaced by what is cut now; or None.
         left: who left the group before this round began, each with its signed word.
+        benched: who was left out for silence lately: this peer asks them as well, and waits for them but briefly.
     """
 
     specs: tuple[TensorSpec, ...]
@@ -90,6 +91,7 @@ class Contribution:
     state: bytes = ZERO
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
     left: Mapping[PeerId, Verified] = field(default_factory=dict)
+    benched: frozenset[PeerId] = frozenset()
 
     @property
     def length(self) -> int:

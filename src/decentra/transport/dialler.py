@@ -138,6 +138,10 @@ class Dialler:
             self._shut()
             self._open()
 
+    def drop(self) -> None:
+        """Forget what is queued."""
+        self._queue.clear()
+
     def close(self) -> None:
         """Drop the connection and what is queued; no callback comes afterwards."""
         self._queue.clear()
@@ -197,14 +201,12 @@ class Dialler:
             self._fail(SILENT if value == errno.EAGAIN else REFUSED)
         elif event == zmq.Event.DISCONNECTED and self.up:
             self.up = False
-            self._queue.clear()
             self._changed(False, CUT)
         elif event == zmq.Event.CLOSED and not self.up:
             self._changed(False, UNREACHABLE)
 
     def _fail(self, reason: str) -> None:
         self._shut()
-        self._queue.clear()
         self._redial = self._loop.call_later(self._pause * random.uniform(1.0, 1.25), self._open)
         self._pause = min(2 * self._pause, REDIAL_MOST)
         self._changed(False, reason)

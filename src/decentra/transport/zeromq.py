@@ -18,7 +18,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError
-from decentra.transport.base import Buffer, Counters, LinkChange, Receive, check_message
+from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
 from decentra.transport.guard import PERIOD, Guard
 from decentra.transport.sockets import Pump, drain, readable
@@ -66,6 +66,10 @@ class _Neighbour:
         whole = all(dialler.up for dialler in self.lanes.values())
         if up and not whole:
             return
+        if not up and reason not in (UNREACHABLE, SILENT):
+            # Both lanes lose what they hold, or one would deliver to a new connection what the other has lost.
+            for dialler in self.lanes.values():
+                dialler.drop()
         if (whole, reason) != self._told:
             self._told = (whole, reason)
             self._transport._on_link(self._peer, whole, reason)
@@ -295,11 +299,11 @@ class ZeroMQTransport:
     def _accepted(self, message: Sequence[bytes]) -> None:
         event = parse_monitor_message(list(message))
         if event["event"] == zmq.Event.ACCEPTED:
-            self._guard.opened(event["value"], self._loop.time())
+            self._guard.opened(int(event["value"]), self._loop.time())
             if self._watch is None:
                 self._watch = self._loop.call_later(PERIOD, self._look)
         else:
-            self._guard.closed(event["value"])
+            self._guard.closed(int(event["value"]))
 
     def _look(self) -> None:
         self._watch = self._loop.call_later(PERIOD, self._look) if len(self._guard) else None

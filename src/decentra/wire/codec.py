@@ -1,8 +1,8 @@
 """Strict positional MessagePack, compiled from the specs.
 
-A body is one array with the message's fields in the spec's order: no maps, no floats, every length capped. Decoding
-checks the types, encodes again and compares the bytes, since plain MessagePack accepts several encodings of one value
-(``specs/wire/README.md``). Whatever is malformed raises ``Malformed`` and costs its sender, never the receiver.
+A body is one array with the message's fields in the spec's order: no maps, no floats, every length capped. Plain
+MessagePack accepts several encodings of one value; ``wire.reader`` takes the shortest only, and only what the field
+has room for (``specs/wire/README.md``). Whatever is malformed raises ``Malformed`` and costs its sender, never the receiver.
 """
 
 from __future__ import annotations
@@ -13,22 +13,28 @@ from typing import Any
 
 import msgpack
 
-from decentra.errors import DecentraError
 from decentra.spec import FieldType, MessageSpec
 from decentra.types import PeerId
-
-MAX_BODY = 1 << 20
-"""Bytes in one body: the largest honest one is a proposal at n = 64 that shows 64 holdings of 4.4 KiB each."""
+from decentra.wire.frame import ENTRY_LIMIT
+from decentra.wire.reader import Malformed, Reader
 
 MAX_ENTRY = 512
-"""Bytes in one packed entry: its fields are fixed but for the kind, and sum to less."""
+"""Bytes in one packed entry: its fields are fixed but for the kind, the numbers and the receiver, and sum to less."""
+
+MIN_ENTRY = 245
+"""Bytes in the shortest entry, with an empty kind: no list of entries can announce more than its bytes can hold."""
+
+MAX_BODY = ENTRY_LIMIT - MAX_ENTRY
+"""Bytes in one body, so that it fits one frame beside its entry. The largest honest one is a roster at m = 64 that
+leaves out 21 and cites 22 statements for each: half of this. A proposal that shows 64 holdings has 0.3 MiB."""
+
+MAX_DEPTH = 8
+"""Arrays within arrays in a value without a schema."""
+
+__all__ = ["MAX_BODY", "MAX_ENTRY", "Codec", "Malformed", "Signed", "pack", "unpack"]
 
 
-class Malformed(DecentraError):
-    """Bytes that are not the canonical encoding of any message of the spec; the caller knows whom to blame."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signed:
     """A packed entry and its body, as they travel and as a certificate cites them."""
 
@@ -43,96 +49,100 @@ def pack(value: object) -> bytes:
 
 
 def unpack(raw: bytes, limit: int) -> Any:
-    """The value that ``raw`` encodes, arrays as tuples; anything but arrays, ints, bytes and text is refused.
+    """The value that ``raw`` encodes, arrays as tuples, where no spec says what it must be.
+
+    For small values: what it builds is larger than its bytes by the cost of a Python object each.
 
     Raises:
-        Malformed: too long, not MessagePack, holds a map, float, nil, boolean or extension, or bytes are left over.
+        Malformed: too long, nested deeper than 8, not canonical, left-over bytes, or anything but arrays, natural
+            numbers, bytes and text.
     """
-    if len(raw) > limit:
-        raise Malformed(f"{len(raw)} bytes where {limit} are allowed")
-    try:
-        value = msgpack.unpackb(
-            raw,
-            raw=False,
-            use_list=False,
-            strict_map_key=True,
-            max_map_len=0,
-            max_ext_len=0,
-            max_array_len=min(len(raw), 4096),
-            max_bin_len=len(raw),
-            max_str_len=4096,
-        )
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise Malformed(f"not strict MessagePack ({type(error).__name__})") from error
+    reader = Reader(raw, limit)
+    value = _any(reader, limit, MAX_DEPTH)
+    reader.end("the value")
     return value
 
 
-def _bytes(value: object, least: int, most: int, what: str) -> bytes:
-    if type(value) is not bytes or not least <= len(value) <= most:
-        raise Malformed(f"{what}: {least} to {most} bytes are expected")
-    return value
+def _any(reader: Reader, limit: int, depth: int) -> object:
+    match reader.comes():
+        case "natural":
+            return reader.natural((1 << 64) - 1, "a number")
+        case "bytes":
+            return reader.binary(0, limit, "bytes")
+        case "text":
+            return reader.text(limit, "a text")
+        case _:
+            count = reader.array(limit, "an array")
+            if depth == 0:
+                raise Malformed(f"arrays nest deeper than {MAX_DEPTH}")
+            return tuple(_any(reader, limit, depth - 1) for _ in range(count))
 
 
-def _array(value: object, most: int, what: str) -> tuple[object, ...]:
-    if type(value) is not tuple or len(value) > most:
-        raise Malformed(f"{what}: an array of at most {most} is expected")
-    return value
-
-
-def _read(field: FieldType, value: object, what: str) -> object:
-    """The Python value of one decoded field."""
+def _read(field: FieldType, reader: Reader, what: str) -> object:
+    """The Python value of one field."""
     match field.name:
         case "uint":
-            if type(value) is not int or not 0 <= value <= field.cap:
-                raise Malformed(f"{what}: a whole number of at most {field.cap} is expected")
-            return value
+            return reader.natural(field.cap, what)
         case "text":
-            if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > field.cap:
-                raise Malformed(f"{what}: a text of at most {field.cap} bytes is expected")
-            return value
+            return reader.text(field.cap, what)
         case "bytes":
-            return _bytes(value, 0, field.cap, what)
+            return reader.binary(0, field.cap, what)
         case "peer":
-            return PeerId(_bytes(value, 32, 32, what))
+            return PeerId(reader.binary(32, 32, what))
         case "entry":
-            pair = _array(value, 2, what)
-            if len(pair) != 2:
-                raise Malformed(f"{what}: an entry and its body are expected")
-            return Signed(_bytes(pair[0], 1, MAX_ENTRY, what), _bytes(pair[1], 0, MAX_BODY, what))
+            _pair(reader, what)
+            return Signed(reader.binary(MIN_ENTRY, MAX_ENTRY, what), reader.binary(0, MAX_BODY, what))
         case "list" if field.inner is not None:
-            return tuple(_read(field.inner, item, what) for item in _array(value, field.cap, what))
+            inner = field.inner
+            return tuple(_read(inner, reader, what) for _ in range(reader.array(field.cap, what)))
         case "map" if field.inner is not None:
-            return _read_map(field, field.inner, value, what)
+            return _read_map(field, field.inner, reader, what)
         case _:
-            return _bytes(value, field.cap, field.cap, what)
+            return reader.binary(field.cap, field.cap, what)
 
 
-def _read_map(field: FieldType, inner: FieldType, value: object, what: str) -> tuple[tuple[PeerId, object], ...]:
+def _read_map(field: FieldType, inner: FieldType, reader: Reader, what: str) -> tuple[tuple[PeerId, object], ...]:
     pairs: list[tuple[PeerId, object]] = []
-    for item in _array(value, field.cap, what):
-        pair = _array(item, 2, what)
-        if len(pair) != 2:
-            raise Malformed(f"{what}: pairs are expected")
-        key = PeerId(_bytes(pair[0], 32, 32, what))
+    for _ in range(reader.array(field.cap, what)):
+        _pair(reader, what)
+        key = PeerId(reader.binary(32, 32, what))
         if pairs and key <= pairs[-1][0]:
             raise Malformed(f"{what}: the peers must be in ascending order, each once")
-        pairs.append((key, _read(inner, pair[1], what)))
+        pairs.append((key, _read(inner, reader, what)))
     return tuple(pairs)
 
 
-def _plain(field: FieldType, value: Any) -> object:
-    """What MessagePack is to encode for one field's Python value."""
-    match field.name:
-        case "entry":
+def _pair(reader: Reader, what: str) -> None:
+    if reader.array(2, what) != 2:
+        raise Malformed(f"{what}: an array of 2 is expected")
+
+
+def _plain(field: FieldType, value: object) -> object:
+    """What MessagePack is to encode for one field's Python value; a value of another type is a defect of the caller."""
+    match field.name, value:
+        case "entry", Signed():
             return (value.entry, value.body)
-        case "list" if field.inner is not None:
-            return tuple(_plain(field.inner, item) for item in value)
-        case "map" if field.inner is not None:
-            return tuple((bytes(key), _plain(field.inner, item)) for key, item in value)
-        case "uint" | "text":
+        case "list", tuple() if field.inner is not None:
+            inner = field.inner
+            return tuple(_plain(inner, item) for item in value)
+        case "map", tuple() if field.inner is not None:
+            return tuple(_plain_pair(field.inner, pair) for pair in value)
+        case "uint", int() if not isinstance(value, bool):
+            return value
+        case "text", str():
+            return value
+        case "bytes" | "hash" | "peer" | "key" | "share", bytes():
             return value
         case _:
-            return bytes(value)
+            raise Malformed(f"a {field.name} can't hold a {type(value).__name__}")
+
+
+def _plain_pair(inner: FieldType, pair: object) -> object:
+    match pair:
+        case (bytes(key), value):
+            return (key, _plain(inner, value))
+        case _:
+            raise Malformed("a map holds pairs of a peer and a value")
 
 
 class Codec:
@@ -163,20 +173,21 @@ class Codec:
         fields = self.spec(kind).fields
         if len(values) != len(fields):
             raise Malformed(f"{kind} has {len(fields)} fields, {len(values)} were given")
-        body = pack(tuple(_plain(field, value) for (_, field), value in zip(fields, values, strict=True)))
-        self._parse(kind, body)
+        plain = tuple(_plain(field, value) for (_, field), value in zip(fields, values, strict=True))
+        try:
+            body = pack(plain)
+        except (OverflowError, ValueError) as error:
+            raise Malformed(f"{kind}: a number or a text has no encoding ({error})") from error
+        self.decode(kind, body)
         return body
 
     def decode(self, kind: str, body: bytes) -> tuple[object, ...]:
         """The field values of one body, in the spec's order. Raises Malformed."""
-        fields, values = self.spec(kind).fields, self._parse(kind, body)
-        if pack(tuple(_plain(field, value) for (_, field), value in zip(fields, values, strict=True))) != body:
-            raise Malformed(f"{kind}: the encoding is not the canonical one")
-        return values
-
-    def _parse(self, kind: str, body: bytes) -> tuple[object, ...]:
         fields = self.spec(kind).fields
-        raw = _array(unpack(body, MAX_BODY), len(fields), kind)
-        if len(raw) != len(fields):
-            raise Malformed(f"{kind} has {len(fields)} fields, {len(raw)} came")
-        return tuple(_read(field, value, f"{kind}.{name}") for (name, field), value in zip(fields, raw, strict=True))
+        reader = Reader(body, MAX_BODY)
+        count = reader.array(len(fields), kind)
+        if count != len(fields):
+            raise Malformed(f"{kind} has {len(fields)} fields, {count} came")
+        values = tuple(_read(field, reader, f"{kind}.{name}") for name, field in fields)
+        reader.end(kind)
+        return values

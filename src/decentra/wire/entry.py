@@ -12,11 +12,16 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Protocol
 
+from decentra.spec import KIND_BYTES, LARGEST
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import MAX_ENTRY, Malformed, Signed, pack, unpack
+from decentra.wire.codec import MAX_ENTRY, Signed, pack
+from decentra.wire.reader import Malformed, Reader
 
 VERSION = 1
 LABEL = b"decentra/entry/v1\0"
+FIELDS = 13
+FIELDS_MOST = 64
+"""What a later version may grow to, so that it is refused by its number and not as garbage."""
 ZERO = bytes(32)
 """What ``prev`` holds in a chain's first entry, and ``after`` where no entry opened the phase."""
 
@@ -84,31 +89,30 @@ def parse(raw: bytes) -> Entry:
     Raises:
         Malformed: not the canonical encoding of an entry of this version.
     """
-    values = unpack(raw, MAX_ENTRY)
-    if type(values) is not tuple or len(values) != 13:
-        raise Malformed("an entry has 13 fields")
-    version, session, epoch, round_, author, boot, seq, prev, kind, after, receiver, body, signature = values
-    if version != VERSION or type(version) is not int:
-        raise Malformed(f"entry version {version!r} where this peer speaks version {VERSION}; the older side must upgrade")
-    for value, lengths in (
-        (session, (32,)),
-        (author, (32,)),
-        (prev, (32,)),
-        (after, (32,)),
-        (receiver, (0, 32)),
-        (body, (32,)),
-        (signature, (64,)),
-    ):
-        if type(value) is not bytes or len(value) not in lengths:
-            raise Malformed("an entry's field has a wrong type or length")
-    for number in (epoch, round_, boot, seq):
-        if type(number) is not int or not 0 <= number < 1 << 63:
-            raise Malformed("an entry's number is out of range")
-    if type(kind) is not str or not 1 <= len(kind) <= 48 or not kind.isascii():
-        raise Malformed("an entry's kind is not a short text")
-    entry = Entry(session, epoch, round_, PeerId(author), boot, seq, prev, kind, after, receiver, body, signature)
-    if entry.packed != raw:
-        raise Malformed("the entry's encoding is not the canonical one")
+    reader = Reader(raw, MAX_ENTRY)
+    count = reader.array(FIELDS_MOST, "an entry")
+    version = reader.natural(LARGEST, "an entry's version")
+    if version != VERSION:
+        raise Malformed(f"entry version {version}, this peer speaks version {VERSION}; the older side must upgrade")
+    if count != FIELDS:
+        raise Malformed(f"an entry has {FIELDS} fields, this has {count}")
+    entry = Entry(
+        session=reader.binary(32, 32, "an entry's session"),
+        epoch=reader.natural(LARGEST, "an entry's epoch"),
+        round=reader.natural(LARGEST, "an entry's round"),
+        author=PeerId(reader.binary(32, 32, "an entry's author")),
+        boot=reader.natural(LARGEST, "an entry's boot"),
+        seq=reader.natural(LARGEST, "an entry's seq"),
+        prev=reader.binary(32, 32, "an entry's prev"),
+        kind=reader.text(KIND_BYTES, "an entry's kind"),
+        after=reader.binary(32, 32, "an entry's after"),
+        receiver=reader.binary(0, 32, "an entry's receiver"),
+        body=reader.binary(32, 32, "an entry's body"),
+        signature=reader.binary(64, 64, "an entry's signature"),
+    )
+    reader.end("an entry")
+    if len(entry.receiver) not in (0, 32):
+        raise Malformed("an entry's receiver is neither a peer nor empty for everyone")
     return entry
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from decentra.errors import LocalError, RemoteError
-from decentra.spec import MessageSpec
+from decentra.spec import FieldType, MessageSpec
 from decentra.types import PeerId
 from decentra.wire.codec import Codec, Malformed, Signed
 from decentra.wire.entry import EVERYONE, Checker, Entry, Parsed
@@ -79,6 +79,8 @@ class Registry:
         return self._verify(signed, session, check, sender, MAX_DEPTH)
 
     def _verify(self, signed: Signed, session: bytes, check: Checker, sender: PeerId | None, depth: int) -> Verified:
+        if depth == 0:
+            raise RemoteError(sender, "SCHEMA", f"entries nest deeper than {MAX_DEPTH}")
         try:
             parsed = Parsed.read(signed)
             entry = parsed.entry
@@ -87,21 +89,22 @@ class Registry:
             raise RemoteError(sender, "SCHEMA", str(error)) from error
         if entry.session != session:
             raise RemoteError(
-                sender, "SESSION", "the entry belongs to another group, charter, epoch or protocol version; compare charters"
+                sender, "SESSION", "the entry is of another group, charter, epoch or version; compare charters"
             )
         if not check(entry.author, entry.signature, entry.signed_bytes):
             raise RemoteError(sender, "SIGNATURE", f"no valid signature of member {entry.author} is on a {entry.kind}")
-        if depth == 0:
-            raise RemoteError(sender, "SCHEMA", f"entries nest deeper than {MAX_DEPTH}")
 
-        def settle(value: object) -> object:
+        def settle(field: FieldType, value: object) -> object:
             if isinstance(value, Signed):
                 return self._verify(value, session, check, sender, depth - 1)
-            if isinstance(value, tuple) and any(isinstance(item, Signed) for item in value):
-                return tuple(settle(item) for item in value)
+            if field.inner is not None and field.cites and isinstance(value, tuple):
+                if field.name == "map":
+                    return tuple((key, settle(field.inner, item)) for key, item in value)
+                return tuple(settle(field.inner, item) for item in value)
             return value
 
-        message: Any = self._classes[entry.kind](*map(settle, values))
+        specified = (field for _, field in self.codec.spec(entry.kind).fields)
+        message: Any = self._classes[entry.kind](*map(settle, specified, values))
         return Verified(entry, message, signed)
 
 

@@ -17,6 +17,9 @@ from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
 from decentra.wire.message import Verified
 
+BRIEF = 2.0
+"""Seconds that a peer waits for those who were left out for silence lately, or a tenth of the charter's deadline."""
+
 LONGEST_VIEW = 8
 """A view's timeout doubles with the view, up to this many times the first."""
 
@@ -110,6 +113,8 @@ class Rendezvous:
             Send(Ready(mine.fingerprint, self._layout, mine.last, mine.state, setting.sealing.public))
         )
         self._out.append(SetTimer("ready", setting.ready_deadline))
+        if mine.benched:
+            self._out.append(SetTimer("benched", min(BRIEF, setting.ready_deadline / 10)))
 
     def received(self, event: Received) -> None:
         verified = event.verified
@@ -135,9 +140,12 @@ class Rendezvous:
     def expired(self, timer: str) -> None:
         if self.roster is not None:
             return
+        if timer == "benched":
+            self._say_absent(self._mine.benched)
+            return
         if timer == "ready":
             self._asked = True
-            self._say_absent()
+            self._say_absent(frozenset(self._setting.members))
         else:
             self._next_view()
         self._out.append(SetTimer("view", self._setting.phase_deadline / 4 * min(2**self.view, LONGEST_VIEW)))
@@ -199,8 +207,8 @@ class Rendezvous:
     def _shown_absent(self, peer: PeerId) -> bool:
         return peer in self._gone or len(self._absent.get(peer, ())) > self._setting.c and peer not in self.ready
 
-    def _say_absent(self) -> None:
-        missing = tuple(p for p in self._setting.members if p not in self.ready and p not in self._gone)
+    def _say_absent(self, asked: frozenset[PeerId]) -> None:
+        missing = tuple(sorted(peer for peer in asked if peer not in self.ready and peer not in self._gone))
         if missing:
             self._out.append(Send(Absent(self.view, missing)))
 

@@ -1,0 +1,285 @@
+"""What the machines of all protocols share: one peer's walk through the phases of one round.
+
+A round follows the edges in the protocol's ``transitions.py``. Messages of any phase may come at any time, since peers
+move at their own speed: they are kept by kind and sender, and the walk goes on as far as they carry.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.machine.effects import Abort, Blame, Effect, Release, Send, SetTimer
+from decentra.machine.events import Computed, Event, Expired, Received, Start
+from decentra.protocols.certify.machine import Certify, Check
+from decentra.protocols.certify.messages import Certificate, Commit, Prepare, Propose
+from decentra.protocols.rendezvous.machine import Rendezvous
+from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
+from decentra.protocols.setting import Contribution, Setting
+from decentra.types import PeerId, RoundId
+from decentra.wire.entry import ZERO
+from decentra.wire.message import Verified
+
+READY, SURVIVORS, SUM, OUTCOME, DONE = "ready", "survivors", "sum", "outcome", "done"
+TOPICS = (SURVIVORS, OUTCOME)
+"""What a round votes on."""
+
+EARLY = 2
+"""Votes of one kind and topic that are kept for a peer before the topic opens: a second one is evidence, a third none."""
+
+Transitions = Mapping[tuple[str, str], str]
+
+
+class Round(ABC):
+    """One peer's part in one round. Pure: it takes an event and returns effects."""
+
+    protocol: ClassVar[str]
+    transitions: ClassVar[Transitions]
+    context_clause: ClassVar[str]
+
+    def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
+        self.setting, self.mine, self.round = setting, mine, round_id
+        self.out: list[Effect] = []
+        self.phase = READY
+        self.spent = False
+        self.rendezvous = Rendezvous(setting, mine, round_id, self.out)
+        self.box: dict[str, dict[PeerId, Received]] = {}
+        self.roster: tuple[PeerId, ...] = ()
+        self.context = b""
+        self.ranges: tuple[float, ...] = ()
+        self.certify: dict[str, Certify] = {}
+        self._votes: list[Verified] = []
+        self._proposed: set[str] = set()
+
+    # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take one event and return what to do, in order. After Finish or Abort every event is ignored."""
+        if self.phase == DONE:
+            return []
+        try:
+            self._take(event)
+            while self.phase != DONE and self._step():
+                pass
+        except DecentraError as error:
+            self._abort(error)
+        effects, self.out[:] = list(self.out), []
+        return effects
+
+    def cancel(self, error: DecentraError) -> list[Effect]:
+        """End the round from this side, because its owner asks for it."""
+        if self.phase != DONE:
+            self._abort(error)
+        effects, self.out[:] = list(self.out), []
+        return effects
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Start():
+                self.rendezvous.start()
+            case Received():
+                self._on_received(event)
+            case Expired(timer):
+                self._on_expired(timer)
+            case Computed(name, value):
+                self._on_computed(name, value)
+
+    def _step(self) -> bool:
+        if self.phase == READY:
+            return self._step_ready()
+        self.rendezvous.advance()
+        return self.step()
+
+    def _step_ready(self) -> bool:
+        """Follow a roster once everyone in it is known and the common state is held."""
+        self.rendezvous.advance()
+        roster = self.rendezvous.roster
+        if roster is None:
+            return False
+        if self.roster != roster.members:
+            self.roster = roster.members
+            self.out.append(SetTimer("phase", self.setting.phase_deadline))
+        if not self.rendezvous.settled:
+            return False
+        self.rendezvous.closed = True
+        self.ranges = self.mine.common.ranges(len(self.mine.specs))
+        for kind, kept in self.box.items():
+            self.box[kind] = {peer: received for peer, received in kept.items() if self.belongs(received.verified)}
+        self._votes = [verified for verified in self._votes if self.belongs(verified)]
+        self.go("roster")
+        return True
+
+    # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def entered(self, phase: str) -> None:
+        """The phase has just begun: start its jobs."""
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Try to leave the phase; True if it moved."""
+
+    @abstractmethod
+    def computed(self, name: str, value: object) -> None:
+        """A job has its value."""
+
+    @abstractmethod
+    def waiting_for(self) -> tuple[PeerId, ...]:
+        """Whom the current phase waits for."""
+
+    # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def go(self, why: str) -> None:
+        """Walk one edge of the protocol's transitions."""
+        phase = self.transitions.get((self.phase, why))
+        if phase is None:
+            raise LocalError(f"{self.protocol}: no transition leaves {self.phase!r} for {why!r}; a defect of decentra")
+        self.phase = phase
+        if phase == DONE:
+            return
+        self.out.append(SetTimer("phase", self.setting.phase_deadline))
+        self.entered(phase)
+
+    @property
+    def position(self) -> int:
+        return self.roster.index(self.setting.me)
+
+    @property
+    def n(self) -> int:
+        return len(self.roster)
+
+    @property
+    def quorum(self) -> int:
+        return self.setting.quorum(self.n)
+
+    def belongs(self, verified: Verified) -> bool:
+        """Whether a message is one of the roster that this peer follows; what else came early is left aside."""
+        return verified.sender in self.roster
+
+    def got(self, kind: str) -> dict[PeerId, Received]:
+        """What came of one kind so far, by sender."""
+        return self.box.get(kind, {})
+
+    def missing(self, kind: str) -> tuple[PeerId, ...]:
+        return tuple(peer for peer in self.roster if peer not in self.got(kind))
+
+    # ── votes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open_vote(self, topic: str, check: Check) -> Certify:
+        """Begin to vote on a topic, with the votes that came before."""
+        vote = Certify(topic, self.context, self.roster, self.quorum, self.rendezvous.proposer, check, self.out)
+        self.certify[topic] = vote
+        waiting, self._votes = self._votes, []
+        for verified in waiting:
+            self._vote(verified)
+        return vote
+
+    def propose(self, vote: Certify, value: bytes, shown: tuple[Verified, ...]) -> None:
+        """Propose once."""
+        if vote.topic in self._proposed:
+            return
+        self._proposed.add(vote.topic)
+        vote.propose(value, shown, self.rendezvous.opened_by)
+
+    def _vote(self, verified: Verified) -> None:
+        message = verified.message
+        if not isinstance(message, Propose | Prepare | Commit | Certificate):
+            raise LocalError(f"certify was handed a {message.kind}")
+        if message.topic not in TOPICS:
+            raise RemoteError(verified.sender, "SCHEMA", f"it votes on {message.topic!r}, which no round votes on")
+        vote = self.certify.get(message.topic)
+        if vote is None:
+            self._keep_vote(verified, message.kind, message.topic)
+        elif message.context != self.context:
+            raise RemoteError(verified.sender, self.context_clause, "it votes under a context that it did not endorse")
+        else:
+            vote.received(verified)
+
+    def _keep_vote(self, verified: Verified, kind: str, topic: str) -> None:
+        same = (
+            known.sender == verified.sender and (known.message.kind, getattr(known.message, "topic", "")) == (kind, topic)
+            for known in self._votes
+        )
+        if sum(same) < EARLY:
+            self._votes.append(verified)
+
+    # ── arrivals, deadlines, ends ────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_received(self, event: Received) -> None:
+        verified = event.verified
+        message, sender = verified.message, verified.sender
+        if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
+            if sender != self.setting.me:
+                raise self._ended_by(sender, message)
+            return
+        if message.kind.startswith("rendezvous."):
+            if self.phase == READY or not isinstance(message, Ready):
+                self.rendezvous.received(event)
+            return
+        if self.phase != READY and sender not in self.roster:
+            # It may follow a roster of another view in good faith, and must not be able to end this one's round.
+            said = f"it sent a {message.kind} in round {self.round}, whose roster it is not in"
+            self.out.append(Blame(RemoteError(sender, "ROLE", said)))
+            return
+        if message.kind.startswith("certify."):
+            self._vote(verified)
+        else:
+            self.keep(event)
+
+    def _on_computed(self, name: str, value: object) -> None:
+        if isinstance(value, DecentraError):
+            raise value
+        if name not in ("export", "adopt"):
+            self.computed(name, value)
+            return
+        if isinstance(value, ValueError):
+            said = f"the common state that it sent is unusable: {value}"
+            raise RemoteError(self.rendezvous.holder, "RV-6", said)
+        self.rendezvous.computed(name, value)
+
+    def keep(self, event: Received) -> None:
+        """Store a message by kind and sender; a second one with other content is equivocation."""
+        verified = event.verified
+        if self.phase != READY and not self.belongs(verified):
+            return
+        kind = verified.message.kind
+        known = self.box.setdefault(kind, {}).setdefault(verified.sender, event)
+        if known.verified.hash != verified.hash:
+            raise RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {kind} in a round")
+
+    def _ended_by(self, sender: PeerId, message: AbortRound | Leave) -> DecentraError:
+        if isinstance(message, Leave):
+            what = f"round {self.round}, which it left"
+            return Unavailable((sender,), 0.0, what, "the next round goes on without it")
+        if message.clause not in ("DEADLINE", "LOCAL"):
+            blamed = message.blamed[0] if message.blamed else None
+            return RemoteError(blamed, message.clause, f"{message.reason} (as {sender} reports)")
+        what = f"round {self.round}, which {sender} ended ({message.reason})"
+        return Unavailable(message.blamed or (sender,), 0.0, what, "the next round begins afresh")
+
+    def _on_expired(self, timer: str) -> None:
+        if timer in ("ready", "benched", "view"):
+            if self.phase == READY:
+                self.rendezvous.expired(timer)
+            return
+        raise Unavailable(
+            self.rendezvous.waiting_for() if self.phase == READY else self.waiting_for(),
+            self.setting.phase_deadline,
+            f"the {self.phase!r} phase of round {self.round}",
+            "the next round begins without who stays silent",
+        )
+
+    def _abort(self, error: DecentraError) -> None:
+        """End the round for everyone: say the clause and whom this peer blames (RV-7)."""
+        self.out[:] = [effect for effect in self.out if isinstance(effect, Release)]
+        clause, blamed = "LOCAL", (self.setting.me,)
+        if isinstance(error, RemoteError):
+            clause, blamed = error.clause, () if error.peer is None else (error.peer,)
+        elif isinstance(error, Unavailable):
+            clause, blamed = "DEADLINE", tuple(peer for peer in error.waited_for if peer in self.setting.members)
+        reason = str(error).encode()[:400].decode(errors="ignore")
+        self.out.append(Send(AbortRound(clause, blamed, reason), after=ZERO))
+        self.out.append(Abort(error, self.spent))
+        self.phase = DONE
