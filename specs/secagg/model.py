@@ -316,7 +316,7 @@ class Invariant(NamedTuple):
 
 
 INVARIANTS: tuple[Invariant, ...] = (
-    Invariant("OneCertificate", ("SA-5", "SA-9"), "No two different X are certified under one ctx.", one_certificate),
+    Invariant("OneCertificate", ("SA-5",), "No two different X are certified under one ctx.", one_certificate),
     Invariant(
         "NoStuckProposer",
         ("SA-5",),

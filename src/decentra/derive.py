@@ -6,7 +6,7 @@ Every hash is ``decentra.crypto.hashing.digest`` under its own label (``specs/de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import pairwise
 
 from decentra.crypto.hashing import digest
 from decentra.types import PeerId, RoundId, TensorSpec
@@ -41,12 +41,14 @@ def slice_bounds(length: int, count: int) -> tuple[tuple[int, int], ...]:
     """
     small, larger = divmod(length, count)
     starts = [index * small + min(index, larger) for index in range(count + 1)]
-    return tuple(zip(starts, starts[1:], strict=False))
+    return tuple(pairwise(starts))
 
 
 def layout(tensors: Sequence[TensorSpec]) -> bytes:
     """The hash of names, shapes and dtypes, in order."""
-    parts = chain.from_iterable((spec.name, len(spec.shape), *spec.shape, spec.dtype) for spec in tensors)
+    parts: list[int | str] = []
+    for spec in tensors:
+        parts += (spec.name, len(spec.shape), *spec.shape, spec.dtype)
     return digest("layout", len(tensors), *parts)
 
 
@@ -124,7 +126,7 @@ def survivors_value(survivors: Sequence[PeerId], owners: Sequence[PeerId], holdi
 
 
 def outcome_value(context: bytes, survivors: bytes, total_weight: int, sums: Sequence[bytes]) -> bytes:
-    """The hash of a result: its context, the certified survivors, the total weight and the root of every slice's sum."""
+    """The hash of a result: its context, certified survivors, total weight, and the root of every slice's sum."""
     return digest("outcome", context, survivors, total_weight, len(sums), *sums)
 
 

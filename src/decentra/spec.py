@@ -17,7 +17,7 @@ from decentra.data import locate
 from decentra.errors import LocalError
 
 _SCALARS = {"hash": 32, "peer": 32, "key": 32, "share": 32}
-_FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>[0-9]+))?")
+_FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>0|[1-9][0-9]*))?")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _CLAUSE = re.compile(r"[A-Z]{2}-[1-9][0-9]*")
 _ONCE = frozenset(("round", "view", "topic", "receiver", "session"))

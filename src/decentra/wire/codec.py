@@ -2,7 +2,8 @@
 
 A body is one array with the message's fields in the spec's order: no maps, no floats, every length capped. Plain
 MessagePack accepts several encodings of one value; ``wire.reader`` takes the shortest only, and only what the field
-has room for (``specs/wire/README.md``). Whatever is malformed raises ``Malformed`` and costs its sender, never the receiver.
+has room for (``specs/wire/README.md``). Whatever is malformed raises ``Malformed`` and costs its sender, never the
+receiver.
 """
 
 from __future__ import annotations
