@@ -174,11 +174,12 @@ class ZeroMQWorld(World):
             transport.close()
         for letter in "abc":
             self.release(letter)
+        problems = list(self.problems)
         for task in (tasks := asyncio.all_tasks(self.loop)):
             task.cancel()
         self.loop.run_until_complete(wait_for_all(tasks))
         self.loop.close()
-        assert not self.problems
+        assert not problems
 
 
 def curve_keys() -> tuple[bytes, bytes]:

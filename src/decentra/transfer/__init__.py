@@ -5,7 +5,8 @@ and knows the time only from `Link.tick`. It trusts nothing that arrives; what b
 """
 
 from decentra.transfer.blob import Announcement, blob_root, piece_digests
-from decentra.transfer.link import Arrived, Completed, Corrupt, Delivered, Event, Link, Rejected, Restarted
+from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted
+from decentra.transfer.link import Link
 
 __all__ = [
     "Announcement",

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from decentra.errors import LocalError, RemoteError, Unavailable
 from decentra.transfer.blob import CREDIT_EVERY, Announcement, Incoming, Outgoing, as_bytes, piece_digests
 from decentra.transfer.entries import Arrival, Inbox, Outbox, Posted, total
+from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted
 from decentra.types import PeerId
 from decentra.wire.frame import ENTRY_LIMIT, MAX_PARTS, Frame, FrameKind, Lane, parse
 
@@ -44,55 +44,6 @@ MOST_OPEN = 256
 
 MOST_RETIRED = 64
 """Earlier incarnations of the other end remembered, so that a late HELLO of one of them changes nothing."""
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """The other end's next entry; where it announces a blob, `Link.accept` or `Link.reject` must follow."""
-
-    parts: tuple[bytes, ...]
-    announcement: Announcement | None
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A blob is whole; `data` (flat bytes) is the receiver's own from here on."""
-
-    transfer: int
-    data: memoryview
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """The other end has the whole blob: the memory it was sent from may be reused."""
-
-    transfer: int
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """The other end will not take a blob, or forgot it in a restart: the memory it was sent from may be reused."""
-
-    transfer: int
-
-
-@dataclass(frozen=True)
-class Corrupt:
-    """A piece did not match its announced digest; it was dropped, and will be asked for again."""
-
-    transfer: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class Restarted:
-    """The other end is a new process: what the earlier one had taken is gone there, its unfinished blobs are gone here.
-
-    Entries that it had not acknowledged are sent to the new one.
-    """
-
-
-Event = Arrived | Completed | Delivered | Rejected | Corrupt | Restarted
 
 
 class Link:

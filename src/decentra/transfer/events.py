@@ -1,0 +1,56 @@
+"""What a link tells its owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decentra.transfer.blob import Announcement
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The other end's next entry; where it announces a blob, `Link.accept` or `Link.reject` must follow."""
+
+    parts: tuple[bytes, ...]
+    announcement: Announcement | None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A blob is whole; `data` (flat bytes) is the receiver's own from here on."""
+
+    transfer: int
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The other end has the whole blob: the memory it was sent from may be reused."""
+
+    transfer: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The other end will not take a blob, or forgot it in a restart: the memory it was sent from may be reused."""
+
+    transfer: int
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """A piece did not match its announced digest; it was dropped, and will be asked for again."""
+
+    transfer: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The other end is a new process: what the earlier one had taken is gone there, its unfinished blobs are gone here.
+
+    Entries that it had not acknowledged are sent to the new one.
+    """
+
+
+Event = Arrived | Completed | Delivered | Rejected | Corrupt | Restarted
