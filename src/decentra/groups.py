@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +23,9 @@ from decentra.types import RoundResult
 
 Update = Sequence[NDArray[np.float32]]
 
+INTERRUPT_AGAIN = 0.1
+"""Seconds between interrupts of the peers that still wait in a round that has failed."""
+
 
 class LocalGroup:
     """n real peers in this process, each with its own folder, threads and port, over ZeroMQ on loopback.
@@ -32,15 +36,12 @@ class LocalGroup:
 
     def __init__(self, charter: Charter, members: Sequence[Identity]) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="decentra-")
-        ports = free_ports(len(members))
-        folders = [
-            write_folder(Path(self._home.name) / f"peer-{index}", identity, charter, ports, index)
-            for index, identity in enumerate(members)
-        ]
         self.peers: list[Peer] = []
         try:
-            for folder in folders:
-                self.peers.append(Peer(folder))
+            with held_ports(len(members)) as ports:
+                for index, identity in enumerate(members):
+                    folder = write_folder(Path(self._home.name) / f"peer-{index}", identity, charter, ports, index)
+                    self.peers.append(Peer(folder))
         except BaseException:
             self.close()
             raise
@@ -59,18 +60,41 @@ class LocalGroup:
                 threads.submit(peer.average, list(update), weight=weight)
                 for peer, update, weight in zip(self.peers, updates, chosen, strict=True)
             ]
-            errors = [call.exception() for call in calls]
-        failed = [error for error in errors if error is not None]
-        if failed:  # one's own mistake tells more than what the others saw of it
-            raise min(failed, key=lambda error: not isinstance(error, LocalError))
+            try:
+                self._raise_own_mistakes(calls)
+            except BaseException:
+                self._interrupt(calls)
+                raise
         return [call.result() for call in calls]
+
+    @staticmethod
+    def _raise_own_mistakes(calls: Sequence[Future[RoundResult]]) -> None:
+        """Wait for the round. A peer that refused its own update tells why, and the others need not wait for it."""
+        ended, _ = wait(calls, return_when=FIRST_EXCEPTION)
+        for call in ended:
+            error = call.exception()
+            if isinstance(error, LocalError):
+                raise error
+        errors = [error for call in calls if (error := call.exception()) is not None]
+        if errors:
+            raise min(errors, key=lambda error: not isinstance(error, LocalError))
+
+    def _interrupt(self, calls: Sequence[Future[RoundResult]]) -> None:
+        waiting = True
+        while waiting:  # again, since a peer whose round had not begun was not interrupted
+            for peer, call in zip(self.peers, calls, strict=True):
+                if not call.done():
+                    with suppress(LocalError):  # it broke meanwhile, and its own call tells why
+                        peer.interrupt()
+            waiting = bool(wait(calls, INTERRUPT_AGAIN).not_done)
 
     def close(self) -> None:
         """End all peers and erase their folders."""
-        with ThreadPoolExecutor(max(1, len(self.peers))) as threads:
-            for closing in [threads.submit(peer.close) for peer in self.peers]:
-                closing.result()
-        self._home.cleanup()
+        with ExitStack() as last:
+            last.callback(self._home.cleanup)
+            with ThreadPoolExecutor(max(1, len(self.peers))) as threads:
+                for closing in [threads.submit(peer.close) for peer in self.peers]:
+                    last.callback(closing.result)
 
     def __enter__(self) -> LocalGroup:
         return self
@@ -81,20 +105,33 @@ class LocalGroup:
         self.close()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that are free now; each is found while the others are held."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
+@contextmanager
+def held_ports(count: int) -> Iterator[list[int]]:
+    """Ports on loopback that the system gives, kept from everyone who does not ask for them by number.
+
+    Until the ``with`` ends, no outgoing connection is given one of them; a peer can listen on it all the same, since
+    both sides set SO_REUSEADDR and only one listens.
+    """
+    with ExitStack() as held:
+        ports = []
+        for _ in range(count):
+            one = held.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in held]
-    finally:
-        for one in held:
-            one.close()
+            ports.append(int(one.getsockname()[1]))
+        yield ports
 
 
 def write_folder(path: Path, identity: Identity, charter: Charter, ports: Sequence[int], index: int) -> PeerFolder:
-    """A peer's folder, as ``decentra init`` and ``charter sign`` leave it, on loopback; ``ports`` in the members' order."""
+    """A peer's folder, as ``decentra init`` and ``charter sign`` leave it, on loopback.
+
+    Args:
+        path: not there yet.
+        identity: the peer's keys.
+        charter: signed by all.
+        ports: every member's port, in the order of the members.
+        index: which of them this peer is.
+    """
     path.mkdir(mode=0o700, parents=True)
     folder = PeerFolder(path)
     identity.save(folder.identity)

@@ -15,23 +15,32 @@ update is shown by the protocol's own tests.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
+from decentra.peer.witness import CAPTURE, UPDATES, read_capture, write_record
+
+__all__ = [
+    "CAPTURE",
+    "DISTINCT",
+    "UPDATES",
+    "WINDOW",
+    "Leak",
+    "Sought",
+    "check",
+    "plant",
+    "read_capture",
+    "windows",
+    "write_record",
+]
 
 WINDOW = 32
 DISTINCT = 8
-CAPTURE = "received.bin"
-UPDATES = "update-*.npy"
-
-_LENGTH = struct.Struct("<I")  # before each record of a capture
 _MIX = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93))
 """Odd multipliers, one for each 8 bytes of a window; the sum's upper bits are the hash (Dietzfelbinger et al. 1997)."""
 _CHUNK = 1 << 18  # offsets searched at a time: the arrays of one alignment, 256 KiB each, stay in a core's cache
@@ -149,7 +158,7 @@ def check(folders: Sequence[Path]) -> Leak:
     """Seeks every peer's updates, of all rounds, in all that each other peer received.
 
     Args:
-        folders: one a peer, with ``received.bin`` (see ``write_record``) and an ``update-<round>.npy`` a round.
+        folders: one a peer, with ``received.bin`` and an ``update-<round>.npy`` a round, as a ``Witness`` leaves them.
 
     Raises:
         LocalError: a file is missing, broken or empty, so that finding nothing would mean nothing.
@@ -183,33 +192,6 @@ def plant(received: bytes, window: NDArray[np.uint8], at: int) -> bytes:
     if len(received) < at + WINDOW:
         raise LocalError(f"{len(received)} bytes of traffic cannot hold a window at {at}; capture at least one round")
     return received[:at] + window.tobytes() + received[at + WINDOW :]
-
-
-def write_record(file: BinaryIO, buffers: Iterable[bytes | bytearray | memoryview]) -> None:
-    """Appends one received message to a capture: its length as u32, little-endian, then its frames in order."""
-    views = [memoryview(buffer) for buffer in buffers]
-    file.write(_LENGTH.pack(sum(view.nbytes for view in views)))
-    for view in views:
-        file.write(view)
-
-
-def read_capture(path: Path) -> Iterator[bytes]:
-    """The records of a capture, in the order of receipt.
-
-    Raises:
-        LocalError: no such file, or it ends inside a record.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise LocalError(f"the capture {path} cannot be read ({error.strerror}); run the demo again") from error
-    with file:
-        while head := file.read(_LENGTH.size):
-            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else None
-            record = file.read(length) if length is not None else b""
-            if length != len(record):
-                raise LocalError(f"the capture {path} ends inside a record; run the demo again")
-            yield record
 
 
 def _updates(folder: Path) -> Iterator[NDArray[np.uint16] | NDArray[np.uint32]]:

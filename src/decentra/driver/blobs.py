@@ -51,8 +51,12 @@ class BlobStore:
             return Blob(self._next, raw.nbytes, blob_root(raw.nbytes, digests) if digests else ZERO)
 
     def view(self, blob: Blob) -> NDArray[np.uint8]:
+        """A blob's bytes. Raises LocalError where it was released: a job outlived the round that asked for it."""
         with self._lock:
-            return self._held[blob.id].data
+            held = self._held.get(blob.id)
+        if held is None:
+            raise LocalError("a job reads a blob that was released: its round is over")
+        return held.data
 
     def digests(self, blob: Blob) -> tuple[bytes, ...]:
         with self._lock:
@@ -92,7 +96,9 @@ class Workbench:
 
     def __init__(self, store: BlobStore, random: Random, witness: Witness | None = None) -> None:
         self._store, self._random, self._witness = store, random, witness
+        self._lock = Lock()
         self._made: list[Blob] = []
+        self._over = False
 
     def random(self, count: int) -> bytes:
         return self._random(count)
@@ -102,13 +108,17 @@ class Workbench:
 
     def keep(self, data: NDArray[Any], cite: bool = True) -> Blob:
         flat = data.reshape(-1)
-        digests = piece_digests(memoryview(flat.view(np.uint8))) if cite else ()
+        digests = piece_digests(flat.view(np.uint8).data) if cite else ()
         return self.adopt(flat, digests)
 
     def adopt(self, data: NDArray[Any], digests: tuple[bytes, ...]) -> Blob:
         """A blob whose pieces' digests are known already."""
         blob = self._store.put(data, digests)
-        self._made.append(blob)
+        with self._lock:
+            self._made.append(blob)
+            over = self._over
+        if over:  # a job of a round that has ended: nobody will ever ask for this, or release it
+            self._store.release(blob)
         return blob
 
     def drop(self, blob: Blob) -> None:
@@ -120,7 +130,8 @@ class Workbench:
 
     def clear(self, keep: Blob | None = None) -> None:
         """Release everything that the round made, but for its result; what is still being sent stays until it is."""
-        for blob in self._made:
+        with self._lock:
+            made, self._made, self._over = self._made, [], True
+        for blob in made:
             if keep is None or blob.id != keep.id:
                 self._store.release(blob)
-        self._made.clear()

@@ -117,7 +117,7 @@ class Common:
         if length > MAX_RANGES or data.nbytes < _LENGTH.size + length:
             raise ValueError("a common state's ranges are cut short")
         end = _LENGTH.size + length
-        return data[_LENGTH.size : end].tobytes(), memoryview(np.ascontiguousarray(data[end:]))
+        return data[_LENGTH.size : end].tobytes(), np.ascontiguousarray(data[end:]).data
 
     def _read(self, head: bytes) -> dict[str, float]:
         try:

@@ -10,18 +10,18 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
 
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
 from decentra.driver.ports import Ports
-from decentra.errors import DecentraError, RemoteError, Unavailable
-from decentra.machine.effects import Abort, Compute, Effect, Finish, Persist, Release, Send, SetTimer
+from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
 from decentra.transfer import Announcement, Arrived, Completed, Delivered, Link, Rejected, Restarted
-from decentra.transport.base import Lane
+from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed
@@ -33,6 +33,10 @@ AHEAD = 4
 
 TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
+
+
+REMEMBERED = 1024
+"""Signatures that a peer remembers to have checked: those of a round of 64, at half a kibibyte each."""
 
 
 class Machine(Protocol):
@@ -78,6 +82,7 @@ class Driver:
         random: randomness for jobs.
         collude: how many members may lie together, the charter's c.
         leaves: the kind of the message by which a peer leaves; it counts for every later round.
+        gathers: how the kinds of the messages begin by which a round finds its roster; any other is of one that has it.
         witness: shown every encoded update, for a leak check; None for nobody.
     """
 
@@ -93,6 +98,7 @@ class Driver:
         incarnation: int,
         random: Random,
         leaves: str,
+        gathers: str,
         collude: int,
         witness: Witness | None = None,
         log: logging.Logger | None = None,
@@ -104,12 +110,12 @@ class Driver:
         self.reasons: dict[PeerId, str] = {}
         self._others = tuple(peer for peer in members if peer != me)
         self._check, self._limit, self._leaves = check, limit, leaves
-        self._collude = collude
+        self._collude, self._gathers = collude, gathers
         self._incarnation, self._random, self._witness = incarnation, random, witness
         self._log = log or logging.getLogger("decentra")
         self._ports: Ports | None = None
         self._links: dict[PeerId, Link] = {}
-        self._sent: dict[tuple[PeerId, int], Blob] = {}
+        self._sent: dict[tuple[PeerId, int], tuple[Blob, int]] = {}
         self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
         self._latest: dict[PeerId, tuple[int, int]] = {}
         self._ahead: dict[PeerId, list[Verified]] = {}
@@ -121,6 +127,7 @@ class Driver:
         self._suspended = self._running = self._closed = False
         self._last = RoundId(0, 0)
         self._rounds: dict[PeerId, int] = {}
+        self._begun: dict[PeerId, int] = {}
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -149,13 +156,20 @@ class Driver:
         self._feed(Start())
         waiting, self._ahead = self._ahead, {}
         for verified in (verified for queue in waiting.values() for verified in queue):
-            if self._machine is machine:
-                self._route(verified, None)
+            self._route(verified, None)  # what is of a later round still, is kept again
 
     @property
     def group_round(self) -> int:
-        """The latest round that more than ``collude`` others have signed something in, so that one of them is honest."""
-        latest = sorted(self._rounds.values(), reverse=True)
+        """The latest round that more than ``collude`` others have signed something in: one of them is honest."""
+        return self._vouched(self._rounds)
+
+    @property
+    def group_begun(self) -> int:
+        """The latest round that more than ``collude`` others take part in, so that it has a roster already."""
+        return self._vouched(self._begun)
+
+    def _vouched(self, rounds: Mapping[PeerId, int]) -> int:
+        latest = sorted(rounds.values(), reverse=True)
         return latest[self._collude] if len(latest) > self._collude else 0
 
     def cancel(self, error: DecentraError) -> None:
@@ -207,6 +221,8 @@ class Driver:
                 ports.journal.record(self._last, record, self._durable)
             case Compute(name, job) if self._bench is not None:
                 ports.pool.submit(job, self._bench, partial(self._computed, self._machine, name))
+            case Blame(error):
+                self._take_down(error)
             case Release(blob):
                 self.blobs.release(blob)
             case Finish(result):
@@ -240,7 +256,7 @@ class Driver:
         link, parts = self._links[peer], (verified.signed.entry, verified.signed.body)
         announcement, data = None, None
         if blob is not None:
-            data = memoryview(self.blobs.view(blob))
+            data = self.blobs.view(blob).data
             announcement = link.announce(data, self.blobs.digests(blob))
         try:
             link.post(parts, announcement, data, round_number=verified.entry.round)
@@ -251,7 +267,7 @@ class Driver:
                 self.blobs.give_back(blob)
             return
         if blob is not None and announcement is not None:
-            self._sent[peer, announcement.transfer] = blob
+            self._sent[peer, announcement.transfer] = (blob, verified.entry.round)
 
     def _durable(self) -> None:
         self._suspended = False
@@ -272,12 +288,20 @@ class Driver:
         if self._bench is not None:
             self._bench.clear(keep=result)
         self._machine, self._bench = None, None
+        # Who is in a round that ended well may still need what was sent in it; what failed, or is older, nobody needs.
+        self._withdraw(self._last.number if ended.error is not None else self._last.number - 1)
         for key in [key for key in self._awaited if self._awaited[key][0].entry.round <= self._last.number]:
             del self._awaited[key]
             self._links[key[0]].reject(key[1])
         callback, self._ended = self._ended, None
         if callback is not None:
             callback(ended)
+
+    def _withdraw(self, latest: int) -> None:
+        """Send no more blobs of rounds up to ``latest``: a peer that died must not hold on to their memory."""
+        for peer, transfer in [key for key, (_, number) in self._sent.items() if number <= latest]:
+            self._links[peer].withdraw(transfer)
+            self.blobs.give_back(self._sent.pop((peer, transfer))[0])
 
     def _explained(self, error: DecentraError) -> DecentraError:
         """Add to a failed wait what is known of those who were waited for."""
@@ -310,6 +334,8 @@ class Driver:
                 self._on_event(peer, link, event)
         except RemoteError as error:
             self._blame(peer, error)
+        except LocalError as error:  # no memory for what was announced
+            self.cancel(error)
 
     def _on_event(self, peer: PeerId, link: Link, event: object) -> None:
         match event:
@@ -323,7 +349,7 @@ class Driver:
             case Delivered(transfer) | Rejected(transfer):
                 lent = self._sent.pop((peer, transfer), None)
                 if lent is not None:
-                    self.blobs.give_back(lent)
+                    self.blobs.give_back(lent[0])
             case Restarted():
                 self._latest.pop(peer, None)
 
@@ -344,6 +370,9 @@ class Driver:
             if not spec.blob or self._machine is None or entry.round_id != self._machine.round:
                 link.reject(announcement.transfer)
                 return
+            if any(known == peer and one.entry.kind == entry.kind for (known, _), (one, _) in self._awaited.items()):
+                link.reject(announcement.transfer)
+                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {entry.kind} before the first has come")
             self._awaited[peer, announcement.transfer] = (verified, announcement)
             if not link.accept(announcement, self._limit):
                 del self._awaited[peer, announcement.transfer]
@@ -361,6 +390,8 @@ class Driver:
             return
         self.left.pop(peer, None)
         self._rounds[peer] = max(entry.round, self._rounds.get(peer, 0))
+        if not entry.kind.startswith(self._gathers):
+            self._begun[peer] = max(entry.round, self._begun.get(peer, 0))
         if self._machine is not None and entry.round_id == self._machine.round:
             self._feed(Received(verified, blob))
         elif entry.round > self._last.number:
@@ -371,19 +402,21 @@ class Driver:
         queue = self._ahead.setdefault(verified.sender, [])
         if queue and queue[0].entry.round < verified.entry.round:
             queue.clear()
-        if len(queue) < AHEAD:
+        behind = bool(queue) and queue[0].entry.round > verified.entry.round  # an honest peer never goes back
+        if len(queue) < AHEAD and not behind:
             queue.append(verified)
         machine, current = self._machine, self.group_round
         if machine is not None and not machine.roster and current > machine.round.number:
-            self.cancel(
-                Unavailable(
-                    (), 0.0, f"round {machine.round}", f"the group has gone on to round {current}, which is open to this peer"
-                )
-            )
+            mend = f"the group has gone on to round {current}, which is open to this peer"
+            self.cancel(Unavailable((), 0.0, f"round {machine.round}", mend))
+
+    def _take_down(self, error: RemoteError) -> None:
+        if error.peer is not None:
+            self.reasons[error.peer] = error.reason
+        self._log.warning("%s", error)
 
     def _blame(self, peer: PeerId, error: RemoteError) -> None:
-        self.reasons[peer] = error.reason
-        self._log.warning("%s", error)
+        self._take_down(error)
         if self._machine is not None and peer in self._machine.roster:
             self._enqueue(self._machine.cancel(error))
 
@@ -392,13 +425,13 @@ class Driver:
     def _new_link(self, peer: PeerId) -> Link:
         return Link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
 
-    def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+    def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[Buffer]) -> bool:
         return self._need_ports().transport.send(peer, lane, header, parts)
 
     def _restart_link(self, peer: PeerId) -> None:
         """Forget what a peer never took in: it is gone, and what comes after must not wait behind it."""
         for key in [key for key in self._sent if key[0] == peer]:
-            self.blobs.give_back(self._sent.pop(key))
+            self.blobs.give_back(self._sent.pop(key)[0])
         transport = self._need_ports().transport
         transport.close_peer(peer)
         self._incarnation += 1
@@ -427,8 +460,12 @@ class Driver:
 
 
 def memberships(publics: Mapping[PeerId, bytes], verify: Callable[[bytes, bytes, bytes], bool]) -> Checker:
-    """A checker of signatures for a charter's members: their Ed25519 keys, and how to verify under one."""
+    """A checker of signatures for a charter's members: their Ed25519 keys, and how to verify under one.
 
+    It remembers its last answers, since a vote comes by itself and again in the certificates of all who hold it.
+    """
+
+    @lru_cache(maxsize=REMEMBERED)
     def check(author: PeerId, signature: bytes, message: bytes) -> bool:
         public = publics.get(author)
         return public is not None and verify(public, signature, message)

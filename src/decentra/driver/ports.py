@@ -29,8 +29,8 @@ class Journal(Protocol):
 
 
 class Pool(Protocol):
-    """Runs jobs. ``done`` is called on the driver's thread with the job's value, or the DecentraError or ValueError that
-    it raised."""
+    """Runs jobs. ``done`` is called on the driver's thread with the job's value, or the DecentraError or ValueError
+    that it raised."""
 
     def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None: ...
 

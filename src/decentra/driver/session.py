@@ -19,7 +19,7 @@ from decentra.driver.blobs import Random, Witness, Workbench
 from decentra.driver.common import Common, SharedState
 from decentra.driver.driver import Driver, Ended, memberships
 from decentra.driver.ports import Ports
-from decentra.errors import DecentraError, LocalError
+from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Tools
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
@@ -67,7 +67,6 @@ class Decode:
             survivors=len(self.outcome.survivors),
             max_weight=self.max_weight,
         )
-        tools.drop(self.outcome.total)
         peaks = tuple(max(float(value.max()), -float(value.min())) if value.size else 0.0 for value in values)
         return values, peaks
 
@@ -132,6 +131,7 @@ class Session:
             incarnation=int.from_bytes(random(8), "little") or 1,
             random=random,
             leaves=Leave.kind,
+            gathers="rendezvous.",
             collude=terms.c,
             witness=witness,
             log=self._log,
@@ -154,8 +154,12 @@ class Session:
         if self.driver.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
-        current = self.driver.group_round
-        self.round = RoundId(self.round.epoch, max(self.round.number + 1, current))
+        self._start(vector, self._marks(), done)
+
+    def _start(self, vector: Vector, began: tuple[float, int, int], done: Done) -> None:
+        """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
+        number = max(self.round.number + 1, self.driver.group_round, self.driver.group_begun + 1)
+        self.round = RoundId(self.round.epoch, number)
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         mine = Contribution(
             specs=vector.specs,
@@ -169,7 +173,6 @@ class Session:
             left=dict(self.driver.left),
             benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
         )
-        began = self._marks()
         self.driver.begin(
             self._machine(self._setting, mine, self.round), lambda ended: self._ended(vector, began, ended, done)
         )
@@ -200,6 +203,11 @@ class Session:
 
     def _ended(self, vector: Vector, began: tuple[float, int, int], ended: Ended, done: Done) -> None:
         if ended.error is not None:
+            behind = self.driver.group_round > self.round.number
+            if behind and isinstance(ended.error, Unavailable) and not ended.spent:
+                self._log.info("%s", ended.error)
+                self._start(vector, began, done)  # nothing has left, and the group waits in a later round
+                return
             ended.error.spent = ended.spent
             done(ended.error)
             return
@@ -220,10 +228,13 @@ class Session:
     def _result(
         self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object
     ) -> RoundResult | DecentraError:
-        if isinstance(value, DecodeError):
-            return LocalError(f"the certified sum can't be decoded, so all peers refuse it: {value}")
+        self.driver.blobs.release(outcome.total)
         if not isinstance(value, tuple):
-            return value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
+            error = value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
+            if isinstance(value, DecodeError):
+                error = RemoteError(None, self._machine.outcome_clause, f"all peers refuse the certified sum: {value}")
+            error.spent = True
+            return error
         values, peaks = value
         self.last = outcome.digest
         self._bench(outcome.roster)
@@ -250,7 +261,7 @@ class Session:
             else:
                 times, until = self._benched.get(peer, (0, 0))
                 if self.round.number > until:
-                    self._benched[peer] = (times + 1, self.round.number + 2**times)
+                    self._benched[peer] = (times + 1, self.round.number + 2 ** (times + 1))
 
     def _need_ports(self) -> Ports:
         if self._ports is None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.errors import DecentraError
+from decentra.errors import DecentraError, RemoteError
 from decentra.machine.events import Blob
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
@@ -70,8 +70,8 @@ class SetTimer:
 
 @dataclass(frozen=True)
 class Record:
-    """A one-time act, as the journal keeps it: its kind (``intent``, ``prepare``, ``commit``, ``reveal``, ``done``), the
-    topic that can have one such act a round, and what it binds the peer to."""
+    """A one-time act, as the journal keeps it: its kind (``intent``, ``prepare``, ``commit``, ``reveal``, ``done``),
+    the topic that can have one such act a round, and what it binds the peer to."""
 
     kind: str
     topic: str
@@ -101,6 +101,13 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Blame:
+    """Take down what a peer outside the round's roster did. The round goes on: nobody from outside can end it."""
+
+    error: RemoteError
+
+
+@dataclass(frozen=True)
 class Finish:
     """The machine is done, with this result."""
 
@@ -115,4 +122,4 @@ class Abort:
     spent: bool
 
 
-Effect = Send | SetTimer | Persist | Compute | Release | Finish | Abort
+Effect = Send | SetTimer | Persist | Compute | Release | Blame | Finish | Abort

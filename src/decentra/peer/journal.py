@@ -1,13 +1,15 @@
 """What must survive a crash: own entries and one-time acts, in SQLite, written by a thread of its own.
 
-Everything that waits when a transaction begins shares its commit. WAL with synchronous FULL: once ``durable`` is called,
-the write is on disk. A one-time act has one row a round, so a second, different one cannot even be written down.
+Everything that waits when a transaction begins shares its commit. WAL with synchronous FULL: once ``durable`` is
+called, the write is on disk. A one-time act has one row a round, so a second, different one cannot even be written
+down.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -59,9 +61,7 @@ class SqliteJournal:
         LocalError: the file is no journal, or can't be opened.
     """
 
-    def __init__(
-        self, path: Path, session: bytes, later: Later, failed: Callable[[LocalError], None]
-    ) -> None:
+    def __init__(self, path: Path, session: bytes, later: Later, failed: Callable[[LocalError], None]) -> None:
         self._session, self._later, self._failed, self._path = session, later, failed, path
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
@@ -71,21 +71,29 @@ class SqliteJournal:
             self.boot = int(self._database.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
             found = self._database.execute("SELECT MAX(round) FROM entries WHERE session = ?", (session,)).fetchone()
         except sqlite3.Error as error:
-            raise LocalError(f"the journal {path} can't be used ({error}); check the disk and who owns the file") from error
+            raise LocalError(
+                f"the journal {path} can't be used ({error}); check the disk and who owns the file"
+            ) from error
         self.last_round = int(found[0] or 0)
         """The last round in which this peer signed anything in this session; it never takes part in it again."""
+        self._waiting = 0
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="decentra-journal", daemon=True)
         self._thread.start()
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was handed over is durable, and whoever waited for it has gone on."""
+        return self._waiting == 0
+
     def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
         entry = parse(signed.entry)
         values = (entry.session, entry.boot, entry.seq, entry.round, signed.entry, signed.body if log_body else None)
-        self._queue.put(_Write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values, durable))
+        self._put(_Write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
     def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
         values = (self._session, round_id.epoch, round_id.number, record.kind, record.topic, record.value)
-        self._queue.put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
+        self._put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
     def acts(self) -> list[tuple[int, Record]]:
         """The one-time acts of this session, with the number of the round of each, in order."""
@@ -95,12 +103,19 @@ class SqliteJournal:
         return [(int(number), Record(kind, topic, bytes(value))) for number, kind, topic, value in rows]
 
     def log(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """This session's own entries in order, each with its body unless the spec logs that by hash."""
-        rows = self._database.execute(
-            "SELECT entry, body FROM entries WHERE session = ? ORDER BY boot, seq", (self._session,)
-        )
-        for entry, body in rows:
-            yield bytes(entry), None if body is None else bytes(body)
+        """This session's own entries in order, each with its body unless the spec logs that by hash.
+
+        Raises:
+            LocalError: the file can't be read.
+        """
+        try:
+            rows = self._database.execute(
+                "SELECT entry, body FROM entries WHERE session = ? ORDER BY boot, seq", (self._session,)
+            )
+            for entry, body in rows:
+                yield bytes(entry), None if body is None else bytes(body)
+        except sqlite3.Error as error:
+            raise LocalError(f"the journal {self._path} can't be read ({error}); check the disk") from error
 
     def finish(self) -> None:
         """Write what waits and end the thread; what was written can still be read."""
@@ -111,39 +126,52 @@ class SqliteJournal:
     def close(self) -> None:
         """Finish, and let go of the file."""
         self.finish()
-        self._database.close()
+        with suppress(sqlite3.Error):  # a full disk refuses the last checkpoint; the WAL beside the file has it all
+            self._database.close()
+
+    def _put(self, write: _Write) -> None:
+        self._waiting += 1
+        self._queue.put(write)
 
     def _work(self) -> None:
-        while True:
+        last = False
+        while not last:
             batch = [self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
+            last = None in batch
             writes = [write for write in batch if write is not None]
             try:
                 self._commit(writes)
             except sqlite3.Error as error:
-                reason = LocalError(
-                    f"the journal {self._path} can't be written ({error}); nothing more is sent until it can: "
-                    "free the disk and start this peer again"
-                )
-                self._later(lambda: self._failed(reason))
+                self._later(partial(self._failed, self._reason(error)))
                 return
             if writes:
-                self._later(partial(_tell, writes))
-            if len(writes) < len(batch):
-                return
+                self._later(partial(self._tell, writes))
 
-    def _commit(self, writes: list[_Write]) -> None:
+    def _reason(self, error: sqlite3.Error) -> LocalError:
+        return LocalError(
+            f"the journal {self._path} can't be written ({error}); nothing more is sent until it can: "
+            "free the disk and start this peer again"
+        )
+
+    def _commit(self, writes: Sequence[_Write]) -> None:
+        if not writes:
+            return
         self._database.execute("BEGIN IMMEDIATE")
         try:
             for write in writes:
                 self._database.execute(write.statement, write.values)
             self._database.execute("COMMIT")
         except sqlite3.Error:
-            self._database.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # SQLite may have rolled back itself, and the first error tells the cause
+                self._database.execute("ROLLBACK")
             raise
 
-
-def _tell(writes: Sequence[_Write]) -> None:
-    for write in writes:
-        write.durable()
+    def _tell(self, writes: Sequence[_Write]) -> None:
+        """On the driver's thread: whoever waited goes on, and may hand over more before it counts as served."""
+        for write in writes:
+            try:
+                write.durable()
+            finally:
+                self._waiting -= 1

@@ -32,10 +32,14 @@ class ThreadPool:
             except (DecentraError, ValueError) as error:
                 value = error
             except MemoryError:
-                value = LocalError(f"not enough memory for {type(job).__name__.lower()}; give this peer more, or a smaller model")
+                what = type(job).__name__.lower()
+                value = LocalError(f"not enough memory for {what}; give this peer more, or a smaller model")
             self._later(lambda: done(value))
 
-        self._threads.submit(work).add_done_callback(self._report)
+        try:
+            self._threads.submit(work).add_done_callback(self._report)
+        except RuntimeError:  # the interpreter is ending, and joins pools before it lets peers leave their groups
+            self._later(lambda: done(LocalError("this peer is closing; start the round again in another run")))
 
     def _report(self, work: Future[None]) -> None:
         """A defect must not become a hang: what no job may raise comes up again on the driver's thread."""

@@ -13,11 +13,12 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from decentra.crypto.keys import Identity
 from decentra.driver.common import SharedState
 from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector, describe, session_name
-from decentra.errors import DecentraError, LocalError
+from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
@@ -41,12 +42,23 @@ from decentra.types import PeerId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO
 
 T = TypeVar("T")
+Ended = RoundResult | DecentraError
 
 START_DEADLINE = 15.0
-"""Seconds for the I/O thread to open its port and journal."""
+"""Seconds for the I/O thread to open its port, or to let go of it."""
 
-FLUSH_DEADLINE = 10.0
-"""Seconds that closing waits for others to acknowledge what was sent to them."""
+FLUSH_DEADLINE = 5.0
+"""Seconds that closing waits for others to acknowledge, counted anew whenever a piece of a vector went out: a link asks
+again after 2 s, and who is gone is noticed after 3 s."""
+
+FLUSH_PIECE = 256 * 1024
+"""Bytes sent that count as a piece."""
+
+FLUSH_POLL = 0.02
+"""Seconds between looks at what is still unacknowledged."""
+
+INTERRUPT_DEADLINE = 5.0
+"""Seconds that an interrupted call waits for its round to end, so that the next one can begin."""
 
 
 class LoopClock:
@@ -87,8 +99,8 @@ class Peer:
     """
 
     def __init__(self, folder: PeerFolder, *, witness: Path | None = None) -> None:
-        self.folder = folder
         identity, charter, config = folder.ready()
+        self.folder = folder
         self.id: PeerId = identity.id
         self.charter: Charter = charter
         self._log = logging.getLogger("decentra")
@@ -96,17 +108,15 @@ class Peer:
         self._began = time.monotonic()
         self._completed = self._failed = 0
         self._closed = False
+        self._closing = Lock()
         self._broken: LocalError | None = None
-        self._witness = None if witness is None else Witness(witness)
-        self._round: Future[RoundResult | DecentraError] = Future()
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._on_defect)
-        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
-        self._thread.start()
+        self._rounds: set[Future[Ended]] = set()
+        self._release = ExitStack()
+        """What was opened so far, to be let go of in the opposite order, however this ends."""
         try:
-            self._call(lambda: self._start(identity, config), START_DEADLINE)
+            self._open(identity, config, witness)
         except BaseException:
-            self._stop_loop()
+            self._release.close()
             raise
         _LIVE.add(self)
 
@@ -135,28 +145,20 @@ class Peer:
             residual: one array a tensor, added to the update; what clipping cuts is left in it.
 
         Raises:
-            LocalError: an argument is wrong; nothing was sent.
+            LocalError: an argument is wrong, or this peer is closed; nothing was sent.
             RemoteError: a peer broke a clause, and the round ended for all.
             Unavailable: somebody did not answer by the deadline that the charter sets.
         """
         described = describe(tensors, names) if specs is None else tuple(specs)
         vector = Vector(tensors, described, weight, fingerprint, state, residual)
-        future: Future[RoundResult | DecentraError] = Future()
-        self._check()
-
-        def end(ended: RoundResult | DecentraError) -> None:
-            if not future.done():
-                future.set_result(ended)
-
-        def begin() -> None:
-            try:
-                self._session.begin(vector, end)
-            except DecentraError as error:
-                end(error)
-
-        self._round = future
-        self._loop.call_soon_threadsafe(begin)
-        ended = self._wait(future)
+        future: Future[Ended] = Future()
+        self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
+        try:
+            self._check()
+            self._loop.call_soon_threadsafe(self._begin, vector, future)
+            ended = self._wait(future)
+        finally:
+            self._rounds.discard(future)
         if isinstance(ended, DecentraError):
             self._failed += 1
             raise ended
@@ -167,13 +169,18 @@ class Peer:
         """A round with an empty vector: afterwards everybody holds one common state, the first proposer's."""
         return self.average([], state=state, fingerprint=fingerprint)
 
+    def interrupt(self) -> None:
+        """End the round that is on, if any, for everybody; ``average``, in the thread that waits in it, raises."""
+        self._check()
+        self._later(self._cancel)
+
     def log(self) -> logging.Logger:
         """The logger named ``decentra``."""
         return self._log
 
     @property
     def endpoint(self) -> str:
-        """Where this peer listens, with the port that the system gave."""
+        """Where this peer listens."""
         return self._transport.endpoint
 
     @property
@@ -193,26 +200,29 @@ class Peer:
     def close(self) -> Closing:
         """Leave the group: end a round that is on, tell the others, write the transcript, free the port.
 
-        A second call gives the same answer.
+        A second call gives the same answer. An interrupt cuts short the wait for others, and nothing else.
+
+        Raises:
+            LocalError: the transcript can't be written, or this process is a fork of the peer's own.
         """
         if self._pid != os.getpid():
             raise LocalError(_FORKED)
-        if not self._closed:
-            self._closed = True
-            _LIVE.discard(self)
-            try:
-                self._call(self._leave, START_DEADLINE)
-                self._flush()
-                self._call(self._end, START_DEADLINE)
-            finally:
-                self._stop_loop()
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                _LIVE.discard(self)
+                self._seconds = time.monotonic() - self._began
+                try:
+                    self._leave()
+                finally:
+                    self._release.close()
         counters = self._transport.counters
         return Closing(
             rounds=self._completed,
             failed=self._failed,
             bytes_sent=counters.bytes_sent,
             bytes_received=counters.bytes_received,
-            seconds=time.monotonic() - self._began,
+            seconds=self._seconds,
             transcript=self.transcript,
         )
 
@@ -224,15 +234,105 @@ class Peer:
     ) -> None:
         self.close()
 
+    # ── opening and leaving ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, identity: Identity, config: Config, witness: Path | None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._on_defect)
+        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
+        self._thread.start()
+        self._release.callback(self._settle, LocalError(_CLOSED))
+        self._release.callback(self._stop_loop)
+        shown = None if witness is None else Witness(witness)
+        if shown is not None:
+            self._release.callback(shown.close)
+        journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
+        self._journal = journal
+        self._release.callback(journal.close)
+        self._session = Session(
+            identity,
+            self.charter,
+            boot=journal.boot,
+            random=os.urandom,
+            last_round=journal.last_round,
+            witness=None if shown is None else shown.update,
+            log=self._log,
+        )
+        pool = ThreadPool(self._later)
+        self._release.callback(pool.close)
+        self._call(lambda: self._listen(identity, config, shown, pool), START_DEADLINE)
+        self._release.callback(self._write_transcript)
+        self._release.callback(journal.finish)
+        self._release.callback(pool.close)
+        self._release.callback(lambda: self._call(self._session.driver.close, START_DEADLINE))
+
+    def _listen(self, identity: Identity, config: Config, shown: Witness | None, pool: ThreadPool) -> None:
+        """On the I/O thread: open the port and dial everyone."""
+        driver = self._session.driver
+        self._transport = ZeroMQTransport(
+            self._loop,
+            identity.id,
+            identity.curve_secret,
+            {member.id: member.curve for member in self.charter.members},
+            config.peer.bind,
+            config.addresses(self.charter, identity.id, str(self.folder.config)),
+            driver.on_receive if shown is None else shown.wrap(driver.on_receive),
+            driver.on_link,
+        )
+        try:
+            self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
+        except BaseException:
+            driver.close()
+            raise
+
+    def _leave(self) -> None:
+        """Tell the others, and wait until everybody who can be reached has acknowledged all that was sent to them."""
+        if self._broken is not None:
+            return
+        self._call(self._say_leave, START_DEADLINE)
+        done: Future[None] = Future()
+        now = time.monotonic()
+        latest = now + FLUSH_DEADLINE + self.charter.rounds.phase_deadline
+        self._loop.call_soon_threadsafe(self._poll_flushed, done, now + FLUSH_DEADLINE, latest, self.bytes_sent)
+        with suppress(FutureTimeout):  # a peer that hangs must not hold this one, and neither must a loop that does
+            done.result(latest - now + START_DEADLINE)
+
+    def _say_leave(self) -> None:
+        self._session.driver.cancel(LocalError("it left the group; the next round goes on without it"))
+        self._session.leave()
+
+    def _poll_flushed(self, done: Future[None], deadline: float, latest: float, sent: int) -> None:
+        now = time.monotonic()
+        if self.bytes_sent - sent >= FLUSH_PIECE:
+            deadline, sent = min(latest, now + FLUSH_DEADLINE), self.bytes_sent
+        if self._broken is not None or now > deadline or (self._journal.idle and self._session.driver.flushed):
+            done.set_result(None)
+        else:
+            self._loop.call_later(FLUSH_POLL, self._poll_flushed, done, deadline, latest, sent)
+
+    def _write_transcript(self) -> None:
+        try:
+            transcript.write(self.transcript, self._journal.log())
+        except LocalError as error:
+            if self._broken is None:
+                raise
+            self._log.error("%s", error)  # the caller has had the first error already, and it tells more
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(START_DEADLINE)
+        if not self._thread.is_alive():
+            self._loop.close()
+
     # ── between the threads ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _check(self) -> None:
         if self._pid != os.getpid():
             raise LocalError(_FORKED)
-        if self._closed:
-            raise LocalError("this peer is closed; join again for another run")
         if self._broken is not None:
             raise self._broken
+        if self._closed:
+            raise LocalError(_CLOSED)
 
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
@@ -241,11 +341,12 @@ class Peer:
         try:
             return future.result(longest)
         except FutureTimeout:
-            raise LocalError(f"the round has not ended in {longest:.0f} s; a defect of decentra, please report it") from None
+            raise LocalError(
+                f"the round has not ended in {longest:.0f} s; a defect of decentra, please report it"
+            ) from None
         except BaseException:
-            self._loop.call_soon_threadsafe(
-                self._session.driver.cancel, LocalError("its owner interrupted it; the next round goes on without it")
-            )
+            self._later(self._cancel)
+            wait([future], INTERRUPT_DEADLINE)
             raise
 
     def _call(self, work: Callable[[], T], deadline: float) -> T:
@@ -257,99 +358,62 @@ class Peer:
         try:
             return asyncio.run_coroutine_threadsafe(run(), self._loop).result(deadline)
         except FutureTimeout:
-            raise LocalError(f"this peer's I/O thread did not answer within {deadline:.0f} s; start the peer again") from None
+            raise LocalError(
+                f"this peer's I/O thread did not answer within {deadline:.0f} s; start the peer again"
+            ) from None
 
     def _later(self, callback: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: whoever waited has been told
             self._loop.call_soon_threadsafe(callback)
+
+    def _settle(self, error: LocalError) -> None:
+        """Let nobody wait for a round any more."""
+        for future in list(self._rounds):
+            _resolve(future, error)
 
     # ── on the I/O thread ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _start(self, identity: Identity, config: Config) -> None:
-        charter = self.charter
-        witness = self._witness
-        name = session_name(charter)
-        self._journal = SqliteJournal(self.folder.journal, name, self._later, self._on_broken)
-        self._session = Session(
-            identity,
-            charter,
-            boot=self._journal.boot,
-            random=os.urandom,
-            last_round=self._journal.last_round,
-            witness=None if witness is None else witness.update,
-            log=self._log,
-        )
-        driver = self._session.driver
-        receive = driver.on_receive if witness is None else witness.wrap(driver.on_receive)
+    def _begin(self, vector: Vector, future: Future[Ended]) -> None:
         try:
-            self._transport = ZeroMQTransport(
-                self._loop,
-                identity.id,
-                identity.curve_secret,
-                {member.id: member.curve for member in charter.members},
-                config.peer.bind,
-                config.addresses(charter, identity.id, str(self.folder.config)),
-                receive,
-                driver.on_link,
-            )
-        except LocalError:
-            self._journal.close()
-            raise
-        self._pool = ThreadPool(self._later)
-        self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, self._pool))
+            self._session.begin(vector, lambda ended: self._ended(vector, future, ended))
+        except DecentraError as error:
+            _resolve(future, error)
+
+    def _ended(self, vector: Vector, future: Future[Ended], ended: Ended) -> None:
+        """A peer that finds its group in a later round, before it had a roster in its own, follows at once."""
+        late = isinstance(ended, Unavailable) and not ended.waited_for and not ended.spent
+        if late and self._session.driver.group_round > self._session.round.number:
+            self._begin(vector, future)
+        else:
+            _resolve(future, ended)
+
+    def _cancel(self) -> None:
+        self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
 
     def _on_broken(self, error: LocalError) -> None:
         """The journal can't be written: nothing may be sent any more."""
+        error.spent = self._session.driver.busy  # the update may have left before, and then never leaves again
         self._broken = error
         self._log.error("%s", error)
         self._transport.close()
-        if not self._round.done():
-            self._round.set_result(error)
+        self._settle(error)
 
     def _on_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Nothing may raise here; if something does, the round ends with it instead of hanging."""
         error = context.get("exception")
         self._log.error("%s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
-        self._broken = LocalError(f"this peer has a defect ({error!r}); please report it with the log")
-        if not self._round.done():
-            self._round.set_result(self._broken)
-
-    def _leave(self) -> None:
-        if self._broken is None:
-            self._session.driver.cancel(LocalError("it left the group; the next round goes on without it"))
-            self._session.leave()
-
-    def _flush(self) -> None:
-        """Wait until everybody reachable has acknowledged, or give up: a peer that hangs must not hold this one."""
-        deadline = time.monotonic() + FLUSH_DEADLINE
-        while self._broken is None and time.monotonic() < deadline:
-            done: Future[bool] = Future()
-            self._loop.call_soon_threadsafe(self._poll_flushed, done, deadline)
-            if done.result(FLUSH_DEADLINE + START_DEADLINE):
-                return
-
-    def _poll_flushed(self, done: Future[bool], deadline: float) -> None:
-        if self._session.driver.flushed or time.monotonic() > deadline:
-            done.set_result(True)
-        else:
-            self._loop.call_later(0.02, self._poll_flushed, done, deadline)
-
-    def _end(self) -> None:
-        self._session.driver.close()
-        self._pool.close()
-        self._journal.finish()
-        transcript.write(self.transcript, self._journal.log())
-        self._journal.close()
-        if self._witness is not None:
-            self._witness.close()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START_DEADLINE)
-        if not self._thread.is_alive():
-            self._loop.close()
+        defect = LocalError(f"this peer has a defect ({error!r}); please report it with the log")
+        defect.spent = True
+        self._broken = error if isinstance(error, LocalError) else defect
+        self._settle(self._broken)
 
 
+def _resolve(future: Future[Ended], ended: Ended) -> None:
+    with suppress(InvalidStateError):  # a round ends once; what comes later, such as a second cause, changes nothing
+        future.set_result(ended)
+
+
+_CLOSED = "this peer is closed; join again for another run"
 _FORKED = (
     "this process was forked from the peer's own, and a peer lives in one process only; "
     "use it there, or start workers before joining"

@@ -6,13 +6,14 @@ Whoever reads the folder sees this peer's updates, so it is for demonstrations a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.errors import LocalError
 from decentra.transfer import Announcement
 from decentra.transport.base import Lane, Receive
 from decentra.types import PeerId, RoundId
@@ -21,42 +22,65 @@ from decentra.wire.entry import parse as parse_entry
 from decentra.wire.frame import FrameKind
 from decentra.wire.frame import parse as parse_frame
 
-_LENGTH = struct.Struct("<I")
-RECEIVED = "received.bin"
+CAPTURE = "received.bin"
 """Everything that came, but for the sums."""
 
 RESULTS = "results.bin"
 """The pieces of the sums. A sum shows a coordinate that one peer alone moved as it is: that is what a sum tells."""
 
+UPDATES = "update-*.npy"
+"""The encoded updates, one a round."""
 
-def update_file(folder: Path, number: int) -> Path:
-    """Where the encoded update of a round lies."""
-    return folder / f"update-{number}.npy"
+_LENGTH = struct.Struct("<I")  # before each record of a capture
+
+
+def write_record(file: BinaryIO, buffers: Iterable[bytes | bytearray | memoryview]) -> None:
+    """Appends one received message to a capture: its length as u32, little-endian, then its frames in order."""
+    views = [memoryview(buffer) for buffer in buffers]
+    file.write(_LENGTH.pack(sum(view.nbytes for view in views)))
+    for view in views:
+        file.write(view)
+
+
+def read_capture(path: Path) -> Iterator[bytes]:
+    """The records of a capture, in the order of receipt.
+
+    Raises:
+        LocalError: no such file, or it ends inside a record.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise LocalError(f"the capture {path} cannot be read ({error.strerror}); run the demo again") from error
+    with file:
+        while head := file.read(_LENGTH.size):
+            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else None
+            record = file.read(length) if length is not None else b""
+            if length != len(record):
+                raise LocalError(f"the capture {path} ends inside a record; run the demo again")
+            yield record
 
 
 class Witness:
-    """Writes ``received.bin`` and ``results.bin`` (records, each after its length as four little-endian bytes), and one
-    ``update-N.npy`` a round."""
+    """Writes captures of what came, ``received.bin`` and ``results.bin``, and one ``update-N.npy`` a round."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._file = (folder / RECEIVED).open("wb")
+        self._file = (folder / CAPTURE).open("wb")
         self._results = (folder / RESULTS).open("wb")
         self._sums: set[tuple[PeerId, int]] = set()
 
     def update(self, round_id: RoundId, encoded: NDArray[Any]) -> None:
         """Keep an encoded update, before any mask is on it."""
-        np.save(update_file(self._folder, round_id.number), encoded)
+        np.save(self._folder / UPDATES.replace("*", str(round_id.number)), encoded)
 
     def wrap(self, receive: Receive) -> Receive:
         """The same receiver, after writing down what came."""
 
         def tapped(peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
             file = self._results if self._is_result(peer, lane, header, buffers) else self._file
-            file.write(_LENGTH.pack(len(header) + sum(part.nbytes for part in buffers)) + header)
-            for part in buffers:
-                file.write(part)
+            write_record(file, (header, *buffers))
             receive(peer, lane, header, buffers)
 
         return tapped
@@ -72,5 +96,6 @@ class Witness:
         return frame.kind is FrameKind.PIECE and (peer, frame.number) in self._sums
 
     def close(self) -> None:
+        """Write out what came."""
         self._file.close()
         self._results.close()

@@ -1,78 +1,45 @@
-"""Reduce-scatter and all-gather under certificates: the flow that allreduce and secagg share.
-
-A round is a walk over the phases in the protocol's ``transitions.py``. Messages of any phase may come at any time, since
-peers move at their own speed: they are kept by kind and sender, and ``advance`` walks on as far as they carry.
-"""
+"""Reduce-scatter and all-gather under certificates: the flow that allreduce and secagg share."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import ClassVar
 
 from decentra import derive
 from decentra.crypto.prg import Mask
-from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
-from decentra.machine.effects import Abort, Compute, Effect, Finish, Persist, Record, Release, Send, SetTimer
-from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
-from decentra.protocols.certify.machine import Certify, Check
-from decentra.protocols.certify.messages import Certificate, Commit, Prepare, Propose
+from decentra.errors import LocalError, RemoteError
+from decentra.machine.effects import Compute, Finish, Persist, Record, Release, Send
+from decentra.machine.events import Blob, Received
+from decentra.protocols.certify.messages import Propose
 from decentra.protocols.jobs import Assemble, Assembled, Encode, Encoded
-from decentra.protocols.rendezvous.machine import Rendezvous
-from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
+from decentra.protocols.round import CONTEXT, OUTCOME, SUM, SURVIVORS, Round
 from decentra.protocols.setting import Contribution, Outcome, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import pack
-from decentra.wire.entry import ZERO
-from decentra.wire.message import Message, Verified
-
-READY, SURVIVORS, SUM, OUTCOME, DONE = "ready", "survivors", "sum", "outcome", "done"
-Transitions = Mapping[tuple[str, str], str]
+from decentra.wire.message import Message
 
 
-class Reduce(ABC):
-    """One peer's part in one round. Pure: it takes an event and returns effects."""
+class Reduce(Round):
+    """A round that sums vectors slice by slice: every peer owns one slice, and certificates bind what is summed."""
 
-    protocol: ClassVar[str]
-    transitions: ClassVar[Transitions]
     scattering: ClassVar[str]
     """The phase in which slices travel."""
     slice_clause: ClassVar[str]
     holding_clause: ClassVar[str]
     sum_clause: ClassVar[str]
     outcome_clause: ClassVar[str]
-    context_clause: ClassVar[str]
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
-        self.setting, self.mine, self.round = setting, mine, round_id
-        self.out: list[Effect] = []
-        self.phase = READY
-        self.spent = False
-        self.rendezvous = Rendezvous(setting, mine, round_id, self.out)
-        self.box: dict[str, dict[PeerId, Received]] = {}
-        self.roster: tuple[PeerId, ...] = ()
-        self.context = b""
-        self.ranges: tuple[float, ...] = ()
+        super().__init__(setting, mine, round_id)
         self.own_slices: tuple[Blob, ...] = ()
-        self.certify: dict[str, Certify] = {}
         self.own_sum: Blob | None = None
-        self._votes: list[Verified] = []
-        self._proposed: set[str] = set()
         self._assembled: Assembled | None = None
 
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def entered(self, phase: str) -> None:
-        """The phase has just begun: start its jobs."""
-
-    @abstractmethod
-    def step(self) -> bool:
+    def own_step(self) -> bool:
         """Try to leave a phase of the protocol's own; True if it moved."""
-
-    @abstractmethod
-    def computed(self, name: str, value: object) -> None:
-        """A job of the protocol's own has its value."""
 
     @abstractmethod
     def slices_message(self, roots: tuple[bytes, ...]) -> Message:
@@ -86,6 +53,27 @@ class Reduce(ABC):
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def step(self) -> bool:
+        if self.phase == SURVIVORS:
+            return self._step_survivors()
+        if self.phase == SUM:
+            return self._step_sum()
+        if self.phase == OUTCOME:
+            return self._step_outcome()
+        return self.own_step()
+
+    def waiting_for(self) -> tuple[PeerId, ...]:
+        if self.phase in self.certify:
+            missing = self.missing(f"{self.protocol}.holding") if self.phase == SURVIVORS else ()
+            return missing or self.certify[self.phase].missing()
+        if self.phase == self.scattering:
+            return self.missing(self.slices_message(()).kind)
+        if self.phase == SUM:
+            return self.missing(f"{self.protocol}.sum")
+        if self.phase == CONTEXT:
+            return self.missing(f"{self.protocol}.endorse")
+        return self.missing(f"{self.protocol}.{self.phase}")
+
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         return derive.slice_bounds(self.mine.length, self.n)
@@ -97,11 +85,16 @@ class Reduce(ABC):
 
     def endorsed_by_all(self) -> bool:
         """Whether everybody in the roster has endorsed this peer's context."""
-        for peer, received in self.got(f"{self.protocol}.endorse").items():
-            if getattr(received.verified.message, "context", b"") != self.context:
-                raise RemoteError(
-                    peer, self.context_clause, "it endorsed another context: it was shown, or made up, another roster or deal"
-                )
+        endorsed = self.got(f"{self.protocol}.endorse")
+        mine = endorsed.get(self.setting.me)
+        for peer, received in endorsed.items():
+            verified = received.verified
+            if mine is None or getattr(verified.message, "context", b"") == self.context:
+                continue
+            if verified.entry.after == mine.verified.entry.after:  # both opened by one entry, which gives one context
+                raise RemoteError(peer, self.context_clause, "it endorsed another context than the one that was opened")
+            liars = f"either peer {peer} made up the context that it endorsed, or proposer {self.rendezvous.proposer}"
+            raise RemoteError(None, self.context_clause, f"{liars} opened two; compare their transcripts")
         return not self.missing(f"{self.protocol}.endorse")
 
     def derive_context(self, deals: tuple[bytes, ...]) -> bytes:
@@ -173,13 +166,14 @@ class Reduce(ABC):
         if len(roots) != self.n:
             raise RemoteError(peer, self.slice_clause, f"it signed {len(roots)} slices, the roster has {self.n}")
         if peer != self.setting.me:
-            self._check_blob(peer, self.slice_clause, received.blob, roots[self.position], self.slice_size(self.position))
+            size = self.slice_size(self.position)
+            self._check_blob(peer, self.slice_clause, received.blob, roots[self.position], size)
 
     def _check_blob(self, peer: PeerId, clause: str, blob: Blob | None, root: bytes, size: int) -> None:
         if size == 0 and blob is None:
             return
         if blob is None or blob.root != root or blob.size != size:
-            raise RemoteError(peer, clause, "the data that it sent does not hash to what it signed, or has another length")
+            raise RemoteError(peer, clause, "what it sent does not hash to what it signed, or has another length")
 
     def slices_of_mine(self) -> tuple[Blob, ...]:
         """This peer's slice of every vector, in roster order; empty slices have no blob and are left out."""
@@ -189,11 +183,11 @@ class Reduce(ABC):
         return tuple(blob for blob in blobs if blob is not None and blob.size)
 
     def _step_survivors(self) -> bool:
-        vote = self.certify.get("survivors") or self._open("survivors", self._check_survivors)
+        vote = self.certify.get("survivors") or self.open_vote("survivors", self._check_survivors)
         kind = f"{self.protocol}.holding"
         if self.rendezvous.proposer == self.setting.me and not self.missing(kind) and vote.proposal is None:
             shown = tuple(self.got(kind)[peer].verified for peer in self.roster)
-            self._propose(vote, pack((self.roster, self.roster, tuple(holding.hash for holding in shown))), shown)
+            self.propose(vote, pack((self.roster, self.roster, tuple(holding.hash for holding in shown))), shown)
         if not vote.advance():
             return False
         for position, blob in enumerate(self.own_slices):
@@ -209,7 +203,7 @@ class Reduce(ABC):
         held = {cited.sender: cited for cited in proposal.shown}
         if tuple(sorted(held)) != self.roster or len(proposal.shown) != self.n:
             raise RemoteError(proposer, "CE-2", "it shows not one holding of every slice's owner")
-        names: dict[PeerId, bytes] = {}
+        mine = {peer: received.verified.hash for peer, received in self.got(self.slices_message(()).kind).items()}
         for position, owner in enumerate(self.roster):
             cited = held[owner]
             message = cited.message
@@ -217,9 +211,10 @@ class Reduce(ABC):
             sound = message.kind == f"{self.protocol}.holding" and getattr(message, "context", b"") == self.context
             if not sound or getattr(message, "slice", -1) != position or set(listed) != set(self.roster):
                 raise RemoteError(owner, self.holding_clause, "its holding is not one of its own slice of every vector")
-            if names and listed != names:
-                raise RemoteError(owner, self.holding_clause, "its holding names other lists of slices than others hold")
-            names = listed
+            for peer, named in listed.items():
+                if named != mine[peer]:  # only the entry that the owner holds could tell which of the two it is
+                    liars = f"either peer {owner} holds another list of slices than it says, or peer {peer} signed two"
+                    raise RemoteError(None, self.holding_clause, f"{liars}; compare their transcripts")
         hashes = tuple(held[owner].hash for owner in self.roster)
         if proposal.value != pack((self.roster, self.roster, hashes)):
             raise RemoteError(proposer, "CE-2", "it proposes other survivors than the shown holdings give")
@@ -256,10 +251,9 @@ class Reduce(ABC):
         if not isinstance(value, Assembled):
             raise LocalError(f"{self.protocol}: the sums could not be put together: {value}")
         if not self.n <= value.total_weight <= self.n * self.setting.max_weight:
-            owner = self.roster[-1]
-            raise RemoteError(
-                owner, self.outcome_clause, f"the sum that it published weighs {value.total_weight}, which {self.n} can't"
-            )
+            liars = f"peer {self.roster[-1]}, which summed them, or a peer that gave a false one"
+            said = f"the weights of {self.n} peers can't sum to {value.total_weight}: {liars}"
+            raise RemoteError(None, self.outcome_clause, said)
         self._assembled = value
 
     def _outcome_digest(self) -> bytes | None:
@@ -271,20 +265,28 @@ class Reduce(ABC):
         return derive.outcome_value(self.context, self.certify["survivors"].value, weight, roots)
 
     def _check_outcome(self, proposal: Propose) -> bytes | None:
+        """The outcome that the sums give; the shown ones tell a lying proposer from an owner that signed two sums."""
         digest = self._outcome_digest()
-        if digest is not None and proposal.value != digest:
-            raise RemoteError(
-                self.rendezvous.proposer,
-                self.outcome_clause,
-                "it proposes another outcome than the sums give: it lies, or a slice's owner showed it another sum",
-            )
+        if digest is None:
+            return None
+        proposer, kind = self.rendezvous.proposer, f"{self.protocol}.sum"
+        if tuple(cited.sender for cited in proposal.shown) != self.roster:
+            raise RemoteError(proposer, self.outcome_clause, "it shows not one sum of every slice's owner")
+        for cited in proposal.shown:
+            if cited.message.kind != kind or getattr(cited.message, "context", b"") != self.context:
+                raise RemoteError(proposer, self.outcome_clause, "what it shows are no sums of this round")
+            if cited.hash != self.got(kind)[cited.sender].verified.hash:
+                raise RemoteError(cited.sender, self.sum_clause, "it signed two different sums for its slice")
+        if proposal.value != digest:
+            raise RemoteError(proposer, self.outcome_clause, "it proposes another outcome than the shown sums give")
         return digest
 
     def _step_outcome(self) -> bool:
-        vote = self.certify.get("outcome") or self._open("outcome", self._check_outcome)
+        vote = self.certify.get("outcome") or self.open_vote("outcome", self._check_outcome)
         digest = self._outcome_digest()
         if digest is not None and self.rendezvous.proposer == self.setting.me and vote.proposal is None:
-            self._propose(vote, digest, ())
+            sums = self.got(f"{self.protocol}.sum")
+            self.propose(vote, digest, tuple(sums[peer].verified for peer in self.roster))
         if not vote.advance() or self._assembled is None:
             return False
         self.out.append(Persist(Record("done", "outcome", self.context + vote.value)))

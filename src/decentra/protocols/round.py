@@ -22,12 +22,12 @@ from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
 from decentra.wire.message import Verified
 
-READY, SURVIVORS, SUM, OUTCOME, DONE = "ready", "survivors", "sum", "outcome", "done"
+READY, CONTEXT, SURVIVORS, SUM, OUTCOME, DONE = "ready", "context", "survivors", "sum", "outcome", "done"
 TOPICS = (SURVIVORS, OUTCOME)
 """What a round votes on."""
 
 EARLY = 2
-"""Votes of one kind and topic that are kept for a peer before the topic opens: a second one is evidence, a third none."""
+"""Votes of a kind and topic that are kept for a peer before the topic opens: a second one is evidence, a third none."""
 
 Transitions = Mapping[tuple[str, str], str]
 
@@ -198,11 +198,10 @@ class Round(ABC):
             vote.received(verified)
 
     def _keep_vote(self, verified: Verified, kind: str, topic: str) -> None:
-        same = (
-            known.sender == verified.sender and (known.message.kind, getattr(known.message, "topic", "")) == (kind, topic)
-            for known in self._votes
-        )
-        if sum(same) < EARLY:
+        voted = [
+            (known.sender, known.message.kind, getattr(known.message, "topic", "")) for known in self._votes
+        ]
+        if voted.count((verified.sender, kind, topic)) < EARLY:
             self._votes.append(verified)
 
     # ── arrivals, deadlines, ends ────────────────────────────────────────────────────────────────────────────────────
@@ -274,12 +273,13 @@ class Round(ABC):
     def _abort(self, error: DecentraError) -> None:
         """End the round for everyone: say the clause and whom this peer blames (RV-7)."""
         self.out[:] = [effect for effect in self.out if isinstance(effect, Release)]
-        clause, blamed = "LOCAL", (self.setting.me,)
+        clause, reason = "LOCAL", str(error)
+        blamed: tuple[PeerId, ...] = (self.setting.me,)
         if isinstance(error, RemoteError):
-            clause, blamed = error.clause, () if error.peer is None else (error.peer,)
+            clause, reason, blamed = error.clause, error.reason, () if error.peer is None else (error.peer,)
         elif isinstance(error, Unavailable):
             clause, blamed = "DEADLINE", tuple(peer for peer in error.waited_for if peer in self.setting.members)
-        reason = str(error).encode()[:400].decode(errors="ignore")
-        self.out.append(Send(AbortRound(clause, blamed, reason), after=ZERO))
+        short = reason.encode()[:400].decode(errors="ignore")
+        self.out.append(Send(AbortRound(clause, blamed, short), after=ZERO))
         self.out.append(Abort(error, self.spent))
         self.phase = DONE

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,13 @@ from decentra.errors import DecentraError, LocalError
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import RoundResult
+from decentra.types import PeerId, RoundId, RoundResult
+
+Ending = RoundResult | DecentraError | None
+"""How a round ended for a peer; None for one that did not take part."""
+
+Witness = Callable[[PeerId, RoundId, NDArray[Any]], None]
+"""Shown every encoded update before it is masked: whose it is, of which round, and its ring elements."""
 
 
 def identities(n: int, seed: int) -> tuple[Identity, ...]:
@@ -62,11 +70,12 @@ class SimulatedPeer:
     """One simulated peer: its session on virtual ports, and how its last round ended."""
 
     def __init__(self, group: SimulatedGroup, identity: Identity, boot: int) -> None:
-        self.identity = identity
+        self.identity, self.boot = identity, boot
         self.journal = MemoryJournal()
-        self.ended: RoundResult | DecentraError | None = None
+        self.ended: Ending = None
         random = SeededRandom(group.seed, identity.id + boot.to_bytes(8, "little"))
-        self.session = Session(identity, group.charter, boot=boot, random=random, log=group.log)
+        witness = None if group.witness is None else partial(group.witness, identity.id)
+        self.session = Session(identity, group.charter, boot=boot, random=random, witness=witness, log=group.log)
         driver = self.session.driver
         transport = group.network.transport(identity.id, driver.on_receive, driver.on_link)
         self.session.open(Ports(group.clock, transport, self.journal, InlinePool()))
@@ -91,6 +100,7 @@ class SimulatedGroup:
         members: their identities.
         seed: everything random follows from it.
         faults: what the network's edges do; none by default.
+        witness: shown every encoded update, as a leak check needs it.
     """
 
     def __init__(
@@ -100,15 +110,16 @@ class SimulatedGroup:
         *,
         seed: int = 0,
         faults: Faults | None = None,
+        witness: Witness | None = None,
         log: logging.Logger | None = None,
     ) -> None:
-        self.charter, self.seed = charter, seed
+        self.charter, self.seed, self.witness = charter, seed, witness
         self.log = log or logging.getLogger("decentra")
         self.clock = EventHeap()
         self.network = Network(self.clock, seed, faults)
         self.peers = tuple(SimulatedPeer(self, identity, 1) for identity in members)
 
-    def run(self, vectors: Sequence[Vector | None], patience: float = 3600.0) -> list[RoundResult | DecentraError | None]:
+    def run(self, vectors: Sequence[Vector | None], patience: float = 3600.0) -> list[Ending]:
         """Start a round at every peer that has a vector, and let virtual time pass until it has ended for them.
 
         Args:
@@ -146,6 +157,14 @@ class SimulatedGroup:
             if ended is not None:
                 results.append(ended)
         return results
+
+    def restart(self, position: int) -> SimulatedPeer:
+        """Replace a peer by a new process of the same identity, which remembers nothing but that it is another boot."""
+        old = self.peers[position]
+        old.driver.close()
+        fresh = SimulatedPeer(self, old.identity, old.boot + 1)
+        self.peers = (*self.peers[:position], fresh, *self.peers[position + 1 :])
+        return fresh
 
     def close(self) -> None:
         for peer in self.peers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -81,6 +83,8 @@ class TrainingPeer:
 
     def __init__(self, peer: Peer, training: Training) -> None:
         self._peer, self._training = peer, training
+        self._closed = False
+        self._joined = training.leaving.digest().hex()
         self.id: PeerId = peer.id
         self.charter = peer.charter
 
@@ -91,8 +95,11 @@ class TrainingPeer:
         return self._peer.average(tensors, weight=weight, names=names)
 
     def summary(self) -> Summary:
-        """Rounds, bytes and seconds so far."""
-        return self._training.summary(self._peer.transcript)
+        """Rounds, bytes and seconds so far, and the hash of the common parameters."""
+        summary = self._training.summary(self._peer.transcript)
+        if summary.rounds or self._closed:
+            return summary
+        return replace(summary, parameters=self._joined)  # joining itself may have changed them
 
     def go_back(self) -> None:
         """Set the model to the last common parameters, for example after an update that held NaN."""
@@ -101,11 +108,17 @@ class TrainingPeer:
     def close(self) -> Summary:
         """End training together and leave the group; the model is set to the common parameters.
 
+        A second call gives the same answer and leaves the model as it is.
+
         Returns:
             rounds, bytes, seconds, where the transcript lies, and the hash of the parameters.
         """
-        self._training.finish()
-        self._peer.close()
+        if not self._closed:
+            self._closed = True
+            try:
+                self._training.finish()
+            finally:
+                self._peer.close()
         return self.summary()
 
     def __enter__(self) -> TrainingPeer:
@@ -144,16 +157,15 @@ def join(
 
     folder = PeerFolder.find(state)
     torch.set_num_threads(folder.load_config().run.threads)
-    peer = Peer(folder, witness=witness)
-    try:
+    with ExitStack() as undo:
+        peer = undo.enter_context(Peer(folder, witness=witness))
         rounds = _Rounds(peer)
         training = attach(rounds, model, optimizer)
+        undo.callback(training.detach)
         rounds.leaves(training.leaving.specs)
         _tell(peer, training)
         peer.align(training.state, rounds.fingerprint)
-    except BaseException:
-        peer.close()
-        raise
+        undo.pop_all()  # from here on the caller closes
     return TrainingPeer(peer, training)
 
 

@@ -8,7 +8,8 @@ from decentra.machine.events import Blob
 from decentra.protocols.allreduce.messages import Endorse, Holding, Slices, SliceSum
 from decentra.protocols.allreduce.transitions import TRANSITIONS
 from decentra.protocols.jobs import Encoded, Sum
-from decentra.protocols.reduce import SUM, Reduce
+from decentra.protocols.reduce import Reduce
+from decentra.protocols.round import SUM
 from decentra.types import PeerId
 
 
@@ -31,7 +32,7 @@ class AllReduce(Reduce):
             low, high = self.bounds[self.position]
             self.out.append(Compute("sum", Sum(self.slices_of_mine(), self.setting.width, low, high)))
 
-    def step(self) -> bool:
+    def own_step(self) -> bool:
         if self.phase == "context":
             if not self.endorsed_by_all():
                 return False

@@ -6,8 +6,10 @@ The owner feeds it events and reads ``settled``. Effects go into the list that t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from decentra import derive
+from decentra.crypto.agreement import check_public
 from decentra.errors import LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
 from decentra.machine.events import Blob, Received
@@ -22,6 +24,9 @@ BRIEF = 2.0
 
 LONGEST_VIEW = 8
 """A view's timeout doubles with the view, up to this many times the first."""
+
+MOST_VIEWS = 64
+"""The largest view that a message can name. Every member proposes in one of the first n."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class Rendezvous:
         self._order = derive.proposer_order(setting.charter, round_id, setting.members)
         self._layout = derive.layout(mine.specs)
         self._asked = False
+        self._left_out_by: PeerId | None = None
+        self._viewed = 0.0
+        """Seconds of views since the ready deadline."""
         self._offered: set[int] = set()
         self._absent: dict[PeerId, dict[PeerId, Verified]] = {}
         self._gone: dict[PeerId, Verified] = dict(mine.left)
@@ -122,7 +130,7 @@ class Rendezvous:
             case Ready() as message:
                 self._on_ready(verified, message)
             case Absent() as message:
-                for peer in message.peers:
+                for peer in set(message.peers) & set(self._setting.members):
                     self._absent.setdefault(peer, {})[verified.sender] = verified
             case AbortRound() | Leave():
                 self._gone[verified.sender] = verified
@@ -140,15 +148,21 @@ class Rendezvous:
     def expired(self, timer: str) -> None:
         if self.roster is not None:
             return
+        if self._left_out_by is not None:
+            raise self._left_out()
         if timer == "benched":
             self._say_absent(self._mine.benched)
             return
         if timer == "ready":
             self._asked = True
             self._say_absent(frozenset(self._setting.members))
+        elif len(self.ready) < self._setting.floor and self._viewed >= self._setting.ready_deadline:
+            self._give_up()
         else:
             self._next_view()
-        self._out.append(SetTimer("view", self._setting.phase_deadline / 4 * min(2**self.view, LONGEST_VIEW)))
+        after = self._setting.phase_deadline / 4 * min(2**self.view, LONGEST_VIEW)
+        self._viewed += after
+        self._out.append(SetTimer("view", after))
 
     def computed(self, name: str, value: object) -> None:
         if name == "export" and isinstance(value, Blob):
@@ -180,6 +194,10 @@ class Rendezvous:
 
     def _on_ready(self, verified: Verified, message: Ready) -> None:
         sender, known = verified.sender, self.ready.get(verified.sender)
+        try:
+            check_public(message.seal)
+        except ValueError as error:
+            raise RemoteError(sender, "SCHEMA", f"the sealing key in its readiness is unusable: {error}") from error
         if known is not None and known.hash != verified.hash:
             raise RemoteError(sender, "RV-1", "it signed two readinesses for one round; leave it out and ask its owner")
         self._gone.pop(sender, None)
@@ -205,7 +223,7 @@ class Rendezvous:
             )
 
     def _shown_absent(self, peer: PeerId) -> bool:
-        return peer in self._gone or len(self._absent.get(peer, ())) > self._setting.c and peer not in self.ready
+        return peer in self._gone or (len(self._absent.get(peer, ())) > self._setting.c and peer not in self.ready)
 
     def _say_absent(self, asked: frozenset[PeerId]) -> None:
         missing = tuple(sorted(peer for peer in asked if peer not in self.ready and peer not in self._gone))
@@ -213,14 +231,17 @@ class Rendezvous:
             self._out.append(Send(Absent(self.view, missing)))
 
     def _next_view(self) -> None:
+        if self.view == min(2 * len(self._order), MOST_VIEWS):
+            self._give_up()
         self.view += 1
-        if self.view > 2 * len(self._order):
-            raise Unavailable(
-                self.waiting_for(),
-                self._setting.ready_deadline,
-                f"a roster of {self._setting.floor} or more for round {self._round}",
-                "start those peers, or let the group amend its charter; training goes on locally",
-            )
+
+    def _give_up(self) -> NoReturn:
+        raise Unavailable(
+            self.waiting_for(),
+            self._setting.ready_deadline + self._viewed,
+            f"a roster of {self._setting.floor} or more for round {self._round}",
+            "start those peers, or let the group amend its charter; training goes on locally",
+        )
 
     # ── offering a roster ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,15 +253,15 @@ class Rendezvous:
         left_out = [peer for peer in members if peer not in fit]
         if len(fit) < self._setting.floor or (left_out and not self._asked and not all(map(self._shown, left_out))):
             return
-        citations: list[Verified] = []
+        citations: dict[bytes, Verified] = {}  # a statement of absence names many, and is cited once
         for peer in left_out:
             if not self._shown(peer):
                 return
-            citations.extend(self._citations(peer))
+            citations.update((cited.entry.hash, cited) for cited in self._citations(peer))
         last, state = self._common(fit)
         self._offered.add(self.view)
         self._out.append(
-            Send(Roster(self.view, fit, self._mine.fingerprint, self._layout, last, state, tuple(citations)))
+            Send(Roster(self.view, fit, self._mine.fingerprint, self._layout, last, state, tuple(citations.values())))
         )
 
     def _shown(self, peer: PeerId) -> bool:
@@ -277,15 +298,21 @@ class Rendezvous:
             raise RemoteError(proposer, "RV-3", f"it offered a roster in view {offer.view}, which is not its own")
         self._check_members(proposer, offer)
         if me not in offer.members:
-            raise Unavailable(
-                (proposer,),
-                0.0,
-                f"a place in round {self._round}",
-                "it left this peer out, which it must have cited; the next round is open to this peer again",
-            )
+            self._left_out_by = proposer
+            if (offer.fingerprint, offer.layout) == (self._mine.fingerprint, self._layout):
+                raise self._left_out()
+            return  # for another model: c+1 readinesses, which are on their way, tell whether this peer is wrong
         if (offer.fingerprint, offer.layout) != (self._mine.fingerprint, self._layout):
             raise RemoteError(proposer, "RV-2", "its roster names another model than this peer said it trains")
         self.view, self.roster, self.opened_by = offer.view, offer, verified.entry.hash
+
+    def _left_out(self) -> Unavailable:
+        return Unavailable(
+            () if self._left_out_by is None else (self._left_out_by,),
+            0.0,
+            f"a place in round {self._round}",
+            "it left this peer out, which it must have cited; the next round is open to this peer again",
+        )
 
     def _second_offer(self, verified: Verified, offer: Roster) -> None:
         mine = self.roster
@@ -297,7 +324,8 @@ class Rendezvous:
         if list(chosen) != sorted(set(chosen)) or not set(chosen) <= set(members):
             raise RemoteError(proposer, "RV-5", "its roster is not an ascending list of members, each once")
         if len(chosen) < self._setting.floor:
-            raise RemoteError(proposer, "RV-5", f"its roster has {len(chosen)} members, the floor is {self._setting.floor}")
+            short = f"its roster has {len(chosen)} members, the floor is {self._setting.floor}"
+            raise RemoteError(proposer, "RV-5", short)
         for peer in members:
             if peer not in chosen and not self._is_cited(peer, offer):
                 raise RemoteError(proposer, "RV-4", f"its roster leaves out {peer} and cites nothing that shows why")

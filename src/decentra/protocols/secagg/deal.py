@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from decentra import derive
 from decentra.crypto.agreement import MaskKey, check_public, draw_secret
-from decentra.crypto.prg import Mask
 from decentra.crypto.hashing import expand
+from decentra.crypto.prg import Mask
 from decentra.crypto.seal import SealError, SealingKey, seal
 from decentra.crypto.shamir import combine, split
 from decentra.machine.effects import Tools

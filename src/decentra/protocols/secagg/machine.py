@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Compute, Persist, Record, Send
+from decentra.machine.effects import Blame, Compute, Persist, Record, Send
 from decentra.machine.events import Blob, Received
 from decentra.protocols.jobs import Encoded, Sum
-from decentra.protocols.reduce import SUM, Reduce
+from decentra.protocols.reduce import Reduce
+from decentra.protocols.round import CONTEXT
 from decentra.protocols.secagg.deal import (
     SELF,
     BadDeal,
@@ -23,6 +24,7 @@ from decentra.protocols.secagg.deal import (
 from decentra.protocols.secagg.messages import Context, Deal, Endorse, Holding, Masked, SliceSum, Unmask
 from decentra.protocols.secagg.transitions import TRANSITIONS
 from decentra.types import PeerId
+from decentra.wire.message import Verified
 
 
 class SecAgg(Reduce):
@@ -56,7 +58,7 @@ class SecAgg(Reduce):
             case "unmask":
                 self._show_shares()
 
-    def step(self) -> bool:
+    def own_step(self) -> bool:
         match self.phase:
             case "deal":
                 return self._step_deal()
@@ -94,14 +96,24 @@ class SecAgg(Reduce):
             case _:
                 raise LocalError(f"secagg: the job {name!r} gave {value!r}")
 
+    def waiting_for(self) -> tuple[PeerId, ...]:
+        proposer = self.rendezvous.proposer
+        if self.phase == CONTEXT and proposer not in self.got("secagg.context"):
+            return (proposer,)
+        return super().waiting_for()
+
     def keep(self, event: Received) -> None:
-        """Deals and contexts belong to a view; those of another are left aside, not held against their author."""
-        message = event.verified.message
-        if isinstance(message, Context) and event.verified.sender != self.rendezvous.proposer_of(message.view):
-            raise RemoteError(event.verified.sender, "ROLE", "it listed deals in a view that is not its own")
-        if isinstance(message, Deal | Context) and self.roster and message.view != self._view:
-            return
+        message, sender = event.verified.message, event.verified.sender
+        if isinstance(message, Context) and sender != self.rendezvous.proposer_of(message.view):
+            raise RemoteError(sender, "ROLE", f"it listed deals in view {message.view}, which is not its own")
         super().keep(event)
+        if isinstance(message, Unmask) and self._rebuilding:
+            self._look_at_late(sender, message)
+
+    def belongs(self, verified: Verified) -> bool:
+        """Deals and contexts belong to a view; those of another are left aside, not held against their author."""
+        message = verified.message
+        return super().belongs(verified) and not (isinstance(message, Deal | Context) and message.view != self._view)
 
     # ── deal and context ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,9 +149,6 @@ class SecAgg(Reduce):
     def _step_deal(self) -> bool:
         if self.missing("secagg.deal"):
             return False
-        for peer in self.roster:
-            if self._deal(peer).view != self._view:
-                raise RemoteError(peer, "SA-1", "its deal is of another view than the roster that it follows")
         self.go("every deal")
         return True
 
@@ -156,18 +165,21 @@ class SecAgg(Reduce):
 
     def _check_listed(self, listed: Context) -> None:
         proposer = self.rendezvous.proposer
-        if listed.view != self._view or len(listed.deals) != self.n:
-            raise RemoteError(proposer, "SA-2", f"its context is not one of view {self._view} and {self.n} deals")
+        if self.got("secagg.context")[proposer].verified.entry.after != self.rendezvous.opened_by:
+            raise RemoteError(proposer, "RV-3", "its context belongs to another roster than the one it offered here")
+        if len(listed.deals) != self.n:
+            raise RemoteError(proposer, "SA-2", f"its context lists {len(listed.deals)} deals of {self.n}")
         for peer, hashed in zip(self.roster, listed.deals, strict=True):
             if self.got("secagg.deal")[peer].verified.hash != hashed:
-                raise RemoteError(
-                    proposer, "SA-1", f"it lists another deal of {peer} than came here: it lies, or {peer} dealt twice"
-                )
+                if peer == proposer:
+                    raise RemoteError(proposer, "SA-1", "it lists another deal of its own than the one it sent here")
+                liars = f"either proposer {proposer} lists a deal that peer {peer} never signed, or {peer} dealt twice"
+                raise RemoteError(None, "SA-1", f"{liars}; compare their transcripts")
 
     # ── unmasking ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _show_shares(self) -> None:
-        """Under the certificate, once, durable before it is sent: the self seeds of the survivors, never both (SA-3)."""
+        """Under the certificate, once, durable before it is sent: the survivors' self seeds, never both (SA-3)."""
         if self._shares is None:
             raise LocalError("secagg: unmasking before opening the deals; a defect of decentra")
         survivors = self.certify["survivors"]
@@ -189,6 +201,13 @@ class SecAgg(Reduce):
         self._rebuilding = True
         hashes = {peer: self._deal(peer).self_hash for peer in self.roster}
         self.out.append(Compute("seeds", RebuildSeeds(self._table, hashes, shares, self.context)))
+
+    def _look_at_late(self, sender: PeerId, message: Unmask) -> None:
+        """Shares that came after enough were there are needed no more: a false one is taken down, the round goes on."""
+        try:
+            self._check_unmask(sender, message)
+        except RemoteError as error:
+            self.out.append(Blame(error))
 
     def _check_unmask(self, sender: PeerId, message: object) -> None:
         certified = self.certify["survivors"].value

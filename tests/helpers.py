@@ -1,0 +1,303 @@
+"""What the tests of rounds share: groups on a virtual network, peers that lie, die or listen, and what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra import derive
+from decentra.driver.ports import Ports
+from decentra.driver.session import Vector, describe
+from decentra.errors import DecentraError, RemoteError
+from decentra.machine.effects import Effect, Send
+from decentra.machine.events import Event, Received, Start
+from decentra.protocols.round import Round
+from decentra.simulation.group import Ending, SimulatedGroup, SimulatedPeer, charter_for, identities
+from decentra.transport.simulated import Faults
+from decentra.types import PeerId, RoundId, RoundResult
+from decentra.wire.codec import Signed
+from decentra.wire.entry import Chain
+from decentra.wire.message import Message, Verified
+
+Floats = NDArray[np.float32]
+Twist = Callable[[Send], Sequence[Send]]
+
+
+def simulate(
+    n: int,
+    protocol: str = "secagg",
+    *,
+    seed: int = 0,
+    witness: Any = None,
+    faults: Faults | None = None,
+    **changes: object,
+) -> SimulatedGroup:
+    """A simulated group under the protocol's template; ``changes`` as for ``charter_for``."""
+    members = identities(n, seed)
+    charter = charter_for(members, protocol, **changes)
+    return SimulatedGroup(charter, members, seed=seed, witness=witness, faults=faults)
+
+
+def vector(*tensors: Any, **more: Any) -> Vector:
+    """A round's vector of the given arrays (or lists) as float32."""
+    arrays = [np.asarray(tensor, np.float32) for tensor in tensors]
+    return Vector(arrays, describe(arrays, more.pop("names", None)), **more)
+
+
+def small(group: SimulatedGroup, scale: float = 0.01) -> list[Vector | None]:
+    """A small vector a peer, each a different one."""
+    return [vector([scale * (place + 1), -scale, 0.0], [[scale * place]]) for place in range(len(group.peers))]
+
+
+def results(ended: Sequence[Ending]) -> list[RoundResult]:
+    """All results of a round that must have completed for everyone, equal to the bit."""
+    done = [one for one in ended if one is not None]
+    for one in done:
+        assert isinstance(one, RoundResult), repr(one)
+    first = done[0]
+    assert isinstance(first, RoundResult)
+    for one in done:
+        assert isinstance(one, RoundResult)
+        assert (one.digest, one.participants) == (first.digest, first.participants)
+        assert one.total_weight == first.total_weight
+        assert [value.tobytes() for value in one.values] == [value.tobytes() for value in first.values]
+    return [one for one in done if isinstance(one, RoundResult)]
+
+
+def errors(ended: Sequence[Ending]) -> list[DecentraError]:
+    """All errors of a round that must have failed for everyone who took part."""
+    done = [one for one in ended if one is not None]
+    assert all(isinstance(one, DecentraError) for one in done), done
+    return [one for one in done if isinstance(one, DecentraError)]
+
+
+def ids(group: SimulatedGroup) -> tuple[PeerId, ...]:
+    return tuple(peer.identity.id for peer in group.peers)
+
+
+def proposer_of(group: SimulatedGroup, number: int, view: int = 0) -> int:
+    """The position of the peer that proposes in a view of round ``number``."""
+    round_id = RoundId(group.charter.group.epoch, number)
+    order = derive.proposer_order(group.charter.hash, round_id, group.charter.ids)
+    return group.charter.ids.index(order[view])
+
+
+def settle(group: SimulatedGroup, seconds: float = 60.0) -> None:
+    """Let virtual time pass, until acknowledgements and late messages have come."""
+    deadline = group.clock.now() + seconds
+    group.clock.run_until(lambda: group.clock.now() >= deadline - 1.0, deadline)
+
+
+# ── peers that die, lie or are watched ───────────────────────────────────────────────────────────────────────────────
+
+
+def at(peer: SimulatedPeer, phase: str, act: Callable[[Round], None]) -> None:
+    """Do something right when the peer's machine enters a phase, before it does anything there itself."""
+    base: Any = peer.session._machine
+
+    class Watched(base):  # type: ignore[misc]
+        def handle(self, event: Event) -> list[Effect]:
+            if phase == "ready" and isinstance(event, Start):
+                act(self)
+            return super().handle(event)
+
+        def entered(self, entered: str) -> None:
+            if entered == phase:
+                act(self)
+            super().entered(entered)
+
+    peer.session._machine = Watched
+
+
+def lie(peer: SimulatedPeer, kind: str, twist: Twist) -> None:
+    """Have a peer send something else where its machine sends a message of ``kind``.
+
+    ``twist`` gives what is sent instead. The machine itself sees the first message as the one that it meant, and none
+    of the others, so it goes on as if it had told the truth.
+    """
+    base: Any = peer.session._machine
+
+    class Liar(base):  # type: ignore[misc]
+        def handle(self, event: Event) -> list[Effect]:
+            meant = self.__dict__.setdefault("meant", {})
+            if isinstance(event, Received) and id(event.verified.message) in meant:
+                _, truth = meant[id(event.verified.message)]
+                if truth is None:
+                    return []
+                event = replace(event, verified=replace(event.verified, message=truth))
+            sent: list[Effect] = []
+            for effect in super().handle(event):
+                if not isinstance(effect, Send) or effect.message.kind != kind:
+                    sent.append(effect)
+                    continue
+                for place, other in enumerate(twist(effect)):
+                    meant[id(other.message)] = (other.message, effect.message if place == 0 else None)
+                    sent.append(other)
+            return sent
+
+    peer.session._machine = Liar
+
+
+def change(**fields: object) -> Twist:
+    """A twist that changes fields of the message."""
+    return lambda effect: [replace(effect, message=replace(effect.message, **fields))]
+
+
+def also(other: Callable[[Any], Message]) -> Twist:
+    """A twist that sends a second message, made of the first, after it."""
+    return lambda effect: [effect, Send(other(effect.message), after=effect.after, blobs=effect.blobs)]
+
+
+def two_faced(
+    peer: SimulatedPeer, kind: str, victims: Collection[PeerId], other: Callable[[Any], Message], at_most: int = 1
+) -> None:
+    """Have a peer sign a second message and show it to some peers in place of the first."""
+    driver, made = peer.driver, {}
+    honest = driver._post_to
+
+    def post(target: PeerId, verified: Verified, blob: Any) -> None:
+        if verified.entry.kind == kind and target in victims:
+            if verified.hash not in made and len(made) < at_most:
+                made[verified.hash] = sign(peer, other(verified.message), verified.entry.after)
+            verified = made.get(verified.hash, verified)
+        honest(target, verified, blob)
+
+    driver._post_to = post  # type: ignore[method-assign]
+
+
+def sign(peer: SimulatedPeer, message: Message, after: bytes, chain: Chain | None = None) -> Verified:
+    """A message signed by a peer outside its machine."""
+    driver = peer.driver
+    body = driver.registry.encode(message)
+    entry = (chain or driver.chain).sign(peer.session.round, message.kind, body, after)
+    return Verified(entry, message, Signed(entry.packed, body))
+
+
+def post_raw(peer: SimulatedPeer, *parts: bytes) -> None:
+    """Send an entry's parts, whatever they are, to everybody else."""
+    for link in peer.driver._links.values():
+        link.post(parts)
+
+
+def kill(peer: SimulatedPeer) -> None:
+    """A peer's process is gone."""
+    peer.driver.close()
+
+
+def cut_off(group: SimulatedGroup, position: int) -> None:
+    """Nothing goes to or comes from a peer any more; what was in flight is lost."""
+    me = ids(group)[position]
+    for other in ids(group):
+        if other != me:
+            group.network.cut(me, other)
+            group.network.cut(other, me)
+
+
+def mend(group: SimulatedGroup, position: int) -> None:
+    me = ids(group)[position]
+    for other in ids(group):
+        if other != me:
+            group.network.heal(me, other)
+            group.network.heal(other, me)
+
+
+def with_ports(peer: SimulatedPeer, **ports: Any) -> None:
+    """Replace some of a peer's ports."""
+    held = peer.driver._ports
+    assert isinstance(held, Ports)
+    peer.driver._ports = replace(held, **ports)
+
+
+def blamed(error: DecentraError) -> tuple[str, PeerId | None]:
+    """The clause and the peer that an error names."""
+    assert isinstance(error, RemoteError), repr(error)
+    return error.clause, error.peer
+
+
+def play(
+    group: SimulatedGroup, vectors: Sequence[Vector | None], but: Collection[int] = (), patience: float = 600.0
+) -> list[Ending]:
+    """One round, until it has ended for all who take part in it ``but`` for these positions, which die on the way.
+
+    It must end within ``patience`` virtual seconds: no test of a failure may hang.
+    """
+    for peer, mine in zip(group.peers, vectors, strict=True):
+        peer.ended = None
+        if mine is not None:
+            peer.begin(mine)
+    awaited = [
+        peer
+        for place, (peer, mine) in enumerate(zip(group.peers, vectors, strict=True))
+        if mine is not None and place not in but
+    ]
+    ended = group.clock.run_until(lambda: all(p.ended is not None for p in awaited), group.clock.now() + patience)
+    assert ended, f"the round has not ended within {patience} virtual seconds"
+    return [None if place in but else peer.ended for place, peer in enumerate(group.peers)]
+
+
+# ── attacks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OTHER = bytes(range(32))
+
+
+@dataclass
+class Scene:
+    """A group after an honest round, and one of its peers, which is going to attack the second."""
+
+    group: SimulatedGroup
+    place: int
+
+    @property
+    def liar(self) -> SimulatedPeer:
+        return self.group.peers[self.place]
+
+    @property
+    def name(self) -> PeerId:
+        return ids(self.group)[self.place]
+
+    @property
+    def others(self) -> tuple[PeerId, ...]:
+        return tuple(peer for peer in ids(self.group) if peer != self.name)
+
+    def attacked(self, vectors: Sequence[Vector | None] | None = None) -> list[DecentraError]:
+        """The round of the attack: the error of every honest peer."""
+        ended = play(self.group, small(self.group) if vectors is None else vectors, but=[self.place])
+        return errors(ended)
+
+
+def scene(n: int = 4, protocol: str = "secagg", *, proposes: bool = False, **changes: object) -> Scene:
+    group = simulate(n, protocol, **changes)
+    results(play(group, small(group)))
+    first = proposer_of(group, 2)
+    return Scene(group, first if proposes else (first + 1) % n)
+
+
+def refused(failed: Sequence[DecentraError], clause: str, peer: PeerId | None, *words: str) -> None:
+    """Every honest peer names the clause and the peer, whether it saw the breach itself or was told of it."""
+    for error in failed:
+        assert blamed(error) == (clause, peer), str(error)
+        for word in words:
+            assert word in str(error), str(error)
+        assert "\n" not in str(error)
+
+
+def nothing_left(attack: Scene) -> None:
+    """No honest peer's update has left, and none was spent."""
+    for peer in attack.group.peers:
+        if peer is not attack.liar and isinstance(peer.ended, DecentraError):
+            assert not peer.ended.spent
+            assert not any(r.kind == "intent" and i.number == 2 for i, r in peer.journal.records)
+
+
+def running(peer: SimulatedPeer) -> Any:
+    machine: Any = peer.driver._machine
+    assert machine is not None
+    return machine
+
+
+def on_topic(topic: str, twist: Twist) -> Twist:
+    return lambda effect: twist(effect) if effect.message.topic == topic else [effect]  # type: ignore[attr-defined]

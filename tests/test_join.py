@@ -1,0 +1,225 @@
+"""``decentra.join``: training together over ZeroMQ, from different initial values to the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+import decentra
+from decentra import LocalError, TrainingPeer
+from decentra.crypto.keys import verify
+from decentra.peer.config import STATE_VARIABLE
+from decentra.peer.transcript import read
+from decentra.wire.entry import ZERO, parse
+from starting import Group, Program, all_at_once
+
+MakeGroup = Callable[..., Group]
+
+H = 2
+SMALL = {
+    "training__steps": H,
+    "protocol__initial_range": 0.5,
+    "rounds__ready_deadline": 20.0,  # nobody waits so long, unless another peer's test has failed
+    "rounds__phase_deadline": 10.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Learner:
+    """A model, its optimizer and its data; another seed gives another of each."""
+
+    def __init__(self, seed: int, inputs: int = 6) -> None:
+        self._random = torch.Generator().manual_seed(seed)
+        self.model = torch.nn.Sequential(torch.nn.Linear(inputs, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=self._random))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self._inputs = inputs
+
+    def step(self) -> None:
+        batch = torch.randn((8, self._inputs), generator=self._random)
+        self.optimizer.zero_grad()
+        torch.autograd.backward((self.model(batch) - batch.sum(1, keepdim=True)).square().mean())
+        self.optimizer.step()
+
+    def digest(self) -> str:
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.model.parameters()])
+        return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
+
+
+def train(group: Group, index: int, rounds: int) -> tuple[list[str], str, Any]:
+    """The model's hash after joining and after each round, at the end, and what closing said."""
+    learner = Learner(index)
+    with decentra.join(learner.model, learner.optimizer, group.folders[index].path) as peer:
+        hashes = [learner.digest()]
+        assert peer.summary().parameters == hashes[0]
+        for step in range(rounds * H):
+            learner.step()
+            if (step + 1) % H == 0:
+                hashes.append(learner.digest())
+                assert peer.summary().parameters == hashes[-1]
+        learner.step()  # the beginning of a phase that will not be full
+        summary = peer.close()
+    return hashes, learner.digest(), summary
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+def test_peers_that_begin_apart_hold_the_same_bits_after_joining_and_after_every_round(
+    make_group: MakeGroup, protocol: str
+) -> None:
+    group = make_group(4, protocol, **SMALL)
+    ended = all_at_once([partial(train, group, index, 3) for index in range(4)])
+    assert not [one for one in ended if isinstance(one, BaseException)]
+    assert ended[0][0][0] in {Learner(index).digest() for index in range(4)}  # the first proposer's
+    assert len(set(ended[0][0])) == 4  # every round moved the model
+    for hashes, at_end, summary in ended:
+        assert hashes == ended[0][0]
+        assert at_end == hashes[-1] == summary.parameters
+        assert (summary.rounds, summary.failed) == (3, 0)
+        assert summary.bytes_sent > 0 and summary.bytes_received > 0 and summary.seconds > 0
+    for identity, (_, _, summary) in zip(group.identities, ended, strict=True):
+        entries = [parse(signed.entry) for signed in read(summary.transcript)]
+        assert {entry.author for entry in entries} == {identity.id}
+        assert {entry.round for entry in entries[:-1]} == {1, 2, 3, 4}  # joining is a round too
+        assert [entry.prev for entry in entries] == [ZERO, *(entry.hash for entry in entries[:-1])]
+        assert all(one.seq < other.seq for one, other in pairwise(entries))
+        assert all(verify(group.charter.member(identity.id).ed25519, entry.signature, entry.signed_bytes) for entry in entries)
+
+
+def test_a_transcript_shows_where_a_byte_was_changed(make_group: MakeGroup) -> None:
+    group = make_group(3, **SMALL)
+    ended = all_at_once([partial(train, group, index, 1) for index in range(3)])
+    path, public = ended[0][2].transcript, group.charter.members[0].ed25519
+    entries = [signed.entry for signed in read(path)]
+    whole = path.read_bytes()
+    at = whole.index(entries[1]) + len(entries[1]) // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises((ValueError, AssertionError)):
+        for signed in read(path):
+            entry = parse(signed.entry)
+            assert verify(public, entry.signature, entry.signed_bytes)
+
+
+def test_after_closing_the_model_is_its_owners_again(make_group: MakeGroup) -> None:
+    group = make_group(3, **SMALL)
+
+    def alone_afterwards(index: int) -> tuple[Any, Any, str, str]:
+        learner = Learner(index)
+        with decentra.join(learner.model, learner.optimizer, group.folders[index].path) as peer:
+            first = peer.close()
+            for _ in range(2 * H):
+                learner.step()
+            digest = learner.digest()
+        return first, peer.close(), digest, learner.digest()
+
+    for first, second, within, afterwards in all_at_once([partial(alone_afterwards, index) for index in range(3)]):
+        assert first == second
+        assert within == afterwards != first.parameters
+
+
+def test_a_program_that_was_not_started_by_decentra_run_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(STATE_VARIABLE, raising=False)
+    learner = Learner(0)
+    with pytest.raises(LocalError, match=r"start the program with `decentra run PROGRAM --state DIR`"):
+        decentra.join(learner.model, learner.optimizer)
+
+
+def test_the_folder_that_decentra_run_set_is_taken(make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = make_group(3, rounds__ready_deadline=1.0, rounds__phase_deadline=1.0)
+    monkeypatch.setenv(STATE_VARIABLE, str(group.folders[1].path))
+    learner = Learner(0)
+    with pytest.raises(decentra.Unavailable) as caught:
+        decentra.join(learner.model, learner.optimizer)
+    assert set(caught.value.waited_for) == {group.identities[0].id, group.identities[2].id}
+
+
+def test_a_join_that_failed_leaves_the_optimizer_as_it_was(make_group: MakeGroup) -> None:
+    group = make_group(3, rounds__ready_deadline=1.0, rounds__phase_deadline=1.0, training__steps=1)
+    learner = Learner(0)
+    before = learner.digest()
+    with pytest.raises(decentra.Unavailable):
+        decentra.join(learner.model, learner.optimizer, group.folders[0].path)
+    assert learner.digest() == before
+    learner.step()  # no round, and no error
+    assert learner.digest() != before
+
+
+def test_a_model_that_the_charter_does_not_name_is_refused_with_both_fingerprints(make_group: MakeGroup) -> None:
+    group = make_group(3, model__fingerprint="ab" * 32)
+    learner = Learner(0)
+    with pytest.raises(LocalError, match=r"your model's fingerprint is [0-9a-f]{64}, the charter's is (ab){32}"):
+        decentra.join(learner.model, learner.optimizer, group.folders[0].path)
+
+
+def test_a_model_of_another_shape_cannot_join_and_the_others_train_on(make_group: MakeGroup) -> None:
+    group = make_group(4, **SMALL)
+    odd = Learner(3, inputs=7)
+    calls: list[Callable[[], Any]] = [partial(train, group, index, 1) for index in range(3)]
+    ended = all_at_once([*calls, partial(decentra.join, odd.model, odd.optimizer, group.folders[3].path)])
+    assert isinstance(ended[3], LocalError)
+    assert "your model's tensor names, shapes or dtypes are not those of" in str(ended[3])
+    assert {one[2].rounds for one in ended[:3]} == {1}
+    assert len({one[1] for one in ended[:3]}) == 1
+
+
+def test_nan_stays_here_and_after_going_back_the_peer_takes_part_again(make_group: MakeGroup) -> None:
+    group = make_group(3, **SMALL)
+
+    def spoiled(index: int) -> tuple[str, int]:
+        learner = Learner(index)
+        with decentra.join(learner.model, learner.optimizer, group.folders[index].path) as peer:
+            if index == 1:
+                for parameter in learner.model.parameters():
+                    parameter.data[0] = float("nan")
+                learner.step()
+                with pytest.raises(LocalError, match=r"the update of '0.weight' holds NaN or inf"):
+                    learner.step()
+                peer.go_back()
+            for _ in range(H):
+                learner.step()
+            return learner.digest(), peer.summary().rounds
+
+    ended = all_at_once([partial(spoiled, index) for index in range(3)])
+    assert len({digest for digest, _ in ended}) == 1
+    assert [rounds for _, rounds in ended] == [1, 1, 1]
+
+
+def test_a_joined_peer_averages_other_tensors_too(make_group: MakeGroup) -> None:
+    group = make_group(3, **SMALL)
+
+    def both(index: int) -> float:
+        learner = Learner(index)
+        with decentra.join(learner.model, learner.optimizer, group.folders[index].path) as peer:
+            assert isinstance(peer, TrainingPeer)
+            result = peer.average([torch.full((2,), 0.1 * index).numpy()], names=["accuracy"])
+            return float(result.values[0][0])
+
+    assert all_at_once([partial(both, index) for index in range(3)]) == [pytest.approx(0.1, abs=1e-3)] * 3
+
+
+@pytest.fixture
+def programs(make_group: MakeGroup) -> Iterator[list[Program]]:
+    yield make_group(3, **SMALL).start("training", "{index}", "3")
+
+
+@pytest.mark.slow
+def test_processes_that_decentra_run_started_hold_the_same_bits_every_round(programs: list[Program]) -> None:
+    assert [program.end() for program in programs] == [0, 0, 0]
+    told = [[fact["parameters"] for fact in program.told if "parameters" in fact] for program in programs]
+    assert told[0] == told[1] == told[2]
+    assert len(told[0]) == 5 and len(set(told[0])) == 4  # joined, three rounds, closed
+    for program in programs:
+        closed = program.last("closed")
+        assert closed["rounds"] == 3 and closed["bytes"] > 0 and closed["seconds"] > 0
+        assert closed["transcript"].startswith(str(program.folder.transcripts))

@@ -1,0 +1,304 @@
+"""Peers that die in any phase, and acts that happen once: what was spent, what was voted, what was revealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.machine.effects import Record
+from decentra.protocols.allreduce.transitions import TRANSITIONS as ALLREDUCE
+from decentra.protocols.rendezvous.messages import Leave
+from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
+from decentra.simulation.group import SimulatedGroup, SimulatedPeer
+from decentra.simulation.ports import MemoryJournal
+from decentra.transport.base import Lane
+from decentra.types import RoundId, RoundResult
+from decentra.wire.codec import Signed
+from decentra.wire.entry import parse
+from helpers import at, cut_off, errors, ids, kill, lie, play, proposer_of, results, settle, simulate, small, with_ports
+
+WALKS = [
+    (protocol, phase)
+    for protocol, transitions in (("secagg", SECAGG), ("allreduce", ALLREDUCE))
+    for phase in ("ready", *transitions.values())
+    if phase != "done"
+]
+READY, PHASE = 120.0, 30.0  # the templates' deadlines
+
+
+def kinds(peer: SimulatedPeer, number: int) -> list[str]:
+    """The kinds of a peer's own entries in a round, in order."""
+    entries = [parse(signed.entry) for signed in peer.journal.entries]
+    return [entry.kind for entry in entries if entry.round == number]
+
+
+def acts(peer: SimulatedPeer, number: int) -> list[tuple[str, str]]:
+    return [(record.kind, record.topic) for round_id, record in peer.journal.records if round_id.number == number]
+
+
+def check_nothing_was_revealed_without_a_certificate(group: SimulatedGroup, number: int) -> None:
+    """SA-3, SA-7: shares leave after t commits for the survivors, and once; a vote or share is recorded first."""
+    for peer in group.peers:
+        sent, done = kinds(peer, number), acts(peer, number)
+        assert len(set(done)) == len(done)
+        assert sent.count("secagg.unmask") == done.count(("reveal", "unmask")) <= 1
+        if "secagg.unmask" in sent:
+            committed = sum(("commit", "survivors") in acts(other, number) for other in group.peers)
+            assert committed >= 3  # t for (n, c) = (4, 1)
+        assert sent.count("certify.prepare") <= sum(kind == "prepare" for kind, _ in done)
+        assert sent.count("certify.commit") <= sum(kind == "commit" for kind, _ in done)
+
+
+@pytest.mark.parametrize("who", ["proposer", "other"])
+@pytest.mark.parametrize("stop", ["killed", "cut off"])
+@pytest.mark.parametrize(("protocol", "phase"), WALKS)
+def test_a_peer_that_stops_as_it_enters_a_phase(protocol: str, phase: str, stop: str, who: str) -> None:
+    group = simulate(4, protocol)
+    results(play(group, small(group)))
+    victim = (proposer_of(group, 2) + (who == "other")) % 4
+    me, name = group.peers[victim], ids(group)[victim]
+
+    def strike(_machine: object) -> None:
+        if stop == "killed":
+            kill(me)
+        else:
+            cut_off(group, victim)
+
+    at(me, phase, strike)
+    began = group.clock.now()
+    ended = play(group, small(group), but=[victim])
+    survivors = [peer for place, peer in enumerate(group.peers) if place != victim]
+    if phase == "ready":
+        assert results(ended)[0].dropped == (name,)
+    else:
+        # who dies before its roster is out is known to be ready, so it is in the next view's roster as well
+        lost = who == "proposer" and phase in (SECAGG["ready", "roster"], ALLREDUCE["ready", "roster"])
+        assert group.clock.now() - began < PHASE + 5.0 + (READY + PHASE / 4 if lost else 0.0)
+        for one in ended:
+            if isinstance(one, DecentraError):
+                assert isinstance(one, Unavailable), repr(one)
+                assert one.waited_for == (name,)
+                assert str(name) in str(one)
+        failed = [isinstance(one, DecentraError) for one in ended if one is not None]
+        assert all(failed) or not any(failed)
+        if all(failed):
+            for peer in survivors:
+                assert isinstance(peer.ended, DecentraError)
+                assert peer.ended.spent == (("intent", "update") in acts(peer, 2))
+    check_nothing_was_revealed_without_a_certificate(group, 2)
+    settle(group, 200.0)
+    if stop == "cut off" and isinstance(me.ended, DecentraError):
+        assert me.ended.spent == (("intent", "update") in acts(me, 2))
+    held = [peer.driver.blobs.bytes_held for peer in survivors]
+    if isinstance(survivors[0].ended, DecentraError):
+        assert held == [0] * 3
+
+    base = group.clock.now()
+    after = play(group, [None if place == victim else mine for place, mine in enumerate(small(group))])
+    assert results(after)[0].dropped == (name,)
+    assert group.clock.now() - base < READY + PHASE
+    assert [peer.driver.blobs.bytes_held for peer in survivors] == [0] * 3
+
+
+def test_a_round_completes_without_a_peer_that_dies_before_the_last_vote() -> None:
+    group = simulate(4)
+    victim = (proposer_of(group, 1) + 1) % 4
+    die = partial(kill, group.peers[victim])  # its sum is on its way to the others
+    at(group.peers[victim], "outcome", lambda _machine: group.clock.call_later(0.0005, die))
+    done = results(play(group, small(group), but=[victim]))
+    assert len(done) == 3
+    assert ids(group)[victim] in done[0].participants  # its update is in the sum
+    assert done[0].seconds < 1.0
+
+
+def test_two_peers_that_die_in_the_same_phase_are_both_named() -> None:
+    group = simulate(7, protocol__c=2)
+    for place in (1, 4):
+        at(group.peers[place], "masked", lambda _machine, peer=group.peers[place]: kill(peer))
+    for error in errors(play(group, small(group), but=[1, 4])):
+        assert isinstance(error, Unavailable)
+        assert set(error.waited_for) == {ids(group)[1], ids(group)[4]}
+        assert error.spent
+
+
+@pytest.mark.parametrize("phase", ["deal", "masked", "unmask"])
+def test_a_peer_that_leaves_in_a_round_ends_it_at_once_for_all(phase: str) -> None:
+    group = simulate(4)
+
+    def leave(_machine: object) -> None:
+        group.clock.call_later(0.0, lambda: group.peers[2].driver.say(Leave()))
+        lie(group.peers[2], "never", lambda effect: [effect])
+
+    at(group.peers[2], phase, leave)
+    mute = {"deal": "secagg.deal", "masked": "secagg.masked", "unmask": "secagg.unmask"}[phase]
+    lie(group.peers[2], mute, lambda _effect: [])
+    ended = play(group, small(group), but=[2])
+    if phase == "unmask":  # t others show their shares, but nobody sums its slice
+        assert group.clock.now() < 1.0
+    for error in errors(ended):
+        assert isinstance(error, Unavailable)
+        assert error.waited_for == (ids(group)[2],)
+        assert "left" in str(error)
+
+
+def test_a_peer_whose_owner_interrupts_it_ends_the_round_for_all_and_is_named() -> None:
+    group = simulate(4)
+    peer = group.peers[1]
+    stop = LocalError("its owner interrupted it")
+    at(peer, "context", lambda _machine: group.clock.call_later(0.0, lambda: peer.driver.cancel(stop)))
+    ended = play(group, small(group))
+    assert ended[1] is stop
+    assert not stop.spent
+    for place in (0, 2, 3):
+        error = ended[place]
+        assert isinstance(error, Unavailable)
+        assert error.waited_for == (ids(group)[1],)
+        assert not error.spent
+
+
+# ── acts that happen once ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Recording(MemoryJournal):
+    """A journal, and a transport beside it, that write one common diary."""
+
+    def __init__(self, diary: list[str], hold: Callable[[str], bool] = lambda _what: False) -> None:
+        super().__init__()
+        self.diary, self.hold = diary, hold
+        self.held: list[Callable[[], None]] = []
+
+    def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
+        kind = parse(signed.entry).kind
+        self.diary.append(f"entry {kind}")
+        super().entry(signed, log_body, self._or_hold(f"entry {kind}", durable))
+
+    def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
+        what = f"record {record.kind} {record.topic}"
+        self.diary.append(what)
+        super().record(round_id, record, self._or_hold(what, durable))
+
+    def _or_hold(self, what: str, durable: Callable[[], None]) -> Callable[[], None]:
+        return (lambda: self.held.append(durable)) if self.hold(what) else durable
+
+
+class Diary:
+    """A transport that notes what is handed to it."""
+
+    def __init__(self, under: Any, diary: list[str]) -> None:
+        self._under, self._diary = under, diary
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._under, name)
+
+    def send(self, peer: bytes, lane: Lane, header: bytes, buffers: Sequence[Any]) -> bool:
+        if lane is Lane.BULK:
+            self._diary.append("piece")
+        for part in buffers:
+            raw = bytes(part)
+            for kind in ("secagg.masked", "allreduce.slices", "certify.prepare", "certify.commit", "secagg.unmask"):
+                if kind.encode() in raw[:512] and len(raw) <= 512:  # a packed entry
+                    self._diary.append(f"sent {kind}")
+        return bool(self._under.send(peer, lane, header, buffers))
+
+
+def keep_a_diary(peer: SimulatedPeer, hold: Callable[[str], bool] = lambda _what: False) -> tuple[list[str], Recording]:
+    diary: list[str] = []
+    journal = Recording(diary, hold)
+    peer.journal = journal
+    ports = peer.driver._ports
+    assert ports is not None
+    with_ports(peer, journal=journal, transport=Diary(ports.transport, diary))
+    return diary, journal
+
+
+@pytest.mark.parametrize(("protocol", "slices"), [("secagg", "secagg.masked"), ("allreduce", "allreduce.slices")])
+def test_intent_votes_and_reveals_are_durable_before_they_leave(protocol: str, slices: str) -> None:
+    group = simulate(4, protocol)
+    diary, _ = keep_a_diary(group.peers[1])
+    results(play(group, small(group)))
+    first = diary.index
+    assert first("record intent update") < first(f"entry {slices}") < first(f"sent {slices}") < first("piece")
+    for act in ("prepare", "commit"):
+        recorded = [place for place, what in enumerate(diary) if what.startswith(f"record {act}")]
+        entered = [place for place, what in enumerate(diary) if what == f"entry certify.{act}"]
+        sent = [place for place, what in enumerate(diary) if what == f"sent certify.{act}"]
+        assert len(recorded) == len(entered) == 2
+        assert len(sent) == 6
+        for ballot, (record, entry) in enumerate(zip(recorded, entered, strict=True)):
+            assert record < entry < min(sent[3 * ballot : 3 * ballot + 3])
+    if protocol == "secagg":
+        assert first("record reveal unmask") < first("entry secagg.unmask") < first("sent secagg.unmask")
+        assert first("record commit survivors") < first("record reveal unmask")
+
+
+def test_with_a_journal_that_is_never_durable_nothing_is_sent_at_all() -> None:
+    group = simulate(4)
+    diary, _ = keep_a_diary(group.peers[1], lambda _what: True)
+    before = group.peers[1].driver._ports.transport.counters.bytes_sent
+    others = [mine if place != 1 else None for place, mine in enumerate(small(group))]
+    group.peers[1].begin(small(group)[1])
+    done = results(play(group, others, patience=300.0))
+    assert done[0].dropped == (ids(group)[1],)
+    assert diary == ["entry rendezvous.ready"]
+    assert before == 0 or group.peers[1].ended is None
+
+
+@pytest.mark.parametrize(
+    ("stuck", "never", "spent_elsewhere"),
+    [
+        ("record intent update", "secagg.masked", True),
+        ("record prepare survivors", "certify.prepare", True),
+        ("record reveal unmask", "secagg.unmask", True),
+    ],
+)
+def test_what_is_not_durable_does_not_leave(stuck: str, never: str, spent_elsewhere: bool) -> None:
+    group = simulate(4)
+    diary, _ = keep_a_diary(group.peers[1], lambda what: what == stuck)
+    for error in errors(play(group, small(group), but=[1])):
+        assert isinstance(error, Unavailable)
+        assert error.waited_for == (ids(group)[1],)
+        assert error.spent is spent_elsewhere
+    settle(group, 200.0)
+    assert stuck in diary
+    assert f"sent {never}" not in diary
+    assert f"entry {never}" not in diary
+    if stuck == "record intent update":
+        assert "piece" not in diary
+
+
+def test_a_slow_disk_delays_and_changes_nothing() -> None:
+    quick, slow = simulate(4), simulate(4)
+    _, journal = keep_a_diary(slow.peers[2], lambda _what: True)
+
+    def flush() -> None:
+        held, journal.held = journal.held, []
+        for durable in held:
+            durable()
+        slow.clock.call_later(0.05, flush)
+
+    slow.clock.call_later(0.05, flush)
+    expected = results(play(quick, small(quick)))[0]
+    done = results(play(slow, small(slow)))[0]
+    assert [value.tobytes() for value in done.values] == [value.tobytes() for value in expected.values]
+    assert done.seconds > expected.seconds
+
+
+def test_a_refused_input_of_ones_own_is_not_spent_and_is_named_to_the_others() -> None:
+    group = simulate(4)
+    vectors = small(group)
+    vectors[0].tensors[0][1] = float("nan")
+    ended = play(group, vectors)
+    assert isinstance(ended[0], LocalError)
+    assert "NaN" in str(ended[0])
+    assert not ended[0].spent
+    assert acts(group.peers[0], 1) == []
+    assert "secagg.masked" not in kinds(group.peers[0], 1)
+    for error in errors(ended[1:]):
+        assert isinstance(error, Unavailable | RemoteError)
+        assert isinstance(error, Unavailable)
+        assert error.waited_for == (ids(group)[0],)
+    assert isinstance(play(group, small(group))[0], RoundResult)
