@@ -94,7 +94,8 @@ def test_peers_that_begin_apart_hold_the_same_bits_after_joining_and_after_every
         assert {entry.round for entry in entries[:-1]} == {1, 2, 3, 4}  # joining is a round too
         assert [entry.prev for entry in entries] == [ZERO, *(entry.hash for entry in entries[:-1])]
         assert all(one.seq < other.seq for one, other in pairwise(entries))
-        assert all(verify(group.charter.member(identity.id).ed25519, entry.signature, entry.signed_bytes) for entry in entries)
+        public = group.charter.member(identity.id).ed25519
+        assert all(verify(public, entry.signature, entry.signed_bytes) for entry in entries)
 
 
 def test_a_transcript_shows_where_a_byte_was_changed(make_group: MakeGroup) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
+import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -18,10 +19,20 @@ def tell(event: str, **facts: object) -> None:
     print(json.dumps({"event": event, **facts}), flush=True)
 
 
+def fill_disk(folder: Path) -> None:
+    """Files stay as large as they are, which SQLite is told as it is of a full disk."""
+    largest = max(path.stat().st_size for path in folder.glob("journal.db*"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    tell("full")
+
+
 def main() -> None:
-    """Arguments: its number, how many rounds, and ``step`` where each round is to wait for a line on stdin."""
-    number, rounds, stepping = float(sys.argv[1]), int(sys.argv[2]), "step" in sys.argv[3:]
-    logging.getLogger("decentra").setLevel(logging.WARNING)
+    """Arguments: its number, and how many rounds.
+
+    With ``step`` each round waits for a line on stdin; with ``full`` no file grows any more once the first is through.
+    """
+    number, rounds, options = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    stepping = "step" in options
     peer = Peer(PeerFolder.find())
     tell("ready", id=str(peer.id))
     for _ in range(rounds):
@@ -41,6 +52,8 @@ def main() -> None:
                 participants=[str(one) for one in result.participants],
                 seconds=time.monotonic() - began,
             )
+            if "full" in options:
+                fill_disk(peer.folder.path)
     closing = peer.close()
     tell("closed", rounds=closing.rounds, failed=closing.failed, transcript=str(closing.transcript))
 
