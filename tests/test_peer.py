@@ -137,6 +137,14 @@ def test_who_leaves_is_not_waited_for(make_group: MakeGroup) -> None:
     assert [result.dropped for result in results if isinstance(result, RoundResult)] == [(gone.id,)] * 3
 
 
+def test_who_leaves_at_once_is_not_waited_for_either(make_group: MakeGroup) -> None:
+    group = make_group(4)
+    peers = [group.peer(index) for index in range(4)]
+    peers.pop(3).close()  # before it has met anybody, most likely
+    results = average(group, peers, [update(peer) for peer in range(3)])
+    assert [len(result.participants) for result in results] == [3, 3, 3]
+
+
 def test_a_peer_that_comes_back_takes_part_again_in_a_later_round(make_group: MakeGroup) -> None:
     group = make_group(4)
     peers = [group.peer(index) for index in range(4)]

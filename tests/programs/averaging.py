@@ -39,6 +39,7 @@ def main() -> None:
         if stepping:
             tell("waiting")
             sys.stdin.readline()
+            tell("begins")
         began = time.monotonic()
         try:
             result = peer.average([np.full(5, number, np.float32)])

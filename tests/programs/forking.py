@@ -47,10 +47,12 @@ def main() -> None:
     """Arguments: the peer's number; peer 0 forks, the others only average."""
     number = int(sys.argv[1])
     peer = Peer(PeerFolder.find())
+    if number == 0:
+        in_child(peer, "exit")
     data = DataLoader(TensorDataset(torch.arange(12.0)), batch_size=3, num_workers=2 if number == 0 else 0)
-    for batch in data:  # the workers live while rounds go on
+    for _ in data:  # the workers live while rounds go on
         if number == 0:
-            in_child(peer, "exit" if float(batch[0][0]) == 0 else "_exit")
+            in_child(peer, "_exit")
         result = peer.average([np.full(3, number, np.float32)])
         tell("round", number=result.round.number, participants=len(result.participants))
     closing = peer.close()

@@ -57,6 +57,9 @@ FLUSH_PIECE = 256 * 1024
 FLUSH_POLL = 0.02
 """Seconds between looks at what is still unacknowledged."""
 
+SETTLE_SECONDS = 2.0
+"""How long after its start a peer's connections may still be on their way, so that who closes then waits for them."""
+
 INTERRUPT_DEADLINE = 5.0
 """Seconds that an interrupted call waits for its round to end, so that the next one can begin."""
 
@@ -111,6 +114,7 @@ class Peer:
         self._closing = Lock()
         self._broken: LocalError | None = None
         self._rounds: set[Future[Ended]] = set()
+        self._up: set[PeerId] = set()
         self._release = ExitStack()
         """What was opened so far, to be let go of in the opposite order, however this ends."""
         try:
@@ -277,7 +281,7 @@ class Peer:
             config.peer.bind,
             config.addresses(self.charter, identity.id, str(self.folder.config)),
             driver.on_receive if shown is None else shown.wrap(driver.on_receive),
-            driver.on_link,
+            self._on_link,
         )
         try:
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
@@ -305,10 +309,16 @@ class Peer:
         now = time.monotonic()
         if self.bytes_sent - sent >= FLUSH_PIECE:
             deadline, sent = min(latest, now + FLUSH_DEADLINE), self.bytes_sent
-        if self._broken is not None or now > deadline or (self._journal.idle and self._session.driver.flushed):
+        if self._broken is not None or now > deadline or self._flushed(now):
             done.set_result(None)
         else:
             self._loop.call_later(FLUSH_POLL, self._poll_flushed, done, deadline, latest, sent)
+
+    def _flushed(self, now: float) -> bool:
+        driver = self._session.driver
+        away = [peer for peer in self.charter.ids if peer not in self._up and peer not in driver.left]
+        met = now - self._began > SETTLE_SECONDS or away in ([], [self.id])
+        return met and self._journal.idle and driver.flushed
 
     def _write_transcript(self) -> None:
         try:
@@ -389,6 +399,10 @@ class Peer:
 
     def _cancel(self) -> None:
         self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
+
+    def _on_link(self, peer: PeerId, up: bool, reason: str) -> None:
+        (self._up.add if up else self._up.discard)(peer)
+        self._session.driver.on_link(peer, up, reason)
 
     def _on_broken(self, error: LocalError) -> None:
         """The journal can't be written: nothing may be sent any more."""

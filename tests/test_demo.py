@@ -1,0 +1,172 @@
+"""``decentra demo`` as a user starts it: real processes, and what is left when it ends, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starting import DEADLINE
+
+from decentra.peer.transcript import read
+
+COMMAND = [sys.executable, "-m", "decentra.cli", "demo"]
+
+
+def demo(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=4 * DEADLINE)
+
+
+def running(out: Path) -> dict[int, list[str]]:
+    """The processes that work for a demo in this folder, by id, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if entry.name.isdigit() and any(word.startswith(f"{out}/peer-") for word in words):
+            found[int(entry.name)] = words
+    return found
+
+
+@contextmanager
+def started(out: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo under way: its first peers have told that they joined."""
+    process = subprocess.Popen(
+        [*COMMAND, "--out", str(out), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_until_rounds_are_on(process: subprocess.Popen[str], out: Path) -> None:
+    """Wait for a peer's first encoded update, which its witness writes: looks as often as the launcher's pipe is read."""
+    import time
+
+    end = time.monotonic() + DEADLINE
+    while not list(out.glob("peer-*/witness/update-2.npy")):
+        assert process.poll() is None and time.monotonic() < end
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+
+
+# A wrong option costs nothing.
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--rounds", "0"], "--rounds must be 1 or more, not 0"),
+        (["--peers", "2"], "2"),
+        (["--peers", "99"], "99"),
+        (["--protocol", "secag"], "there is no protocol 'secag'; there are allreduce, secagg"),
+        (["--rounds", "many"], "--rounds"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_makes_nothing(tmp_path: Path, words: Sequence[str], sentence: str) -> None:
+    out = tmp_path / "out"
+    ended = demo("--out", str(out), *words)
+    assert ended.returncode == 2 and not ended.stdout
+    assert sentence in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "held-out").mkdir()
+    (tmp_path / "thesis.tex").write_text("all of it")
+    ended = demo("--out", str(tmp_path))
+    assert ended.returncode == 2 and "thesis.tex" in ended.stderr and "choose another folder" in ended.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
+    file = tmp_path / "thesis.tex"
+    ended = demo("--out", str(file), "--json")
+    assert ended.returncode == 2 and json.loads(ended.stderr)["kind"] == "local"
+    assert file.read_text() == "all of it"
+
+
+# Whole runs.
+
+
+@pytest.mark.slow
+def test_two_rounds_of_secagg_leak_nothing_and_a_second_run_takes_the_same_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = demo("--rounds", "2", "--json", "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)  # one object, and no table where there is no terminal
+    assert not ended.stderr
+    assert json.loads((out / "result.json").read_text()) == result
+    check(result, out, rounds=2, protocol="secagg")
+    assert result["leak"]["found"] == 0
+
+    again = demo("--rounds", "1", "--protocol", "allreduce", "--out", str(out))
+    assert again.returncode == 0, again.stderr
+    assert "\x1b" not in again.stdout and "held-out loss, nats a byte" in again.stdout
+    second = json.loads((out / "result.json").read_text())
+    check(second, out, rounds=1, protocol="allreduce")
+    assert second["leak"]["found"] > second["leak"]["windows"] / 2  # in the clear nearly every slice but one's own is seen
+    assert {peer["id"] for peer in result["peers"]}.isdisjoint(peer["id"] for peer in second["peers"])
+
+
+def check(result: dict[str, Any], out: Path, *, rounds: int, protocol: str) -> None:
+    assert result["ok"] and result["equal_parameters"] and result["lost"] == []
+    assert (result["rounds"], result["protocol"]) == (rounds, protocol)
+    assert result["leak"]["windows"] > 100_000 and result["leak"]["planted"] == 4
+    assert result["wall_seconds"] > 0 and result["cpu_seconds"] > 0
+    silos = {peer["silo"] for peer in result["peers"]}
+    assert len(silos) == len(result["peers"]) == 4
+    assert len({peer["parameters"] for peer in result["peers"]}) == 1
+    assert len({json.dumps(peer["after"]) for peer in result["peers"]}) == 1
+    assert len({json.dumps(peer["before"]) for peer in result["peers"]}) == 1  # all began from one model
+    for peer in result["peers"]:
+        assert set(peer["before"]) == set(peer["after"]) == silos
+        assert all(peer["after"][silo] < peer["before"][silo] for silo in silos)
+        assert (peer["rounds"], peer["failed"], peer["exit_code"]) == (rounds, 0, 0)
+        assert peer["bytes_sent"] > 0 and peer["round_seconds"] > 0 and len(peer["parameters"]) == 64
+        assert len({signed.entry for signed in read(Path(peer["transcript"]))}) > 5
+    assert not list(out.glob("peer-*/witness"))  # updates are not left lying about
+    assert not running(out)
+
+
+@pytest.mark.slow
+def test_a_peer_that_is_killed_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with started(out, "--rounds", "3") as process:
+        wait_until_rounds_are_on(process, out)
+        victim = next(pid for pid, words in running(out).items() if f"{out}/peer-1" in words)
+        os.kill(victim, signal.SIGKILL)
+        said, _ = process.communicate(timeout=4 * DEADLINE)
+        assert process.returncode == 1
+        assert "peer-1 ended early with code -9" in said and "3 peers hold the same parameters" in said
+    result = json.loads((out / "result.json").read_text())
+    assert result["lost"] == ["peer-1"] and not result["ok"]
+    assert [peer["exit_code"] for peer in result["peers"]] == [0, -9, 0, 0]
+    assert not running(out)
+    assert not list(out.glob("peer-*/witness"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_of_the_launcher_ends_everybody(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    out = tmp_path / "out"
+    with started(out, "--rounds", "50") as process:
+        wait_until_rounds_are_on(process, out)
+        assert len(running(out)) == 4
+        process.send_signal(number)
+        _, said = process.communicate(timeout=DEADLINE)
+        assert process.returncode == code
+        assert said.strip() == "interrupted; all peers have ended"
+    assert not running(out)
+    assert not list(out.glob("peer-*/witness"))
+    for index in range(4):  # each left in order, and so wrote its transcript
+        assert len(list((out / f"peer-{index}" / "transcripts").glob("*.log"))) == 1
