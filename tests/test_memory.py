@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from starting import Group
 
 COORDINATES = 10_000_000

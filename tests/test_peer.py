@@ -46,7 +46,7 @@ def bits(result: RoundResult) -> list[bytes]:
     return [value.tobytes() for value in result.values]
 
 
-def average(group: Group, peers: list[Peer], updates: list[Tensors]) -> list[RoundResult | BaseException]:
+def average(group: Group, peers: list[Peer], updates: list[Tensors]) -> list[Any]:
     return all_at_once([partial(peer.average, tensors) for peer, tensors in zip(peers, updates, strict=True)])
 
 
@@ -56,7 +56,7 @@ def average(group: Group, peers: list[Peer], updates: list[Tensors]) -> list[Rou
 @pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
 @pytest.mark.parametrize("width", [16, 32])
 def test_all_peers_get_the_mean_and_the_same_bits_in_every_round(protocol: str, width: int) -> None:
-    fixed = {"protocol__width": width, "protocol__range_bounds": [0.1, 0.1]}
+    fixed: dict[str, Any] = {"protocol__width": width, "protocol__range_bounds": [0.1, 0.1]}
     group = decentra.local_group(4, protocol=protocol, transport="zeromq", **fixed)
     assert isinstance(group, LocalGroup)
     quantum = 0.1 / ((2 ** (width - 1) - 1) // 4)
