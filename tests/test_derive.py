@@ -112,7 +112,7 @@ def raw(case: dict[str, Any], *keys: str) -> list[Any]:
             found += value
         elif isinstance(value, list):
             found += [len(value), *map(bytes.fromhex, value)]
-        elif isinstance(value, str) and key != "kind":
+        elif isinstance(value, str) and key not in ("kind", "topic"):
             found.append(bytes.fromhex(value))
         else:
             found.append(value)
@@ -166,7 +166,7 @@ FORMULAS: dict[str, Any] = {
     ).hex(),
     "share_hash": lambda case: naive_share(case).hex(),
     "secret_hash": lambda case: hashed("secret", *raw(case, *SECRET)).hex(),
-    "survivors_value": lambda case: hashed("survivors", *raw(case, "survivors", "owners", "holdings")).hex(),
+    "vote_value": lambda case: hashed("vote", *raw(case, "context", "topic", "value")).hex(),
     "outcome_value": lambda case: hashed("outcome", *raw(case, "context", "survivors", "total_weight", "sums")).hex(),
     "next_range": naive_range,
 }
@@ -279,13 +279,24 @@ def test_a_context_has_every_field_that_is_changed_above() -> None:
     assert list(inspect.signature(derive.context).parameters) == list(CONTEXT)
 
 
-@given(peers, st.integers(0, 12))
-def test_no_peer_of_the_roster_can_be_read_as_a_deal(members: list[PeerId], cut: int) -> None:
+@given(st.fixed_dictionaries(CONTEXT), peers, st.integers(0, 12))
+def test_no_peer_of_the_roster_can_be_read_as_a_deal(
+    context: dict[str, Any], members: list[PeerId], cut: int
+) -> None:
     """Lists are hashed with their lengths: what stands at the end of one can't move to the beginning of the next."""
     cut %= len(members)
-    whole = derive.survivors_value(members, members, ())
-    moved = derive.survivors_value(members[:cut], (*members[cut:], *members), ())
+    deals = [bytes(peer) for peer in members]
+    whole = derive.context(**{**context, "roster": members, "deals": deals})
+    moved = derive.context(**{**context, "roster": members[:cut], "deals": [*members[cut:], *deals]})
     assert whole != moved
+
+
+@given(st.binary(min_size=32, max_size=32), st.text(max_size=16), st.binary(max_size=64), st.integers(1, 16))
+def test_a_vote_tells_where_its_topic_ends(context: bytes, topic: str, value: bytes, cut: int) -> None:
+    letters = "s" * cut
+    assert derive.vote_value(context, topic + letters, value) != derive.vote_value(
+        context, topic, letters.encode() + value
+    )
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.lists(st.integers(0, 9), max_size=3))
@@ -297,6 +308,6 @@ def test_a_layout_tells_where_a_name_ends(first: str, second: str, shape: list[i
 
 def test_the_readme_names_every_label_and_every_file() -> None:
     text = (SPEC / "README.md").read_text("utf-8")
-    labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "survivors", "outcome"}
+    labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "vote", "outcome"}
     assert all(f"`{label}`" in text for label in labels)
     assert all(f"`{name}.json`" in text for name in FILES)

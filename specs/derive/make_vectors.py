@@ -53,7 +53,7 @@ def answer(function: str, case: Case) -> Any:
         match key:
             case "round":
                 given["round_id"] = RoundId(*value)
-            case "roster" | "members" | "survivors" | "owners" if isinstance(value, list):
+            case "roster" | "members":
                 given[key] = peers(value)
             case "dealer" | "receiver":
                 given[key] = PeerId(bytes.fromhex(value))
@@ -63,9 +63,9 @@ def answer(function: str, case: Case) -> Any:
                 given[key] = tuple(map(float.fromhex, value))
             case "current" | "largest_mean" | "low" | "high":
                 given[key] = float.fromhex(value)
-            case "deals" | "holdings" | "sums":
+            case "deals" | "sums":
                 given[key] = many(value)
-            case "kind":
+            case "kind" | "topic":
                 given[key] = value
             case _:
                 given[key] = bytes.fromhex(value) if isinstance(value, str) else value
@@ -199,18 +199,13 @@ def _secret_hash() -> dict[str, Case]:
     )
 
 
-def _survivors_value() -> dict[str, Case]:
-    holdings = [named(f"holding {index}") for index in range(5)]
-    honest: dict[str, Any] = {"survivors": PEERS, "owners": PEERS, "holdings": holdings}
-    moved = {"survivors": PEERS[:4], "owners": PEERS[4:] + PEERS, "holdings": holdings}
+def _vote_value() -> dict[str, Case]:
+    honest: dict[str, Any] = {"context": named("context"), "topic": "survivors", "value": b"a value".hex()}
+    moved = {"context": named("context"), "topic": "survivor", "value": b"sa value".hex()}
     return {
-        **others(
-            honest,
-            survivors=PEERS[:4],
-            owners=[PEERS[1], *PEERS[1:]],
-            holdings=[named("another holding"), *holdings[1:]],
-        ),
-        "a-peer-moved-from-survivors-to-owners": moved,
+        **others(honest, context=named("another context"), topic="outcome", value=b"another value".hex()),
+        "empty": {**honest, "value": ""},
+        "a-letter-moved-from-topic-to-value": moved,
     }
 
 
@@ -253,7 +248,7 @@ INPUTS = {
     "context": _context,
     "share_hash": _share_hash,
     "secret_hash": _secret_hash,
-    "survivors_value": _survivors_value,
+    "vote_value": _vote_value,
     "outcome_value": _outcome_value,
     "next_range": _next_range,
 }

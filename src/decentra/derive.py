@@ -120,9 +120,9 @@ def secret_hash(session: bytes, round_id: RoundId, view: int, dealer: PeerId, ki
     return digest("secret", session, round_id.epoch, round_id.number, view, dealer, kind, value)
 
 
-def survivors_value(survivors: Sequence[PeerId], owners: Sequence[PeerId], holdings: Sequence[bytes]) -> bytes:
-    """The hash of the certified set: the survivors, an owner for every slice, and the holdings that show them."""
-    return digest("survivors", len(survivors), *survivors, len(owners), *owners, len(holdings), *holdings)
+def vote_value(context: bytes, topic: str, value: bytes) -> bytes:
+    """The hash that votes cite for a value of a topic under a context."""
+    return digest("vote", context, topic, value)
 
 
 def outcome_value(context: bytes, survivors: bytes, total_weight: int, sums: Sequence[bytes]) -> bytes:

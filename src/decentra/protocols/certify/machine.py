@@ -1,134 +1,346 @@
-"""Certify as a part of a round's machine: propose, prepare, commit, certificate, for one topic under one context.
+"""Certify as a part of a round's machine: a roster settles on one value of one topic under one context.
 
-2t > n + c, so two quorums share an honest peer, and a peer votes once a topic: two values are never both certified
-(CE-2 to CE-4; ``OneCertificate`` in ``specs/secagg/model.py``). Votes are made durable before they are sent.
+Views with locks (Buchman, Kwon and Milosevic 2018, "The latest gossip on BFT consensus", algorithm 1, with one change:
+a lock is shown to the next proposer with the prepares that made it). 2t > n + c, so two quorums share an honest peer,
+and the rules of voting (CE-2 to CE-4) let no two values be certified: ``OneCertificate`` of ``specs/secagg/model.py``.
+Votes are made durable before they are sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
 
+from decentra import derive
 from decentra.errors import RemoteError
-from decentra.machine.effects import Effect, Persist, Record, Send
-from decentra.protocols.certify.messages import Certificate, Commit, Prepare, Propose
+from decentra.machine.effects import Blame, Effect, Persist, Record, Send, SetTimer
+from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.types import PeerId
-from decentra.wire.message import Verified
+from decentra.wire.message import Message, Verified
 
-Check = Callable[[Propose], bytes | None]
-"""Gives the hash that stands for a proposed value; None while the peer can't tell yet. Raises RemoteError where what is
-shown does not give the value."""
+Check = Callable[[bytes, tuple[Verified, ...]], bool]
+"""Whether what is shown gives a proposed value; False while the peer can't tell yet. Raises RemoteError where it does
+not give it, blaming whoever signed what is wrong."""
+
+M = TypeVar("M", bound=Message)
+
+LONGEST_VIEW = 8
+"""A view's timeout doubles with the view, up to this many times the first."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a peer is locked on: a value, the view it was prepared in, and the t prepares that show it."""
+
+    view: int
+    value: bytes
+    prepares: tuple[Verified, ...]
 
 
 class Certify:
-    """One peer's part in certifying one topic."""
+    """One peer's part in certifying one topic.
+
+    Args:
+        topic: ``survivors`` or ``outcome``.
+        context: what all votes cite.
+        order: the roster in the order in which its members propose; view v belongs to the v-th, cyclically.
+        quorum: t.
+        me: this peer.
+        check: the protocol's rule for what a value must follow from.
+        timeout: seconds that the first view lasts.
+        out: where effects go.
+    """
 
     def __init__(
         self,
         topic: str,
         context: bytes,
-        roster: tuple[PeerId, ...],
+        order: tuple[PeerId, ...],
         quorum: int,
-        proposer: PeerId,
+        me: PeerId,
         check: Check,
+        timeout: float,
         out: list[Effect],
     ) -> None:
         self.topic, self.context = topic, context
-        self._roster, self._quorum, self._proposer = frozenset(roster), quorum, proposer
-        self._check, self._out = check, out
-        self._proposal: Verified | None = None
-        self._prepares: dict[PeerId, Prepare] = {}
-        self._commits: dict[PeerId, Verified] = {}
-        self._prepared: bytes | None = None
-        self._committed = False
+        self._order, self._quorum, self._me = order, quorum, me
+        self._check, self._timeout, self._out = check, timeout, out
+        self._proposals: dict[int, Verified] = {}
+        self._prepares: dict[tuple[int, PeerId], Verified] = {}
+        self._commits: dict[tuple[int, PeerId], Verified] = {}
+        self._locks: dict[tuple[int, PeerId], Verified] = {}
+        self._values: dict[bytes, bytes] = {}
+        self._lock: Held | None = None
+        self._acted = -1
+        self._prepared: set[int] = set()
+        self._committed: set[int] = set()
+        self._offered: set[int] = set()
+        self._waited: set[int] = set()
+        self.view = 0
         self.certificate: tuple[Verified, ...] = ()
-        self.value: bytes = b""
-        self.proposal: Propose | None = None
-        self.opened_by: bytes = b""
+        self.value = b""
+        """The certified value, once there is a certificate."""
+        self._arm()
+
+    # ── what the owner reads ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def timer(self) -> str:
+        return f"certify {self.topic}"
+
+    @property
+    def digest(self) -> bytes:
+        """The hash of the certified value, as votes cite it."""
+        return self._digest(self.value)
+
+    def proposer(self, view: int | None = None) -> PeerId:
+        return self._order[(self.view if view is None else view) % len(self._order)]
 
     def missing(self) -> tuple[PeerId, ...]:
-        """Whom the next vote waits for."""
-        if self.proposal is None:
-            return (self._proposer,)
-        voted: set[PeerId] = set(self._commits) if self._committed else set(self._prepares)
-        return tuple(sorted(self._roster - voted))
+        """Whom the next step of this view waits for."""
+        if self.view not in self._proposals:
+            return (self.proposer(),)
+        votes = self._commits if self.view in self._committed else self._prepares
+        return tuple(sorted(peer for peer in self._order if (self.view, peer) not in votes))
 
-    def propose(self, value: bytes, shown: tuple[Verified, ...], after: bytes) -> None:
-        self._out.append(Send(Propose(self.context, self.topic, value, shown), after=after))
+    @property
+    def opened_by(self) -> bytes:
+        """The hash of the entry that proposed the latest value, to be cited by what follows."""
+        return self._proposals[max(self._proposals)].entry.hash if self._proposals else bytes(32)
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def received(self, verified: Verified) -> None:
-        """Take in one vote or proposal of this topic.
+        """Take in one message of this topic and context.
 
         Raises:
-            RemoteError: CE-1 to CE-4.
+            RemoteError: ROLE, CE-1, CE-2, CE-4 or CE-5.
         """
         sender = verified.sender
-        if sender not in self._roster:
-            raise RemoteError(sender, "ROLE", "it voted in a round whose roster it is not in")
+        if sender not in self._order:
+            raise RemoteError(sender, "ROLE", "it votes in a round whose roster it is not in")
         match verified.message:
             case Propose() as message:
                 self._on_propose(verified, message)
             case Prepare() as message:
-                known = self._prepares.setdefault(sender, message)
-                if known != message:
-                    raise RemoteError(sender, "CE-2", f"it prepared two values of {self.topic!r}")
+                self._keep(self._prepares, verified, message.view, "CE-2", "prepared")
             case Commit() as message:
-                self._on_commit(verified, message)
+                self._keep(self._commits, verified, message.view, "CE-4", "committed to")
+            case Lock() as message:
+                self._on_lock(verified, message)
             case Certificate() as message:
                 self._on_certificate(sender, message)
 
-    def _on_propose(self, verified: Verified, message: Propose) -> None:
-        if verified.sender != self._proposer:
-            raise RemoteError(verified.sender, "CE-1", f"it proposed {self.topic!r} in a view that is not its own")
-        if self._proposal is not None and self._proposal.hash != verified.hash:
-            raise RemoteError(verified.sender, "CE-1", f"it proposed two values of {self.topic!r}")
-        self._proposal, self.proposal, self.opened_by = verified, message, verified.entry.hash
+    def expired(self) -> None:
+        """This view's time is over, or the time to wait for locks is."""
+        if self.certificate:
+            return
+        if self._waits_for_locks:
+            self._waited.add(self.view)
+            self._arm()
+        else:
+            self._enter(self.view + 1)
 
-    def _on_commit(self, verified: Verified, message: Commit) -> None:
-        known = self._commits.setdefault(verified.sender, verified)
-        if known.hash != verified.hash:
-            raise RemoteError(verified.sender, "CE-3", f"it committed to two values of {self.topic!r}")
-
-    def _on_certificate(self, sender: PeerId, message: Certificate) -> None:
-        signers: set[PeerId] = set()
-        for cited in message.commits:
-            commit = cited.message
-            if (
-                not isinstance(commit, Commit)
-                or (commit.context, commit.topic, commit.value) != (self.context, self.topic, message.value)
-                or cited.sender not in self._roster
-            ):
-                raise RemoteError(sender, "CE-4", "its certificate cites something else than commits of its value")
-            signers.add(cited.sender)
-        if len(signers) < self._quorum:
-            raise RemoteError(sender, "CE-4", f"its certificate has {len(signers)} signers, {self._quorum} are needed")
-        for cited in message.commits:
-            self._commits.setdefault(cited.sender, cited)
+    def offer(self, value: bytes | None, shown: tuple[Verified, ...] = ()) -> None:
+        """Propose, where it is this peer's turn: the highest lock shown, else ``value``, which the protocol's own
+        rule gives here; None where that gives nothing yet."""
+        if self.certificate or self.proposer() != self._me or self.view in self._offered:
+            return
+        if self._waits_for_locks and len(self._shown_locks()) < len(self._order):
+            return
+        highest = self._highest_lock()
+        if highest is not None:
+            self._offered.add(self.view)
+            self._propose(highest.value, (), highest.prepares)
+        elif value is not None:
+            self._offered.add(self.view)
+            self._propose(value, shown, ())
 
     def advance(self) -> bool:
-        """Vote as the messages so far allow; True once there is a certificate whose value this peer knows."""
+        """Vote as the messages so far allow; True once there is a certificate."""
         if self.certificate:
             return True
-        if self.proposal is not None and self._prepared is None:
-            self._prepared = self._check(self.proposal)
-            if self._prepared is not None:
-                self._vote("prepare", Prepare(self.context, self.topic, self._prepared))
-        value = self._prepared
-        if value is None:
-            return False
-        if not self._committed and sum(p.value == value for p in self._prepares.values()) >= self._quorum:
-            self._committed = True
-            self._vote("commit", Commit(self.context, self.topic, value))
-        commits = [
-            cited
-            for _, cited in sorted(self._commits.items())
-            if isinstance(cited.message, Commit) and cited.message.value == value
-        ]
-        if len(commits) < self._quorum:
-            return False
-        self.certificate, self.value = tuple(commits[: self._quorum]), value
-        self._out.append(Send(Certificate(self.context, self.topic, value, self.certificate), after=self.opened_by))
-        return True
+        self._follow()
+        self._prepare()
+        self._commit()
+        return self._settle()
+
+    # ── voting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _prepare(self) -> None:
+        verified = self._proposals.get(self.view)
+        if verified is None or self.view in self._prepared or self.view < self._acted:
+            return
+        proposal = _as(Propose, verified)
+        try:
+            if not self._may_prepare(proposal):
+                return
+        except RemoteError as error:  # this view is its proposer's to lose; the next one has another
+            self._prepared.add(self.view)
+            self._out.append(Blame(error))
+            return
+        self._prepared.add(self.view)
+        self._acted = self.view
+        self._vote("prepare", Prepare(self.context, self.topic, self.view, self._digest(proposal.value)))
+
+    def _may_prepare(self, proposal: Propose) -> bool:
+        """CE-2 and CE-3: a lock moves only on prepares from after it; without one, the protocol's rule or earlier
+        prepares must give the value."""
+        shown = self._prepared_view(proposal.locked, proposal.value)
+        if self._lock is None:
+            return (shown is not None and shown < self.view) or self._check(proposal.value, proposal.shown)
+        if self._lock.value == proposal.value:
+            return True
+        return shown is not None and self._lock.view < shown < self.view
+
+    def _commit(self) -> None:
+        for view in sorted({view for view, _ in self._prepares}):
+            if view in self._committed or view < self._acted:
+                continue
+            for digest, prepares in self._tally(self._prepares, view).items():
+                if len(prepares) >= self._quorum and digest in self._values:
+                    self._lock = Held(view, self._values[digest], tuple(prepares[: self._quorum]))
+                    self._committed.add(view)
+                    self._acted = view
+                    self._vote("commit", Commit(self.context, self.topic, view, digest))
+
+    def _settle(self) -> bool:
+        for view in sorted({view for view, _ in self._commits}):
+            for digest, commits in self._tally(self._commits, view).items():
+                if len(commits) >= self._quorum and digest in self._values:
+                    self.value, self.certificate = self._values[digest], tuple(commits[: self._quorum])
+                    self._out.append(
+                        Send(Certificate(self.context, self.topic, self.value, self.certificate), after=self.opened_by)
+                    )
+                    return True
+        return False
 
     def _vote(self, act: str, message: Prepare | Commit) -> None:
-        self._out.append(Persist(Record(act, self.topic, self.context + message.value)))
+        topic = f"{self.topic}/{message.view}"
+        self._out.append(Persist(Record(act, topic, self.context + message.value)))
         self._out.append(Send(message, after=self.opened_by))
+
+    # ── views ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _enter(self, view: int) -> None:
+        """Come to a later view: show its proposer what binds this peer (CE-6)."""
+        self.view = view
+        held = self._lock
+        lock = Lock(self.context, self.topic, view, held.value if held else b"", held.prepares if held else ())
+        self._out.append(Send(lock, after=self.opened_by))
+        self._arm()
+
+    def _follow(self) -> None:
+        """When more than n − t others have come to a later view, one of them is honest and its time was up: go."""
+        latest: dict[PeerId, int] = {}
+        for view, peer in (*self._locks, *self._prepares, *self._commits):
+            latest[peer] = max(view, latest.get(peer, 0))
+        ahead = sorted(latest.values(), reverse=True)
+        spare = len(self._order) - self._quorum
+        if len(ahead) > spare and ahead[spare] > self.view:
+            self._enter(ahead[spare])
+
+    @property
+    def _waits_for_locks(self) -> bool:
+        """Whether this peer proposes in this view and is still in its first half, which is for others' locks."""
+        return self.view > 0 and self.proposer() == self._me and self.view not in self._waited
+
+    def _arm(self) -> None:
+        """A view's timeout; its proposer has two halves of it, so that others are still in the view when it offers."""
+        whole = self._timeout * min(2**self.view, LONGEST_VIEW)
+        halved = self.view > 0 and self.proposer() == self._me
+        self._out.append(SetTimer(self.timer, whole / 2 if halved else whole))
+
+    def _shown_locks(self) -> list[Lock]:
+        return [_as(Lock, verified) for (view, _), verified in sorted(self._locks.items()) if view == self.view]
+
+    def _highest_lock(self) -> Held | None:
+        """The lock of the highest view among those shown for this view and one's own."""
+        best = self._lock
+        for lock in self._shown_locks():
+            view = self._prepared_view(lock.prepares, lock.value)
+            if view is not None and (best is None or view > best.view):
+                best = Held(view, lock.value, lock.prepares)
+        return best
+
+    def _propose(self, value: bytes, shown: tuple[Verified, ...], locked: tuple[Verified, ...]) -> None:
+        self._out.append(Send(Propose(self.context, self.topic, self.view, value, shown, locked), after=self.opened_by))
+
+    # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_propose(self, verified: Verified, message: Propose) -> None:
+        sender = verified.sender
+        if sender != self.proposer(message.view):
+            raise RemoteError(sender, "CE-1", f"it proposed {self.topic!r} in view {message.view}, not its own")
+        known = self._proposals.setdefault(message.view, verified)
+        if known.hash != verified.hash:
+            raise RemoteError(sender, "CE-1", f"it proposed two values of {self.topic!r} in view {message.view}")
+        self._learn(message.value)
+
+    def _on_lock(self, verified: Verified, message: Lock) -> None:
+        if message.prepares and self._prepared_view(message.prepares, message.value) is None:
+            raise RemoteError(verified.sender, "CE-6", "the lock that it shows is none: t prepares of one view make it")
+        self._keep(self._locks, verified, message.view, "CE-6", "showed locks on")
+        if message.prepares:
+            self._learn(message.value)
+
+    def _on_certificate(self, sender: PeerId, message: Certificate) -> None:
+        digest = self._digest(message.value)
+        commits = [_as(Commit, cited) for cited in message.commits if isinstance(cited.message, Commit)]
+        sound = len(commits) == len(message.commits) and all(
+            (commit.context, commit.topic, commit.value) == (self.context, self.topic, digest) for commit in commits
+        )
+        signers = {cited.sender for cited in message.commits} & set(self._order)
+        if not sound or len({commit.view for commit in commits}) > 1:
+            raise RemoteError(sender, "CE-5", "its certificate cites more than commits of its value in one view")
+        if len(signers) < self._quorum:
+            raise RemoteError(sender, "CE-5", f"its certificate has {len(signers)} signers, {self._quorum} are needed")
+        self._learn(message.value)
+        for cited, commit in zip(message.commits, commits, strict=True):
+            if cited.sender in signers:
+                self._keep(self._commits, cited, commit.view, "CE-4", "committed to")
+
+    def _keep(
+        self, votes: dict[tuple[int, PeerId], Verified], verified: Verified, view: int, clause: str, did: str
+    ) -> None:
+        known = votes.setdefault((view, verified.sender), verified)
+        if known.hash != verified.hash:
+            raise RemoteError(verified.sender, clause, f"it {did} two values of {self.topic!r} in view {view}")
+
+    # ── values and votes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _digest(self, value: bytes) -> bytes:
+        return derive.vote_value(self.context, self.topic, value)
+
+    def _learn(self, value: bytes) -> None:
+        self._values.setdefault(self._digest(value), value)
+
+    def _tally(self, votes: dict[tuple[int, PeerId], Verified], view: int) -> dict[bytes, list[Verified]]:
+        """The votes of one view by the hash they are for, each list in the order of the voters' ids."""
+        tally: dict[bytes, list[Verified]] = {}
+        for (at, _), verified in sorted(votes.items(), key=lambda item: item[0]):
+            if at == view and isinstance(verified.message, Prepare | Commit):
+                tally.setdefault(verified.message.value, []).append(verified)
+        return tally
+
+    def _prepared_view(self, prepares: Iterable[Verified], value: bytes) -> int | None:
+        """The view in which t distinct members prepared this value, as shown; None where that is not what is shown."""
+        digest, views, signers = self._digest(value), set(), set()
+        for cited in prepares:
+            message = cited.message
+            if not isinstance(message, Prepare) or cited.sender not in self._order:
+                return None
+            if (message.context, message.topic, message.value) != (self.context, self.topic, digest):
+                return None
+            views.add(message.view)
+            signers.add(cited.sender)
+        return views.pop() if len(views) == 1 and len(signers) >= self._quorum else None
+
+
+def _as(kind: type[M], verified: Verified) -> M:
+    """The message of an entry whose kind was looked at before it was kept."""
+    message = verified.message
+    if not isinstance(message, kind):
+        raise RemoteError(verified.sender, "SCHEMA", f"a {message.kind} stands where a {kind.kind} belongs")
+    return message

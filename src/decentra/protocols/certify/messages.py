@@ -10,38 +10,55 @@ from decentra.wire.message import Message, Verified
 
 @dataclass(frozen=True)
 class Propose(Message):
-    """The value to settle on, with the signed entries that show it to be right."""
+    """The value to settle on, with the signed entries that show it to be right: by the protocol's rule, or by being
+    prepared by t peers in an earlier view."""
 
     kind: ClassVar[str] = "certify.propose"
     context: bytes
     topic: str
+    view: int
     value: bytes
     shown: tuple[Verified, ...]
+    locked: tuple[Verified, ...]
 
 
 @dataclass(frozen=True)
 class Prepare(Message):
-    """I checked the proposed value, whose hash this is."""
+    """I checked the value proposed in this view, whose hash this is."""
 
     kind: ClassVar[str] = "certify.prepare"
     context: bytes
     topic: str
+    view: int
     value: bytes
 
 
 @dataclass(frozen=True)
 class Commit(Message):
-    """I saw t peers prepare this value."""
+    """I saw t peers prepare this value in this view; I am locked on it."""
 
     kind: ClassVar[str] = "certify.commit"
     context: bytes
     topic: str
+    view: int
     value: bytes
 
 
 @dataclass(frozen=True)
+class Lock(Message):
+    """I have come to this view without a certificate; this is what I am locked on, if anything."""
+
+    kind: ClassVar[str] = "certify.lock"
+    context: bytes
+    topic: str
+    view: int
+    value: bytes
+    prepares: tuple[Verified, ...]
+
+
+@dataclass(frozen=True)
 class Certificate(Message):
-    """t commits of one value: proof to anyone, relayed by everyone who holds it."""
+    """t commits of one value in one view: proof to anyone, relayed by everyone who holds it."""
 
     kind: ClassVar[str] = "certify.certificate"
     context: bytes
@@ -50,4 +67,4 @@ class Certificate(Message):
     commits: tuple[Verified, ...]
 
 
-MESSAGES = (Propose, Prepare, Commit, Certificate)
+MESSAGES = (Propose, Prepare, Commit, Lock, Certificate)
