@@ -27,8 +27,9 @@ CLAUSE = re.compile(r"[A-Z]{2}-[0-9]+")
 NOT_RAISED = {
     "RV-7": "an end without its reason is silence: a deadline tells of it, and nobody is blamed for a clause",
     "SA-4": "an act on one's own journal; two contexts of one round that meet are SA-2",
-    "SA-5": "raised under the clause of certify that is broken, CE-1 to CE-4",
-    "SA-6": "so by construction: the survivors are the whole roster in this version; anything else is CE-2",
+    "SA-5": "raised under the clause of certify that is broken, CE-1 to CE-6",
+    "SA-6": "survivors below t are proposed by nobody honest; anything else than the shown holdings give is CE-2",
+    "CE-3": "no message shows it alone: two prepares and the lock between them do, side by side in a log",
 }
 """Clauses that no machine blames a peer for, and why."""
 

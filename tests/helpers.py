@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from numpy.typing import NDArray
 from decentra import derive
 from decentra.driver.ports import Ports
 from decentra.driver.session import Vector, describe
-from decentra.errors import DecentraError, RemoteError
-from decentra.machine.effects import Effect, Send
+from decentra.errors import DecentraError, RemoteError, Unavailable
+from decentra.machine.effects import Effect, Finish, Send
 from decentra.machine.events import Event, Received, Start
 from decentra.protocols.round import Round
+from decentra.protocols.setting import Outcome
 from decentra.simulation.group import Ending, SimulatedGroup, SimulatedPeer, charter_for, identities
 from decentra.transport.simulated import Faults
 from decentra.types import PeerId, RoundId, RoundResult
@@ -244,12 +247,53 @@ def play(
 OTHER = bytes(range(32))
 
 
+class Watch:
+    """What went on at a group's peers: what each encoded, summed and blamed others for, by round."""
+
+    def __init__(self, group: SimulatedGroup) -> None:
+        self.group = group
+        self.encoded: dict[tuple[PeerId, int], NDArray[Any]] = {}
+        self.totals: dict[tuple[PeerId, int], NDArray[Any]] = {}
+        self.blames: defaultdict[PeerId, list[tuple[str, PeerId | None]]] = defaultdict(list)
+        for name, peer in zip(ids(group), group.peers, strict=True):
+            driver = peer.driver
+            driver._witness = partial(self._saw, name)
+            driver._carry_out = partial(self._carried, name, peer, driver._carry_out)  # type: ignore[method-assign]
+            driver._take_down = partial(self._took_down, name, driver._take_down)  # type: ignore[method-assign]
+
+    def _saw(self, name: PeerId, round_id: RoundId, encoded: NDArray[Any]) -> None:
+        self.encoded[name, round_id.number] = encoded.copy()
+
+    def _carried(self, name: PeerId, peer: SimulatedPeer, then: Callable[[Effect], None], effect: Effect) -> None:
+        if isinstance(effect, Finish) and isinstance(effect.result, Outcome):
+            width = np.dtype(f"<u{peer.session.charter.protocol.width // 8}")
+            self.totals[name, peer.driver._last.number] = peer.driver.blobs.view(effect.result.total).view(width).copy()
+        then(effect)
+
+    def _took_down(self, name: PeerId, then: Callable[[RemoteError], None], error: RemoteError) -> None:
+        self.blames[name].append((error.clause, error.peer))
+        then(error)
+
+    def exact(self, number: int, done: Sequence[RoundResult]) -> None:
+        """Every certified sum of a round is, to the bit, that of the vectors of those who are in it."""
+        expected = sum(self.encoded[peer, number].astype(np.uint64) for peer in done[0].participants)
+        totals = [total for (_, of), total in self.totals.items() if of == number]
+        assert len(totals) >= len(done)
+        for total in totals:
+            np.testing.assert_array_equal(total, np.asarray(expected).astype(total.dtype))
+        assert done[0].total_weight == int(totals[0][-1])
+
+
 @dataclass
 class Scene:
     """A group after an honest round, and one of its peers, which is going to attack the second."""
 
     group: SimulatedGroup
     place: int
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.group)
 
     @property
     def liar(self) -> SimulatedPeer:
@@ -264,9 +308,63 @@ class Scene:
         return tuple(peer for peer in ids(self.group) if peer != self.name)
 
     def attacked(self, vectors: Sequence[Vector | None] | None = None) -> list[DecentraError]:
-        """The round of the attack: the error of every honest peer."""
+        """The round of the attack, which it ends for all: the error of every honest peer."""
         ended = play(self.group, small(self.group) if vectors is None else vectors, but=[self.place])
         return errors(ended)
+
+    def survived(
+        self,
+        *clauses: str,
+        dropped: bool | None = None,
+        vectors: Sequence[Vector | None] | None = None,
+        witnesses: Collection[PeerId] | None = None,
+    ) -> list[RoundResult]:
+        """The round of the attack, which completes at every honest peer with one exact sum, of all honest peers.
+
+        The ``witnesses``, which are all honest peers if not said otherwise, name the liar under one of the clauses;
+        nobody names an honest peer. ``dropped`` says whether the liar's update is in the sum.
+        """
+        given = small(self.group) if vectors is None else vectors
+        done = results(play(self.group, given, but=[self.place]))
+        honest = [peer for peer, mine in zip(ids(self.group), given, strict=True) if mine and peer != self.name]
+        assert len(done) == len(honest)
+        assert set(honest) <= set(done[0].participants) <= {*honest, self.name}
+        if dropped is not None:
+            assert (self.name not in done[0].participants) is dropped
+        self.watch.exact(2, done)
+        self.accused(*clauses, witnesses=honest if witnesses is None else witnesses)
+        settle(self.group)
+        assert [p.driver.blobs.bytes_held for p in self.group.peers if p is not self.liar] == [0] * len(self.others)
+        return done
+
+    def lost(self, *clauses: str, witnesses: Collection[PeerId] | None = None) -> list[Unavailable]:
+        """The round of the attack, which is certified as lost for want of the liar's sum, at every honest peer."""
+        return self._ended_without(clauses, witnesses, "certified as lost", spent=True)
+
+    def failed(self, *clauses: str, witnesses: Collection[PeerId] | None = None) -> list[Unavailable]:
+        """The round of the attack, which is certified as failed, so that every update is free again."""
+        return self._ended_without(clauses, witnesses, "certified as failed", spent=False)
+
+    def _ended_without(
+        self, clauses: Sequence[str], witnesses: Collection[PeerId] | None, words: str, spent: bool
+    ) -> list[Unavailable]:
+        failed = [error for error in self.attacked() if isinstance(error, Unavailable)]
+        assert len(failed) == len(self.others)
+        for error in failed:
+            assert words in str(error)
+            assert error.spent is spent
+            assert set(error.waited_for) <= {self.name}
+            assert error.waited_for or not spent
+        self.accused(*clauses, witnesses=self.others if witnesses is None else witnesses)
+        settle(self.group)
+        assert [p.driver.blobs.bytes_held for p in self.group.peers if p is not self.liar] == [0] * len(self.others)
+        return failed
+
+    def accused(self, *clauses: str, witnesses: Collection[PeerId]) -> None:
+        """These peers named the liar, each under one of the clauses and no other; no honest peer was named by any."""
+        for name in self.others:
+            assert set(self.watch.blames[name]) <= {(clause, self.name) for clause in clauses}, self.watch.blames[name]
+            assert self.watch.blames[name] or name not in witnesses, f"{name} took nothing down"
 
 
 def scene(n: int = 4, protocol: str = "secagg", *, proposes: bool = False, **changes: object) -> Scene:

@@ -64,7 +64,7 @@ def outsider_scene(said: Any) -> tuple[Scene, list[Ending]]:
     [
         lambda machine: Endorse(OTHER),
         lambda machine: Unmask(machine.context, OTHER, (), ()),
-        lambda machine: Prepare(machine.context, "survivors", OTHER),
+        lambda machine: Prepare(machine.context, "survivors", 0, OTHER),
         lambda machine: SliceSum(machine.context, 0, OTHER),
     ],
     ids=["endorse", "unmask", "prepare", "sum"],
@@ -83,7 +83,7 @@ def test_what_an_outsider_said_before_the_roster_was_known_is_left_aside() -> No
     attack.liar.session.leave()
     settle(attack.group, 5.0)
     attack.liar.session.round = attack.liar.session.round._replace(number=2)
-    for early in (Endorse(OTHER), Unmask(OTHER, OTHER, (), ()), Prepare(OTHER, "survivors", OTHER)):
+    for early in (Endorse(OTHER), Unmask(OTHER, OTHER, (), ()), Prepare(OTHER, "survivors", 0, OTHER)):
         verified = sign(attack.liar, early, bytes(32))
         attack.group.clock.call_later(
             1.0, lambda parts=(verified.signed.entry, verified.signed.body): post_raw(attack.liar, *parts)

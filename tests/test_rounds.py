@@ -404,7 +404,7 @@ def test_ranges_follow_the_last_certified_result_and_move_by_two_at_most(magnitu
         ranges = expected
 
 
-@pytest.mark.parametrize("phase", ["masked", "sum"])
+@pytest.mark.parametrize("phase", ["context", "sum"])
 def test_a_failed_round_changes_no_range(phase: str) -> None:
     group = simulate(4)
     results(play(group, small(group)))

@@ -60,3 +60,8 @@ class Unavailable(DecentraError):
     def because(self, reason: str) -> Unavailable:
         """The same error with what is known of why nobody answered."""
         return Unavailable(self.waited_for, self.seconds, self._what, f"{self._mend} ({reason})")
+
+
+class Underway(Unavailable):
+    """The group is in the middle of its training: there is no common beginning to agree on any more, and this peer
+    comes in at the next round."""

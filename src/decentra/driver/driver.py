@@ -49,6 +49,18 @@ class Machine(Protocol):
 
     def cancel(self, error: DecentraError) -> list[Effect]: ...
 
+    def faulted(self, error: RemoteError) -> list[Effect]:
+        """What one of the roster sent broke a clause before the machine saw it."""
+        ...
+
+    def slot(self, message: Message) -> str:
+        """Under what a message is kept; a peer sends one of each in a round."""
+        ...
+
+    def room(self, message: Message) -> int:
+        """The most bytes that the blob beside a message may have."""
+        ...
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -125,6 +137,8 @@ class Driver:
         self._effects: deque[Effect] = deque()
         self._timers: dict[str, Handle] = {}
         self._suspended = self._running = self._closed = False
+        self._jobs = 0
+        self._over: tuple[Ended, Blob | None] | None = None
         self._last = RoundId(0, 0)
         self._rounds: dict[PeerId, int] = {}
         self._begun: dict[PeerId, int] = {}
@@ -141,8 +155,8 @@ class Driver:
 
     @property
     def busy(self) -> bool:
-        """Whether a round is on."""
-        return self._machine is not None
+        """Whether a round is on, or its last job is."""
+        return self._machine is not None or self._over is not None
 
     @property
     def flushed(self) -> bool:
@@ -220,6 +234,7 @@ class Driver:
                 self._suspended = True
                 ports.journal.record(self._last, record, self._durable)
             case Compute(name, job) if self._bench is not None:
+                self._jobs += 1
                 ports.pool.submit(job, self._bench, partial(self._computed, self._machine, name))
             case Blame(error):
                 self._take_down(error)
@@ -274,20 +289,32 @@ class Driver:
         self._run()
 
     def _computed(self, machine: Machine | None, name: str, value: object) -> None:
+        self._jobs -= 1
         if machine is self._machine:
             self._feed(Computed(name, value))
+        if self._over is not None and not self._jobs:
+            over, self._over = self._over, None
+            self._end(*over)
 
     def _expired(self, machine: Machine | None, name: str) -> None:
         if machine is self._machine:
             self._feed(Expired(name))
 
     def _finish(self, ended: Ended, result: Blob | None) -> None:
+        """The machine is done. Its caller hears of it once no job reads or writes the caller's arrays any more."""
         for name in list(self._timers):
             if name != "tick":
                 self._cancel_timer(name)
+        self._machine = None
+        if self._jobs:
+            self._over = (ended, result)
+        else:
+            self._end(ended, result)
+
+    def _end(self, ended: Ended, result: Blob | None) -> None:
         if self._bench is not None:
             self._bench.clear(keep=result)
-        self._machine, self._bench = None, None
+        self._bench = None
         # Who is in a round that ended well may still need what was sent in it; what failed, or is older, nobody needs.
         self._withdraw(self._last.number if ended.error is not None else self._last.number - 1)
         for key in [key for key in self._awaited if self._awaited[key][0].entry.round <= self._last.number]:
@@ -367,14 +394,17 @@ class Driver:
             raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
         self._latest[peer] = (entry.boot, entry.seq)
         if announcement is not None:
-            if not spec.blob or self._machine is None or entry.round_id != self._machine.round:
+            machine = self._machine
+            if not spec.blob or machine is None or entry.round_id != machine.round:
                 link.reject(announcement.transfer)
                 return
-            if any(known == peer and one.entry.kind == entry.kind for (known, _), (one, _) in self._awaited.items()):
+            slot = machine.slot(verified.message)
+            awaited = [one for (known, _), (one, _) in self._awaited.items() if known == peer]
+            if any(machine.slot(one.message) == slot for one in awaited):
                 link.reject(announcement.transfer)
-                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {entry.kind} before the first has come")
+                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} before the first has come")
             self._awaited[peer, announcement.transfer] = (verified, announcement)
-            if not link.accept(announcement, self._limit):
+            if not link.accept(announcement, min(self._limit, machine.room(verified.message))):
                 del self._awaited[peer, announcement.transfer]
             return
         self._route(verified, None)
@@ -418,7 +448,7 @@ class Driver:
     def _blame(self, peer: PeerId, error: RemoteError) -> None:
         self._take_down(error)
         if self._machine is not None and peer in self._machine.roster:
-            self._enqueue(self._machine.cancel(error))
+            self._enqueue(self._machine.faulted(error))
 
     # ── links and timers ─────────────────────────────────────────────────────────────────────────────────────────────
 

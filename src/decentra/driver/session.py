@@ -119,6 +119,7 @@ class Session:
         self.round = RoundId(epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
+        self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
         publics = {member.id: member.ed25519 for member in charter.members}
         self.driver = Driver(
@@ -154,6 +155,7 @@ class Session:
         if self.driver.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
+        self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
         self._start(vector, self._marks(), done)
 
     def _start(self, vector: Vector, began: tuple[float, int, int], done: Done) -> None:
@@ -203,6 +205,8 @@ class Session:
 
     def _ended(self, vector: Vector, began: tuple[float, int, int], ended: Ended, done: Done) -> None:
         if ended.error is not None:
+            if not ended.spent:
+                self._restore(vector)
             behind = self.driver.group_round > self.round.number
             if behind and isinstance(ended.error, Unavailable) and not ended.spent:
                 self._log.info("%s", ended.error)
@@ -225,6 +229,13 @@ class Session:
             job, bench, lambda value: done(self._result(vector, began, outcome, value))
         )
 
+    def _restore(self, vector: Vector) -> None:
+        """An update that has not left, or was freed, goes back whole, and so does what the residual held (SA-4)."""
+        if vector.residual is not None and self._before is not None:
+            for residual, (places, values) in zip(vector.residual, self._before, strict=True):
+                residual.fill(0.0)
+                np.put(residual, places, values)
+
     def _result(
         self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object
     ) -> RoundResult | DecentraError:
@@ -237,7 +248,7 @@ class Session:
             return error
         values, peaks = value
         self.last = outcome.digest
-        self._bench(outcome.roster)
+        self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
         return RoundResult(
@@ -267,6 +278,15 @@ class Session:
         if self._ports is None:
             raise RuntimeError("the session was not opened")
         return self._ports
+
+
+Kept = tuple[NDArray[np.intp], NDArray[np.float32]]
+
+
+def _kept(residual: NDArray[np.float32]) -> Kept:
+    """What a residual holds, by place: only what clipping cut is not zero, so it is little."""
+    places = np.flatnonzero(residual)
+    return places, residual.reshape(-1)[places]
 
 
 def session_name(charter: Charter) -> bytes:

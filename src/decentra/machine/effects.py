@@ -102,7 +102,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Blame:
-    """Take down what a peer outside the round's roster did. The round goes on: nobody from outside can end it."""
+    """Take down which clause a peer broke, in a round that goes on without what broke it."""
 
     error: RemoteError
 

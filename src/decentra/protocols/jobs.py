@@ -63,20 +63,20 @@ class Encode:
 
 @dataclass(frozen=True)
 class Sum:
-    """Job: one slice's sum over all vectors, less the survivors' self masks. Gives up each slice as it is added."""
+    """Job: one slice's sum over all vectors, less the masks still on it. Gives up each slice as it is added."""
 
     slices: tuple[Blob, ...]
     width: int
     low: int
     high: int
-    self_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    masks: tuple[Mask, ...] = field(default=(), repr=False)
 
     def run(self, tools: Tools) -> Blob:
         total = np.zeros(self.high - self.low, Ring(self.width).dtype)
         for blob in self.slices:
             np.add(total, tools.view(blob).view(total.dtype), out=total)
             tools.drop(blob)
-        apply_masks(total, tuple(Mask(key, -1) for key in self.self_keys), offset=self.low)
+        apply_masks(total, tuple(Mask(mask.key, -mask.sign) for mask in self.masks), offset=self.low)
         return tools.keep(total)
 
 

@@ -7,27 +7,27 @@ move at their own speed: they are kept by kind and sender, and the walk goes on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Abort, Blame, Effect, Release, Send, SetTimer
 from decentra.machine.events import Computed, Event, Expired, Received, Start
 from decentra.protocols.certify.machine import Certify, Check
-from decentra.protocols.certify.messages import Certificate, Commit, Prepare, Propose
+from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.rendezvous.machine import Rendezvous
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
-from decentra.wire.message import Verified
+from decentra.wire.message import Message, Verified
 
 READY, CONTEXT, SURVIVORS, SUM, OUTCOME, DONE = "ready", "context", "survivors", "sum", "outcome", "done"
 TOPICS = (SURVIVORS, OUTCOME)
 """What a round votes on."""
 
-EARLY = 2
-"""Votes of a kind and topic that are kept for a peer before the topic opens: a second one is evidence, a third none."""
+EARLY = 8
+"""Votes of a kind and topic that are kept for a peer before the topic opens: one a view, and views double in length."""
 
 Transitions = Mapping[tuple[str, str], str]
 
@@ -51,16 +51,19 @@ class Round(ABC):
         self.ranges: tuple[float, ...] = ()
         self.certify: dict[str, Certify] = {}
         self._votes: list[Verified] = []
-        self._proposed: set[str] = set()
 
     # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, event: Event) -> list[Effect]:
         """Take one event and return what to do, in order. After Finish or Abort every event is ignored."""
+        return self._guarded(lambda: self._take(event))
+
+    def _guarded(self, act: Callable[[], None]) -> list[Effect]:
+        """Act, walk on as far as that carries, and turn an error into the round's end."""
         if self.phase == DONE:
             return []
         try:
-            self._take(event)
+            act()
             while self.phase != DONE and self._step():
                 pass
         except DecentraError as error:
@@ -75,12 +78,19 @@ class Round(ABC):
         effects, self.out[:] = list(self.out), []
         return effects
 
+    def faulted(self, error: RemoteError) -> list[Effect]:
+        """What one of the roster sent broke a clause before this machine saw it."""
+        return self._guarded(lambda: self.broke(error))
+
     def _take(self, event: Event) -> None:
         match event:
             case Start():
                 self.rendezvous.start()
             case Received():
-                self._on_received(event)
+                try:
+                    self._on_received(event)
+                except RemoteError as error:
+                    self.broke(error)
             case Expired(timer):
                 self._on_expired(timer)
             case Computed(name, value):
@@ -126,6 +136,10 @@ class Round(ABC):
         """A job has its value."""
 
     @abstractmethod
+    def went_on(self, timer: str) -> bool:
+        """A timer of the protocol's has run out; False where nothing can be done but to give up."""
+
+    @abstractmethod
     def waiting_for(self) -> tuple[PeerId, ...]:
         """Whom the current phase waits for."""
 
@@ -167,25 +181,27 @@ class Round(ABC):
 
     # ── votes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def order(self) -> tuple[PeerId, ...]:
+        """The roster in the order in which its members propose, from the roster's own proposer on."""
+        members = [peer for peer in self.rendezvous.order if peer in self.roster]
+        start = members.index(self.rendezvous.proposer)
+        return (*members[start:], *members[:start])
+
     def open_vote(self, topic: str, check: Check) -> Certify:
         """Begin to vote on a topic, with the votes that came before."""
-        vote = Certify(topic, self.context, self.roster, self.quorum, self.rendezvous.proposer, check, self.out)
+        vote = Certify(
+            topic, self.context, self.order, self.quorum, self.setting.me, check, self.setting.patience, self.out
+        )
         self.certify[topic] = vote
         waiting, self._votes = self._votes, []
         for verified in waiting:
             self._vote(verified)
         return vote
 
-    def propose(self, vote: Certify, value: bytes, shown: tuple[Verified, ...]) -> None:
-        """Propose once."""
-        if vote.topic in self._proposed:
-            return
-        self._proposed.add(vote.topic)
-        vote.propose(value, shown, self.rendezvous.opened_by)
-
     def _vote(self, verified: Verified) -> None:
         message = verified.message
-        if not isinstance(message, Propose | Prepare | Commit | Certificate):
+        if not isinstance(message, Propose | Prepare | Commit | Lock | Certificate):
             raise LocalError(f"certify was handed a {message.kind}")
         if message.topic not in TOPICS:
             raise RemoteError(verified.sender, "SCHEMA", f"it votes on {message.topic!r}, which no round votes on")
@@ -193,9 +209,14 @@ class Round(ABC):
         if vote is None:
             self._keep_vote(verified, message.kind, message.topic)
         elif message.context != self.context:
-            raise RemoteError(verified.sender, self.context_clause, "it votes under a context that it did not endorse")
+            self.broke(
+                RemoteError(verified.sender, self.context_clause, "it votes under a context that it did not endorse")
+            )
         else:
-            vote.received(verified)
+            try:
+                vote.received(verified)
+            except RemoteError as error:
+                self.broke(error)
 
     def _keep_vote(self, verified: Verified, kind: str, topic: str) -> None:
         voted = [
@@ -211,7 +232,7 @@ class Round(ABC):
         message, sender = verified.message, verified.sender
         if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
             if sender != self.setting.me:
-                raise self._ended_by(sender, message)
+                self.ended(sender, message)
             return
         if message.kind.startswith("rendezvous."):
             if self.phase == READY or not isinstance(message, Ready):
@@ -243,10 +264,26 @@ class Round(ABC):
         verified = event.verified
         if self.phase != READY and not self.belongs(verified):
             return
-        kind = verified.message.kind
-        known = self.box.setdefault(kind, {}).setdefault(verified.sender, event)
+        slot = self.slot(verified.message)
+        known = self.box.setdefault(slot, {}).setdefault(verified.sender, event)
         if known.verified.hash != verified.hash:
-            raise RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {kind} in a round")
+            self.broke(RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {slot} in a round"))
+
+    def broke(self, error: RemoteError) -> None:
+        """A peer of the roster broke a clause."""
+        raise error
+
+    def slot(self, message: Message) -> str:
+        """Under what a message is kept; a peer sends one of each in a round."""
+        return message.kind
+
+    def room(self, message: Message) -> int:
+        """The most bytes that the blob beside a message may have: memory is taken for no more."""
+        return self.mine.common.limit
+
+    def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
+        """A peer of the roster has stopped."""
+        raise self._ended_by(sender, message)
 
     def _ended_by(self, sender: PeerId, message: AbortRound | Leave) -> DecentraError:
         if isinstance(message, Leave):
@@ -262,6 +299,12 @@ class Round(ABC):
         if timer in ("ready", "benched", "view"):
             if self.phase == READY:
                 self.rendezvous.expired(timer)
+            return
+        vote = next((vote for vote in self.certify.values() if vote.timer == timer), None)
+        if vote is not None:
+            vote.expired()
+            return
+        if self.went_on(timer):
             return
         raise Unavailable(
             self.rendezvous.waiting_for() if self.phase == READY else self.waiting_for(),

@@ -31,6 +31,11 @@ class CommonState(Protocol):
         """The range of each of the ``count`` tensors of the vector."""
         ...
 
+    @property
+    def limit(self) -> int:
+        """The most bytes that ``export`` can give at any peer."""
+        ...
+
     def export(self) -> NDArray[np.uint8]:
         """The state's canonical bytes."""
         ...
@@ -64,6 +69,12 @@ class Setting:
 
     def quorum(self, n: int) -> int:
         return derive.quorum(n, self.c)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a step waits for who is silent before it goes on without it: a quarter of a phase's deadline, so
+        that going on still fits into the phase."""
+        return self.phase_deadline / 4
 
 
 @dataclass(frozen=True)

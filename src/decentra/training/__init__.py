@@ -6,4 +6,15 @@ from decentra.training.join import TrainingPeer, join
 from decentra.training.outer import OuterSGD
 from decentra.training.tensors import Leaving
 
-__all__ = ["Averager", "Common", "Leaving", "OuterSGD", "SharedState", "Summary", "Training", "TrainingPeer", "attach", "join"]
+__all__ = [
+    "Averager",
+    "Common",
+    "Leaving",
+    "OuterSGD",
+    "SharedState",
+    "Summary",
+    "Training",
+    "TrainingPeer",
+    "attach",
+    "join",
+]

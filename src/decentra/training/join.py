@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decentra import derive
 from decentra.charter.charter import Charter
-from decentra.errors import LocalError
+from decentra.errors import LocalError, Underway
 from decentra.peer.config import PeerFolder
 from decentra.peer.runtime import Peer
 from decentra.training.common import SharedState
@@ -164,7 +164,10 @@ def join(
         undo.callback(training.detach)
         rounds.leaves(training.leaving.specs)
         _tell(peer, training)
-        peer.align(training.state, rounds.fingerprint)
+        try:
+            peer.align(training.state, rounds.fingerprint)
+        except Underway as error:
+            peer.log().warning("%s", error)
         undo.pop_all()  # from here on the caller closes
     return TrainingPeer(peer, training)
 

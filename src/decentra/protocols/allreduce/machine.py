@@ -5,7 +5,7 @@ from __future__ import annotations
 from decentra.errors import LocalError
 from decentra.machine.effects import Compute, Send
 from decentra.machine.events import Blob
-from decentra.protocols.allreduce.messages import Endorse, Holding, Slices, SliceSum
+from decentra.protocols.allreduce.messages import Again, Endorse, Holding, Slices, SliceSum
 from decentra.protocols.allreduce.transitions import TRANSITIONS
 from decentra.protocols.jobs import Encoded, Sum
 from decentra.protocols.reduce import Reduce
@@ -29,8 +29,9 @@ class AllReduce(Reduce):
         elif phase == "slices":
             self.out.append(Compute("encode", self.encode_job(())))
         elif phase == SUM:
-            low, high = self.bounds[self.position]
-            self.out.append(Compute("sum", Sum(self.slices_of_mine(), self.setting.width, low, high)))
+            for position, parts in self.owned():
+                low, high = self.bounds[position]
+                self.out.append(Compute(f"sum/{position}", Sum(parts, self.setting.width, low, high)))
 
     def own_step(self) -> bool:
         if self.phase == "context":
@@ -44,8 +45,8 @@ class AllReduce(Reduce):
         match name, value:
             case "encode", Encoded():
                 self.scatter(value)
-            case "sum", Blob():
-                self.publish_sum(value)
+            case str(), Blob() if name.startswith("sum/"):
+                self.publish_sum(int(name.removeprefix("sum/")), value)
             case "assemble", _:
                 self.assembled(value)
             case _:
@@ -54,8 +55,11 @@ class AllReduce(Reduce):
     def slices_message(self, roots: tuple[bytes, ...]) -> Slices:
         return Slices(self.context, roots)
 
-    def holding_message(self, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
-        return Holding(self.context, self.position, held)
+    def again_message(self, position: int, root: bytes) -> Again:
+        return Again(self.context, position, root)
 
-    def sum_message(self, root: bytes) -> SliceSum:
-        return SliceSum(self.context, self.position, root)
+    def holding_message(self, position: int, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
+        return Holding(self.context, position, held)
+
+    def sum_message(self, position: int, root: bytes) -> SliceSum:
+        return SliceSum(self.context, position, root)

@@ -27,8 +27,18 @@ class Slices(Message):
 
 
 @dataclass(frozen=True)
+class Again(Message):
+    """My part of a slice whose owner is silent, for you who take it over, as the blob beside this."""
+
+    kind: ClassVar[str] = "allreduce.again"
+    context: bytes
+    slice: int
+    root: bytes
+
+
+@dataclass(frozen=True)
 class Holding(Message):
-    """Of my slice I have these peers' parts whole, each under this hash of its list of roots."""
+    """Of this slice I have these peers' parts whole, each under this hash of its list of roots."""
 
     kind: ClassVar[str] = "allreduce.holding"
     context: bytes
@@ -38,7 +48,7 @@ class Holding(Message):
 
 @dataclass(frozen=True)
 class SliceSum(Message):
-    """The sum of my slice, as the blob beside this."""
+    """The sum of a slice of mine, as the blob beside this."""
 
     kind: ClassVar[str] = "allreduce.sum"
     context: bytes
@@ -46,4 +56,4 @@ class SliceSum(Message):
     root: bytes
 
 
-MESSAGES = (Endorse, Slices, Holding, SliceSum)
+MESSAGES = (Endorse, Slices, Again, Holding, SliceSum)

@@ -3,8 +3,8 @@
 TRANSITIONS = {
     ("ready", "roster"): "context",
     ("context", "endorsed by all"): "slices",
-    ("slices", "every slice whole"): "survivors",
+    ("slices", "slices held"): "survivors",
     ("survivors", "certificate(survivors)"): "sum",
-    ("sum", "every sum"): "outcome",
+    ("sum", "every sum, or one is missing"): "outcome",
     ("outcome", "certificate(outcome)"): "done",
 }

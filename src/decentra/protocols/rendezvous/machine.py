@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from decentra import derive
 from decentra.crypto.agreement import check_public
-from decentra.errors import LocalError, RemoteError, Unavailable
+from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
 from decentra.machine.events import Blob, Received
 from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster, State, Want
@@ -62,7 +62,7 @@ class Rendezvous:
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId, out: list[Effect]) -> None:
         self._setting, self._mine, self._round, self._out = setting, mine, round_id, out
-        self._order = derive.proposer_order(setting.charter, round_id, setting.members)
+        self.order = derive.proposer_order(setting.charter, round_id, setting.members)
         self._layout = derive.layout(mine.specs)
         self._asked = False
         self._left_out_by: PeerId | None = None
@@ -101,7 +101,7 @@ class Rendezvous:
         return self.proposer_of(self.view if self.roster is None else self.roster.view)
 
     def proposer_of(self, view: int) -> PeerId:
-        return self._order[view % len(self._order)]
+        return self.order[view % len(self.order)]
 
     def sealing_key(self, peer: PeerId) -> bytes:
         return self._readiness(peer).seal
@@ -172,7 +172,7 @@ class Rendezvous:
 
     def advance(self) -> None:
         """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve."""
-        while self.roster is None and self._shown_absent(self.proposer_of(self.view)) and self.view < len(self._order):
+        while self.roster is None and self._shown_absent(self.proposer_of(self.view)) and self.view < len(self.order):
             self._next_view()
         self._offer()
         self._ask()
@@ -217,6 +217,10 @@ class Rendezvous:
         ]
         if len(agree) > self._setting.c:
             names = ", ".join(map(str, sorted(agree)))
+            if not self._mine.specs and other.fingerprint == self._mine.fingerprint:
+                mend = "this peer takes the common state over in the next round that it trains for"
+                what = f"a common beginning in round {self._round}, for which others train already"
+                raise Underway(sorted(agree), 0.0, what, mend)
             raise LocalError(
                 f"your model's tensor names, shapes or dtypes are not those of {names}; "
                 "compare what decentra.join prints on both sides"
@@ -231,7 +235,7 @@ class Rendezvous:
             self._out.append(Send(Absent(self.view, missing)))
 
     def _next_view(self) -> None:
-        if self.view == min(2 * len(self._order), MOST_VIEWS):
+        if self.view == min(2 * len(self.order), MOST_VIEWS):
             self._give_up()
         self.view += 1
 

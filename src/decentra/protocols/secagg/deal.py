@@ -164,22 +164,36 @@ class DeriveMasks:
 
 
 @dataclass(frozen=True)
-class RebuildSeeds:
-    """Job: rebuild every survivor's self seed from t shares and hold it against the hash that its dealer signed."""
+class RebuildSecrets:
+    """Job: rebuild the survivors' self seeds and the mask keys of who dropped of t shares each, hold them against what
+    their dealers signed, and give the masks that still lie on the sum of the survivors' vectors."""
 
     table: Table
-    hashes: Mapping[PeerId, bytes]
-    shares: Mapping[PeerId, Mapping[int, bytes]] = field(repr=False)
+    deals: Mapping[PeerId, Deal]
+    selves: Mapping[PeerId, Mapping[int, bytes]] = field(repr=False)
+    keys: Mapping[PeerId, Mapping[int, bytes]] = field(repr=False)
     context: bytes
 
-    def run(self, tools: Tools) -> tuple[bytes, ...] | BadDeal:
-        keys: list[bytes] = []
-        for dealer in self.table.roster:
-            try:
-                seed = combine(self.shares[dealer], self.table.quorum)
-            except ValueError:
-                return BadDeal(dealer, "its shares of the self seed are no points of the field")
-            if self.table.secret_hash(dealer, SELF, seed) != self.hashes[dealer]:
+    def run(self, tools: Tools) -> tuple[Mask, ...] | BadDeal:
+        left: list[Mask] = []
+        for dealer, shares in self.selves.items():
+            seed = self._rebuild(shares)
+            if seed is None or self.table.secret_hash(dealer, SELF, seed) != self.deals[dealer].self_hash:
                 return BadDeal(dealer, "the shares that it dealt do not rebuild the self seed that it signed")
-            keys.append(self_key(seed, self.context))
-        return tuple(keys)
+            left.append(Mask(self_key(seed, self.context), 1))
+        for dropped, shares in self.keys.items():
+            secret = self._rebuild(shares)
+            key = None if secret is None else MaskKey(secret)
+            if key is None or key.public != self.deals[dropped].mask_public:
+                return BadDeal(dropped, "the shares that it dealt do not rebuild the mask key that it signed")
+            for member in self.selves:
+                low, high = min(member, dropped), max(member, dropped)
+                pair = key.agree(self.deals[member].mask_public, self.context, low, high, GROUP)
+                left.append(Mask(pair, 1 if dropped > member else -1))
+        return tuple(left)
+
+    def _rebuild(self, shares: Mapping[int, bytes]) -> bytes | None:
+        try:
+            return combine(shares, self.table.quorum)
+        except ValueError:
+            return None

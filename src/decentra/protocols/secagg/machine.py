@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Persist, Record, Send
+from decentra.machine.effects import Compute, Persist, Record, Send
 from decentra.machine.events import Blob, Received
 from decentra.protocols.jobs import Encoded, Sum
 from decentra.protocols.reduce import Reduce
 from decentra.protocols.round import CONTEXT
 from decentra.protocols.secagg.deal import (
+    KEY,
     SELF,
     BadDeal,
     DealSecrets,
     Dealt,
     DeriveMasks,
     OpenDeals,
-    RebuildSeeds,
+    RebuildSecrets,
     Shares,
     Table,
 )
-from decentra.protocols.secagg.messages import Context, Deal, Endorse, Holding, Masked, SliceSum, Unmask
+from decentra.protocols.secagg.messages import Again, Context, Deal, Endorse, Holding, Masked, SliceSum, Unmask
 from decentra.protocols.secagg.transitions import TRANSITIONS
-from decentra.types import PeerId
+from decentra.protocols.setting import Contribution, Setting
+from decentra.types import PeerId, RoundId
 from decentra.wire.message import Verified
 
 
@@ -36,10 +36,13 @@ class SecAgg(Reduce):
     context_clause, slice_clause, holding_clause = "SA-2", "SA-10", "SA-11"
     sum_clause, outcome_clause = "SA-8", "SA-9"
 
-    _dealt: Dealt | None = None
-    _opening = False
-    _shares: dict[PeerId, Shares] | None = None
-    _rebuilding = False
+    def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
+        super().__init__(setting, mine, round_id)
+        self._dealt: Dealt | None = None
+        self._opening = self._rebuilding = False
+        self._shares: dict[PeerId, Shares] | None = None
+        self._sound: dict[PeerId, bool] = {}
+        """Whose shares were looked at, and whether they are what was dealt."""
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,12 +88,14 @@ class SecAgg(Reduce):
                 self.out.append(Compute("encode", self.encode_job(value)))
             case "encode", Encoded():
                 self.scatter(value)
-            case "seeds", tuple():
-                low, high = self.bounds[self.position]
-                self.go("t shares of every self seed")
-                self.out.append(Compute("sum", Sum(self.slices_of_mine(), self.setting.width, low, high, value)))
-            case "sum", Blob():
-                self.publish_sum(value)
+            case "secrets", tuple():
+                self.go("t shares of every secret")
+                for position, parts in self.owned():
+                    low, high = self.bounds[position]
+                    job = Sum(parts, self.setting.width, low, high, value)
+                    self.out.append(Compute(f"sum/{position}", job))
+            case str(), Blob() if name.startswith("sum/"):
+                self.publish_sum(int(name.removeprefix("sum/")), value)
             case "assemble", _:
                 self.assembled(value)
             case _:
@@ -100,6 +105,9 @@ class SecAgg(Reduce):
         proposer = self.rendezvous.proposer
         if self.phase == CONTEXT and proposer not in self.got("secagg.context"):
             return (proposer,)
+        if self.phase == "unmask":  # who showed a false share is missed as well
+            shown = self.got("secagg.unmask")
+            return tuple(peer for peer in self.roster if peer not in shown or peer in self.gone)
         return super().waiting_for()
 
     def keep(self, event: Received) -> None:
@@ -108,7 +116,7 @@ class SecAgg(Reduce):
             raise RemoteError(sender, "ROLE", f"it listed deals in view {message.view}, which is not its own")
         super().keep(event)
         if isinstance(message, Unmask) and self._rebuilding:
-            self._look_at_late(sender, message)
+            self._sound_unmask(sender, message)  # needed no more; a false one is taken down all the same
 
     def belongs(self, verified: Verified) -> bool:
         """Deals and contexts belong to a view; those of another are left aside, not held against their author."""
@@ -178,62 +186,74 @@ class SecAgg(Reduce):
 
     # ── unmasking ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _dropped(self) -> tuple[PeerId, ...]:
+        return tuple(peer for peer in self.roster if peer not in self.members)
+
     def _show_shares(self) -> None:
-        """Under the certificate, once, durable before it is sent: the survivors' self seeds, never both (SA-3)."""
+        """Under the certificate, once, durable before it is sent: of each survivor the share of its self seed, of each
+        dropped peer that of its mask key, never both (SA-3)."""
         if self._shares is None:
             raise LocalError("secagg: unmasking before opening the deals; a defect of decentra")
         survivors = self.certify["survivors"]
-        shown = tuple((peer, self._shares[peer].self_share) for peer in self.roster)
-        self.out.append(Persist(Record("reveal", "unmask", self.context + survivors.value)))
-        self.out.append(Send(Unmask(self.context, survivors.value, shown, ()), after=survivors.opened_by))
+        selves = tuple((peer, self._shares[peer].self_share) for peer in self.members)
+        keys = tuple((peer, self._shares[peer].key_share) for peer in self._dropped)
+        self.out.append(Persist(Record("reveal", "unmask", self.context + survivors.digest)))
+        self.out.append(Send(Unmask(self.context, survivors.digest, selves, keys), after=survivors.opened_by))
 
     def _step_unmask(self) -> None:
-        shown = self.got("secagg.unmask")
-        if self._rebuilding or len(shown) < self.quorum:
+        """Rebuild what is needed from t peers' shares; who shows a wrong one is taken down and left out."""
+        if self._rebuilding:
             return
-        shares: dict[PeerId, dict[int, bytes]] = {peer: {} for peer in self.roster}
-        for sender, received in sorted(shown.items()):
-            self._check_unmask(sender, received.verified.message)
+        selves: dict[PeerId, dict[int, bytes]] = {peer: {} for peer in self.members}
+        keys: dict[PeerId, dict[int, bytes]] = {peer: {} for peer in self._dropped}
+        shown = self.got("secagg.unmask")
+        for sender, received in shown.items():
             message = received.verified.message
-            if isinstance(message, Unmask):
-                for dealer, share in message.self_shares:
-                    shares[dealer][self.roster.index(sender) + 1] = share
+            if sender not in self._sound and isinstance(message, Unmask):
+                self._sound[sender] = self._sound_unmask(sender, message)
+        sound = sorted(sender for sender, well in self._sound.items() if well)
+        if len(sound) < self.quorum:
+            return
+        for sender in sound:
+            message = shown[sender].verified.message
+            if not isinstance(message, Unmask):
+                continue
+            x = self.roster.index(sender) + 1
+            for shares, kept in ((message.self_shares, selves), (message.key_shares, keys)):
+                for dealer, share in shares:
+                    kept[dealer][x] = share
         self._rebuilding = True
-        hashes = {peer: self._deal(peer).self_hash for peer in self.roster}
-        self.out.append(Compute("seeds", RebuildSeeds(self._table, hashes, shares, self.context)))
+        deals = {peer: self._deal(peer) for peer in self.roster}
+        self.out.append(Compute("secrets", RebuildSecrets(self._table, deals, selves, keys, self.context)))
 
-    def _look_at_late(self, sender: PeerId, message: Unmask) -> None:
-        """Shares that came after enough were there are needed no more: a false one is taken down, the round goes on."""
-        try:
-            self._check_unmask(sender, message)
-        except RemoteError as error:
-            self.out.append(Blame(error))
-
-    def _check_unmask(self, sender: PeerId, message: object) -> None:
-        certified = self.certify["survivors"].value
-        if not _is_unmask(message) or (message.context, message.survivors) != (self.context, certified):
-            raise RemoteError(sender, "SA-7", "it showed shares under another certificate than this round's")
-        if message.key_shares:
-            raise RemoteError(sender, "SA-3", "it showed shares of a survivor's mask key")
-        if tuple(dealer for dealer, _ in message.self_shares) != self.roster:
-            raise RemoteError(sender, "SA-7", "it showed not one share of every survivor's self seed")
+    def _sound_unmask(self, sender: PeerId, message: Unmask) -> bool:
+        if (message.context, message.survivors) != (self.context, self.certify["survivors"].digest):
+            return self.refuse(sender, "SA-7", "it showed shares under another certificate than this round's")
+        if tuple(peer for peer, _ in message.key_shares) != self._dropped:
+            return self.refuse(sender, "SA-3", "it showed mask keys of others than those who dropped")
+        if tuple(peer for peer, _ in message.self_shares) != self.members:
+            return self.refuse(sender, "SA-7", "it showed not one share of every survivor's self seed")
         position = self.roster.index(sender)
-        for dealer, share in message.self_shares:
-            expected = self._deal(dealer).self_share_hashes[position]
-            if self._table.share_hash(dealer, sender, SELF, share) != expected:
-                raise RemoteError(sender, "SA-7", f"the share of {dealer} that it showed is not the one that was dealt")
+        for kind, shown in ((SELF, message.self_shares), (KEY, message.key_shares)):
+            for dealer, share in shown:
+                deal = self._deal(dealer)
+                signed = deal.self_share_hashes if kind == SELF else deal.key_share_hashes
+                if self._table.share_hash(dealer, sender, kind, share) != signed[position]:
+                    said = f"the share of {dealer} that it showed is not the one that was dealt"
+                    return self.refuse(sender, "SA-7", said)
+        return True
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def slices_message(self, roots: tuple[bytes, ...]) -> Masked:
         return Masked(self.context, roots)
 
-    def holding_message(self, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
-        return Holding(self.context, self.position, held)
+    def again_message(self, position: int, root: bytes) -> Again:
+        return Again(self.context, position, root)
 
-    def sum_message(self, root: bytes) -> SliceSum:
-        return SliceSum(self.context, self.position, root)
+    def holding_message(self, position: int, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
+        return Holding(self.context, position, held)
 
-
-def _is_unmask(message: object) -> TypeGuard[Unmask]:
-    return isinstance(message, Unmask)
+    def sum_message(self, position: int, root: bytes) -> SliceSum:
+        return SliceSum(self.context, position, root)

@@ -49,8 +49,18 @@ class Masked(Message):
 
 
 @dataclass(frozen=True)
+class Again(Message):
+    """My part of a slice whose owner is silent, for you who take it over, as the blob beside this."""
+
+    kind: ClassVar[str] = "secagg.again"
+    context: bytes
+    slice: int
+    root: bytes
+
+
+@dataclass(frozen=True)
 class Holding(Message):
-    """Of my slice I have these peers' parts whole, each under this hash of its list of roots."""
+    """Of this slice I have these peers' parts whole, each under this hash of its list of roots."""
 
     kind: ClassVar[str] = "secagg.holding"
     context: bytes
@@ -71,7 +81,7 @@ class Unmask(Message):
 
 @dataclass(frozen=True)
 class SliceSum(Message):
-    """The sum of my slice, as the blob beside this."""
+    """The sum of a slice of mine, as the blob beside this."""
 
     kind: ClassVar[str] = "secagg.sum"
     context: bytes
@@ -79,4 +89,4 @@ class SliceSum(Message):
     root: bytes
 
 
-MESSAGES = (Deal, Context, Endorse, Masked, Holding, Unmask, SliceSum)
+MESSAGES = (Deal, Context, Endorse, Masked, Again, Holding, Unmask, SliceSum)

@@ -4,9 +4,9 @@ TRANSITIONS = {
     ("ready", "roster"): "deal",
     ("deal", "every deal"): "context",
     ("context", "endorsed by all"): "masked",
-    ("masked", "every slice whole"): "survivors",
+    ("masked", "slices held"): "survivors",
     ("survivors", "certificate(survivors)"): "unmask",
-    ("unmask", "t shares of every self seed"): "sum",
-    ("sum", "every sum"): "outcome",
+    ("unmask", "t shares of every secret"): "sum",
+    ("sum", "every sum, or one is missing"): "outcome",
     ("outcome", "certificate(outcome)"): "done",
 }
