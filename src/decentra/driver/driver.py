@@ -120,6 +120,8 @@ class Driver:
         self.tally = Tally()
         self.left: dict[PeerId, Verified] = {}
         self.reasons: dict[PeerId, str] = {}
+        self._down: set[PeerId] = set()
+        """Of whom the reason is that the way to them is broken."""
         self._others = tuple(peer for peer in members if peer != me)
         self._check, self._limit, self._leaves = check, limit, leaves
         self._collude, self._gathers = collude, gathers
@@ -161,7 +163,7 @@ class Driver:
     @property
     def flushed(self) -> bool:
         """Whether everybody who can be reached has acknowledged everything that was sent to them."""
-        return not self._effects and all(link.idle or link.wakeup is None for link in self._links.values())
+        return not self._suspended and not self._effects and all(link.idle or link.wakeup is None for link in self._links.values())
 
     def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
         """Start a round's machine; ``ended`` is called once."""
@@ -345,9 +347,12 @@ class Driver:
         if link is None or self._closed:
             return
         if up:
-            self.reasons.pop(peer, None)
+            if peer in self._down:  # what else is held against a peer is not mended by its coming back
+                self._down.discard(peer)
+                self.reasons.pop(peer, None)
             link.connected()
         else:
+            self._down.add(peer)
             self.reasons[peer] = reason
             link.disconnected()
 
@@ -442,6 +447,7 @@ class Driver:
 
     def _take_down(self, error: RemoteError) -> None:
         if error.peer is not None:
+            self._down.discard(error.peer)
             self.reasons[error.peer] = error.reason
         self._log.warning("%s", error)
 
