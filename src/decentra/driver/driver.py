@@ -163,7 +163,8 @@ class Driver:
     @property
     def flushed(self) -> bool:
         """Whether everybody who can be reached has acknowledged everything that was sent to them."""
-        return not self._suspended and not self._effects and all(link.idle or link.wakeup is None for link in self._links.values())
+        posted = not self._suspended and not self._effects
+        return posted and all(link.idle or link.wakeup is None for link in self._links.values())
 
     def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
         """Start a round's machine; ``ended`` is called once."""

@@ -81,6 +81,9 @@ class Reduce(Round):
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def step(self) -> bool:
+        if self.phase in (self.scattering, SURVIVORS) and self.n - len(self.gone) < self.quorum:
+            what = f"round {self.round}, of which too few are left to certify anything"
+            raise Unavailable(sorted(self.gone), 0.0, what, "the next round begins without them")
         if self.phase == SURVIVORS:
             return self._step_survivors()
         if self.phase == SUM:
