@@ -255,7 +255,7 @@ def test_a_body_beyond_the_limit_is_refused_unread_and_one_at_the_limit_fits_a_f
         ("rendezvous.abort", ("LOCAL", (), "x" * 401)),
         ("secagg.holding", (bytes(32), 0, ((PeerId(bytes(32)), bytes(32), 3),))),
         ("secagg.holding", (bytes(32), 0, ((PeerId(b"\1" * 32), bytes(32)), (PeerId(bytes(32)), bytes(32))))),
-        ("certify.propose", (bytes(32), "survivors", b"", ((b"e" * MIN_ENTRY, b""),))),
+        ("certify.propose", (bytes(32), "survivors", 0, b"", ((b"e" * MIN_ENTRY, b""),), ())),
         ("secagg.nothing", ()),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_mebibyte_of(attack: str) -> None:
 
 @given(st.binary(min_size=1, max_size=8), messages)
 @settings(max_examples=60)
-@example(b"\x91", ("certify.propose", (bytes(32), "survivors", b"", ())))
+@example(b"\x91", ("certify.propose", (bytes(32), "survivors", 0, b"", (), ())))
 def test_decoding_takes_at_most_four_times_the_memory_of_its_input(
     pattern: bytes, message: tuple[str, tuple[Any, ...]]
 ) -> None:
@@ -346,7 +346,7 @@ def test_the_largest_honest_bodies_take_at_most_four_times_their_size() -> None:
     held = tuple((name, bytes(name)) for name in names)
     for kind, values in (
         ("rendezvous.roster", offer),
-        ("certify.propose", (bytes(32), "survivors", b"v" * 8192, shown)),
+        ("certify.propose", (bytes(32), "survivors", 0, b"v" * 8192, shown, ())),
         ("secagg.unmask", (bytes(32), bytes(32), held, held)),
     ):
         body = CODEC.encode(kind, values)
@@ -588,11 +588,11 @@ def test_an_entry_is_for_its_receiver_or_for_everyone() -> None:
 
 
 def prepared(identity: Identity, value: bytes = bytes(32)) -> Verified:
-    return opened(signed(identity, Prepare(bytes(32), "survivors", value)))
+    return opened(signed(identity, Prepare(bytes(32), "survivors", 0, value)))
 
 
 def proposal(*shown: Verified) -> Propose:
-    return Propose(bytes(32), "survivors", b"value", shown)
+    return Propose(bytes(32), "survivors", 0, b"value", shown, ())
 
 
 def test_what_a_message_cites_is_verified_with_it() -> None:
@@ -605,14 +605,14 @@ def test_what_a_message_cites_is_verified_with_it() -> None:
 
 def with_cited(identity: Identity, *cited: Signed) -> Signed:
     """A proposal that cites entries as they are, sound or not."""
-    body = REGISTRY.codec.encode("certify.propose", (bytes(32), "survivors", b"value", cited))
+    body = REGISTRY.codec.encode("certify.propose", (bytes(32), "survivors", 0, b"value", cited, ()))
     return Signed(chain(identity).sign(ROUND, "certify.propose", body).packed, body)
 
 
 def test_who_cites_a_forged_entry_is_blamed_and_not_the_one_it_names() -> None:
     sound = prepared(MEMBERS[1])
     forged = replace(sound.entry, signature=bytes(64))
-    other = Prepare(bytes(32), "survivors", b"\2" * 32)
+    other = Prepare(bytes(32), "survivors", 0, b"\2" * 32)
     for bad, clause in (
         (Signed(forged.packed, sound.signed.body), "SIGNATURE"),
         (Signed(sound.signed.entry, REGISTRY.encode(other)), "SCHEMA"),
@@ -647,7 +647,7 @@ def test_entries_are_verified_wherever_a_field_can_hold_them() -> None:
     shape = (("named", FieldType.parse("map[peer,entry]<=2")), ("listed", FieldType.parse("list[list[entry]<=2]<=2")))
     specs = {Deep.kind: MessageSpec(Deep.kind, "peer", "any", "round", True, False, shape)} | MESSAGES
     deep = Registry(specs, (Deep, *CLASSES))
-    cited, strange = prepared(MEMBERS[1]), signed(STRANGER, Prepare(bytes(32), "survivors", bytes(32)))
+    cited, strange = prepared(MEMBERS[1]), signed(STRANGER, Prepare(bytes(32), "survivors", 0, bytes(32)))
     for named, listed, sound in (
         (cited.signed, cited.signed, True),
         (strange, cited.signed, False),
