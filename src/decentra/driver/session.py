@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from decentra import derive, spec
 from decentra.charter.charter import Charter
 from decentra.charter.policy import Policy
-from decentra.crypto.keys import Identity, verify
 from decentra.crypto.ring import DecodeError, Ring, decode
-from decentra.crypto.seal import SealingKey
+from decentra.crypto.suite import REAL, Suite
 from decentra.driver.blobs import Random, Witness, Workbench
 from decentra.driver.common import Common, SharedState
 from decentra.driver.driver import Driver, Ended, memberships
@@ -25,7 +24,7 @@ from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
 from decentra.protocols.setting import Contribution, Outcome, Setting
 from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
-from decentra.wire.entry import ZERO, Chain
+from decentra.wire.entry import ZERO, Chain, Signer
 
 Done = Callable[[RoundResult | DecentraError], None]
 
@@ -81,17 +80,19 @@ class Session:
         random: randomness for secrets, masks and rounding.
         last_round: the last round that this peer signed anything in; it takes part in later ones only.
         witness: shown every encoded update, for a leak check.
+        suite: its cryptography; only a simulation has another one than the real.
     """
 
     def __init__(
         self,
-        identity: Identity,
+        identity: Signer,
         charter: Charter,
         *,
         boot: int,
         random: Random,
         last_round: int = 0,
         witness: Witness | None = None,
+        suite: Suite = REAL,
         log: logging.Logger | None = None,
     ) -> None:
         Policy(charter).check()
@@ -111,7 +112,8 @@ class Session:
             max_weight=terms.max_weight,
             ready_deadline=charter.rounds.ready_deadline,
             phase_deadline=charter.rounds.phase_deadline,
-            sealing=SealingKey.generate(random),
+            sealing=suite.sealing_key(random),
+            suite=suite,
         )
         self._machine = machine(terms.name)
         self.common = Common(terms)
@@ -126,7 +128,7 @@ class Session:
             me=identity.id,
             chain=Chain(identity, self.session, boot),
             registry=registry(terms.name),
-            check=memberships(publics, verify),
+            check=memberships(publics, suite.verify),
             members=charter.ids,
             limit=self._blob_limit(),
             incarnation=int.from_bytes(random(8), "little") or 1,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra import derive
-from decentra.crypto.seal import SealingKey
+from decentra.crypto.suite import REAL, Opener, Suite
 from decentra.machine.events import Blob
 from decentra.types import PeerId, TensorSpec
 from decentra.wire.entry import ZERO
@@ -65,7 +65,8 @@ class Setting:
     max_weight: int
     ready_deadline: float
     phase_deadline: float
-    sealing: SealingKey = field(repr=False)
+    sealing: Opener = field(repr=False)
+    suite: Suite = field(default=REAL, repr=False)
 
     def quorum(self, n: int) -> int:
         return derive.quorum(n, self.c)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from decentra import derive
-from decentra.crypto.agreement import MaskKey, check_public, draw_secret
+from decentra.crypto.agreement import check_public, draw_secret
 from decentra.crypto.hashing import expand
 from decentra.crypto.prg import Mask
-from decentra.crypto.seal import SealError, SealingKey, seal
+from decentra.crypto.seal import SealError
 from decentra.crypto.shamir import combine, split
+from decentra.crypto.suite import REAL, Opener, Suite
 from decentra.machine.effects import Tools
 from decentra.protocols.secagg.messages import Deal
 from decentra.types import PeerId, RoundId
@@ -29,6 +30,7 @@ class Table:
     view: int
     roster: tuple[PeerId, ...]
     quorum: int
+    suite: Suite = field(default=REAL, repr=False)
 
     def share_hash(self, dealer: PeerId, receiver: PeerId, kind: str, value: bytes) -> bytes:
         return derive.share_hash(self.session, self.round_id, self.view, self.roster, dealer, receiver, kind, value)
@@ -64,14 +66,14 @@ class DealSecrets:
         self_shares = split(self_seed, table.quorum, n, tools.random)
         key_shares = split(mask_secret, table.quorum, n, tools.random)
         sealed = tuple(
-            seal(public, mine + theirs, table.seal_context(self.me, receiver), tools.random)
+            table.suite.seal(public, mine + theirs, table.seal_context(self.me, receiver), tools.random)
             for receiver, public, mine, theirs in zip(
                 table.roster, self.sealing_keys, self_shares, key_shares, strict=True
             )
         )
         message = Deal(
             view=table.view,
-            mask_public=MaskKey(mask_secret).public,
+            mask_public=table.suite.mask_key(mask_secret).public,
             self_hash=table.secret_hash(self.me, SELF, self_seed),
             self_share_hashes=self._hashes(SELF, self_shares),
             key_share_hashes=self._hashes(KEY, key_shares),
@@ -107,7 +109,7 @@ class OpenDeals:
     table: Table
     me: PeerId
     deals: Mapping[PeerId, Deal]
-    sealing: SealingKey = field(repr=False)
+    sealing: Opener = field(repr=False)
 
     def run(self, tools: Tools) -> Mapping[PeerId, Shares] | BadDeal:
         position, n = self.table.roster.index(self.me), len(self.table.roster)
@@ -138,10 +140,12 @@ def self_key(seed: bytes, context: bytes) -> bytes:
     return expand(seed, "decentra/self-mask", context, GROUP)
 
 
-def masks(me: PeerId, dealt: Dealt, publics: Mapping[PeerId, bytes], context: bytes) -> tuple[Mask, ...]:
+def masks(
+    me: PeerId, dealt: Dealt, publics: Mapping[PeerId, bytes], context: bytes, suite: Suite = REAL
+) -> tuple[Mask, ...]:
     """One's own self mask, and one mask a pair: added towards later members of the roster, taken away towards earlier
     ones, so that they cancel in the sum."""
-    key = MaskKey(dealt.mask_secret)
+    key = suite.mask_key(dealt.mask_secret)
     pairs = []
     for other in sorted(publics):
         if other != me:
@@ -158,9 +162,10 @@ class DeriveMasks:
     dealt: Dealt = field(repr=False)
     publics: Mapping[PeerId, bytes]
     context: bytes
+    suite: Suite = field(default=REAL, repr=False)
 
     def run(self, tools: Tools) -> tuple[Mask, ...]:
-        return masks(self.me, self.dealt, self.publics, self.context)
+        return masks(self.me, self.dealt, self.publics, self.context, self.suite)
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ class RebuildSecrets:
             left.append(Mask(self_key(seed, self.context), 1))
         for dropped, shares in self.keys.items():
             secret = self._rebuild(shares)
-            key = None if secret is None else MaskKey(secret)
+            key = None if secret is None else self.table.suite.mask_key(secret)
             if key is None or key.public != self.deals[dropped].mask_public:
                 return BadDeal(dropped, "the shares that it dealt do not rebuild the mask key that it signed")
             for member in self.selves:

@@ -56,8 +56,9 @@ class SecAgg(Reduce):
                 self.out.append(Send(Context(self._view, hashes), after=self.rendezvous.opened_by))
             case "masked":
                 publics = {peer: self._deal(peer).mask_public for peer in self.roster}
-                dealt = self._own_deal()
-                self.out.append(Compute("masks", DeriveMasks(self.setting.me, dealt, publics, self.context)))
+                setting, dealt = self.setting, self._own_deal()
+                derive = DeriveMasks(setting.me, dealt, publics, self.context, setting.suite)
+                self.out.append(Compute("masks", derive))
             case "unmask":
                 self._show_shares()
 
@@ -132,7 +133,9 @@ class SecAgg(Reduce):
 
     @property
     def _table(self) -> Table:
-        return Table(self.setting.session, self.round, self._view, self.roster, self.quorum)
+        return Table(
+            self.setting.session, self.round, self._view, self.roster, self.quorum, self.setting.suite
+        )
 
     def _deal(self, peer: PeerId) -> Deal:
         message = self.got("secagg.deal")[peer].verified.message
