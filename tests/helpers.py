@@ -164,9 +164,9 @@ def two_faced(
 
     def post(target: PeerId, verified: Verified, blob: Any) -> None:
         if verified.entry.kind == kind and target in victims:
-            if verified.hash not in made and len(made) < at_most:
-                made[verified.hash] = sign(peer, other(verified.message), verified.entry.after)
-            verified = made.get(verified.hash, verified)
+            if verified.body_hash not in made and len(made) < at_most:
+                made[verified.body_hash] = sign(peer, other(verified.message), verified.entry.after)
+            verified = made.get(verified.body_hash, verified)
         honest(target, verified, blob)
 
     driver._post_to = post  # type: ignore[method-assign]

@@ -266,7 +266,7 @@ class Round(ABC):
             return
         slot = self.slot(verified.message)
         known = self.box.setdefault(slot, {}).setdefault(verified.sender, event)
-        if known.verified.hash != verified.hash:
+        if known.verified.body_hash != verified.body_hash:
             self.broke(RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {slot} in a round"))
 
     def broke(self, error: RemoteError) -> None:

@@ -73,4 +73,4 @@ def derive_survivors(
     if len(members) < quorum:
         return None
     holdings = [chosen[position][0] for position in range(len(roster))]
-    return Survivors(members, tuple(one.sender for one in holdings), tuple(one.hash for one in holdings))
+    return Survivors(members, tuple(one.sender for one in holdings), tuple(one.body_hash for one in holdings))

@@ -36,7 +36,7 @@ class Verified:
         return self.entry.author
 
     @property
-    def hash(self) -> bytes:
+    def body_hash(self) -> bytes:
         """The hash of the body: what a context lists for a deal, and a holding for a list of slices."""
         return self.entry.body
 

@@ -10,7 +10,6 @@ from decentra.protocols.allreduce.transitions import TRANSITIONS
 from decentra.protocols.jobs import Encoded, Sum
 from decentra.protocols.reduce import Reduce
 from decentra.protocols.round import SUM
-from decentra.types import PeerId
 
 
 class AllReduce(Reduce):
@@ -18,6 +17,8 @@ class AllReduce(Reduce):
 
     protocol = "allreduce"
     transitions = TRANSITIONS
+    endorse_type, slices_type, again_type = Endorse, Slices, Again
+    holding_type, sum_type = Holding, SliceSum
     scattering = "slices"
     context_clause, slice_clause, holding_clause = "AR-1", "AR-2", "AR-3"
     sum_clause, outcome_clause = "AR-4", "AR-5"
@@ -51,15 +52,3 @@ class AllReduce(Reduce):
                 self.assembled(value)
             case _:
                 raise LocalError(f"allreduce: the job {name!r} gave {value!r}")
-
-    def slices_message(self, roots: tuple[bytes, ...]) -> Slices:
-        return Slices(self.context, roots)
-
-    def again_message(self, position: int, root: bytes) -> Again:
-        return Again(self.context, position, root)
-
-    def holding_message(self, position: int, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
-        return Holding(self.context, position, held)
-
-    def sum_message(self, position: int, root: bytes) -> SliceSum:
-        return SliceSum(self.context, position, root)

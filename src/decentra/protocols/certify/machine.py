@@ -274,7 +274,7 @@ class Certify:
         if sender != self.proposer(message.view):
             raise RemoteError(sender, "CE-1", f"it proposed {self.topic!r} in view {message.view}, not its own")
         known = self._proposals.setdefault(message.view, verified)
-        if known.hash != verified.hash:
+        if known.body_hash != verified.body_hash:
             raise RemoteError(sender, "CE-1", f"it proposed two values of {self.topic!r} in view {message.view}")
         self._learn(message.value)
 
@@ -305,7 +305,7 @@ class Certify:
         self, votes: dict[tuple[int, PeerId], Verified], verified: Verified, view: int, clause: str, did: str
     ) -> None:
         known = votes.setdefault((view, verified.sender), verified)
-        if known.hash != verified.hash:
+        if known.body_hash != verified.body_hash:
             raise RemoteError(verified.sender, clause, f"it {did} two values of {self.topic!r} in view {view}")
 
     # ── values and votes ─────────────────────────────────────────────────────────────────────────────────────────────

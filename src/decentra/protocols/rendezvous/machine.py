@@ -198,7 +198,7 @@ class Rendezvous:
             check_public(message.seal)
         except ValueError as error:
             raise RemoteError(sender, "SCHEMA", f"the sealing key in its readiness is unusable: {error}") from error
-        if known is not None and known.hash != verified.hash:
+        if known is not None and known.body_hash != verified.body_hash:
             raise RemoteError(sender, "RV-1", "it signed two readinesses for one round; leave it out and ask its owner")
         self._gone.pop(sender, None)
         self.ready[sender] = verified

@@ -32,6 +32,8 @@ class SecAgg(Reduce):
 
     protocol = "secagg"
     transitions = TRANSITIONS
+    endorse_type, slices_type, again_type = Endorse, Masked, Again
+    holding_type, sum_type = Holding, SliceSum
     scattering = "masked"
     context_clause, slice_clause, holding_clause = "SA-2", "SA-10", "SA-11"
     sum_clause, outcome_clause = "SA-8", "SA-9"
@@ -52,7 +54,7 @@ class SecAgg(Reduce):
                 keys = tuple(self.rendezvous.sealing_key(peer) for peer in self.roster)
                 self.out.append(Compute("deal", DealSecrets(self._table, self.setting.me, keys)))
             case "context" if self.rendezvous.proposer == self.setting.me:
-                hashes = tuple(self.got("secagg.deal")[peer].verified.hash for peer in self.roster)
+                hashes = tuple(self.got("secagg.deal")[peer].verified.body_hash for peer in self.roster)
                 self.out.append(Send(Context(self._view, hashes), after=self.rendezvous.opened_by))
             case "masked":
                 publics = {peer: self._deal(peer).mask_public for peer in self.roster}
@@ -181,7 +183,7 @@ class SecAgg(Reduce):
         if len(listed.deals) != self.n:
             raise RemoteError(proposer, "SA-2", f"its context lists {len(listed.deals)} deals of {self.n}")
         for peer, hashed in zip(self.roster, listed.deals, strict=True):
-            if self.got("secagg.deal")[peer].verified.hash != hashed:
+            if self.got("secagg.deal")[peer].verified.body_hash != hashed:
                 if peer == proposer:
                     raise RemoteError(proposer, "SA-1", "it lists another deal of its own than the one it sent here")
                 liars = f"either proposer {proposer} lists a deal that peer {peer} never signed, or {peer} dealt twice"
@@ -246,17 +248,3 @@ class SecAgg(Reduce):
                     said = f"the share of {dealer} that it showed is not the one that was dealt"
                     return self.refuse(sender, "SA-7", said)
         return True
-
-    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def slices_message(self, roots: tuple[bytes, ...]) -> Masked:
-        return Masked(self.context, roots)
-
-    def again_message(self, position: int, root: bytes) -> Again:
-        return Again(self.context, position, root)
-
-    def holding_message(self, position: int, held: tuple[tuple[PeerId, bytes], ...]) -> Holding:
-        return Holding(self.context, position, held)
-
-    def sum_message(self, position: int, root: bytes) -> SliceSum:
-        return SliceSum(self.context, position, root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from decentra.protocols import slices
 from decentra.types import PeerId
 from decentra.wire.message import Message
 
@@ -31,41 +32,28 @@ class Context(Message):
     deals: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Endorse(Message):
+class Endorse(slices.Endorse):
     """I opened and checked my share of every deal under this context."""
 
-    kind: ClassVar[str] = "secagg.endorse"
-    context: bytes
+    kind = "secagg.endorse"
 
 
-@dataclass(frozen=True)
-class Masked(Message):
+class Masked(slices.Slices):
     """The roots of my masked vector's slices in roster order; the receiver's own is the blob beside this."""
 
-    kind: ClassVar[str] = "secagg.masked"
-    context: bytes
-    roots: tuple[bytes, ...]
+    kind = "secagg.masked"
 
 
-@dataclass(frozen=True)
-class Again(Message):
+class Again(slices.Again):
     """My part of a slice whose owner is silent, for you who take it over, as the blob beside this."""
 
-    kind: ClassVar[str] = "secagg.again"
-    context: bytes
-    slice: int
-    root: bytes
+    kind = "secagg.again"
 
 
-@dataclass(frozen=True)
-class Holding(Message):
+class Holding(slices.Holding):
     """Of this slice I have these peers' parts whole, each under this hash of its list of roots."""
 
-    kind: ClassVar[str] = "secagg.holding"
-    context: bytes
-    slice: int
-    held: tuple[tuple[PeerId, bytes], ...]
+    kind = "secagg.holding"
 
 
 @dataclass(frozen=True)
@@ -79,14 +67,10 @@ class Unmask(Message):
     key_shares: tuple[tuple[PeerId, bytes], ...]
 
 
-@dataclass(frozen=True)
-class SliceSum(Message):
+class SliceSum(slices.SliceSum):
     """The sum of a slice of mine, as the blob beside this."""
 
-    kind: ClassVar[str] = "secagg.sum"
-    context: bytes
-    slice: int
-    root: bytes
+    kind = "secagg.sum"
 
 
 MESSAGES = (Deal, Context, Endorse, Masked, Again, Holding, Unmask, SliceSum)
