@@ -151,6 +151,17 @@ def naive_share(case: dict[str, Any]) -> bytes:
     return hashed("share", *before, roster, *after)
 
 
+def naive_challenged(case: dict[str, Any]) -> list[int]:
+    drawn = {hashed("challenged", bytes.fromhex(case["beacon"]), slice): slice for slice in range(case["n"])}
+    return [drawn[key] for key in sorted(drawn)][: case["count"]]
+
+
+def naive_verifiers(case: dict[str, Any]) -> list[str]:
+    place = (bytes.fromhex(case["beacon"]), case["position"])
+    drawn = {hashed("verifier", *place, bytes.fromhex(peer)): peer for peer in case["candidates"]}
+    return [drawn[key] for key in sorted(drawn)][: case["count"]]
+
+
 SECRET = ("session", "round", "view", "dealer", "kind", "value")
 FORMULAS: dict[str, Any] = {
     "quorum": lambda case: (case["n"] + case["c"]) // 2 + 1,
@@ -169,6 +180,9 @@ FORMULAS: dict[str, Any] = {
     "vote_value": lambda case: hashed("vote", *raw(case, "context", "topic", "value")).hex(),
     "outcome_value": lambda case: hashed("outcome", *raw(case, "context", "survivors", "total_weight", "sums")).hex(),
     "next_range": naive_range,
+    "beacon": lambda case: hashed("beacon", *raw(case, "context", "parts")).hex(),
+    "challenged_slices": naive_challenged,
+    "verifiers": naive_verifiers,
 }
 
 
@@ -309,5 +323,6 @@ def test_a_layout_tells_where_a_name_ends(first: str, second: str, shape: list[i
 def test_the_readme_names_every_label_and_every_file() -> None:
     text = (SPEC / "README.md").read_text("utf-8")
     labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "vote", "outcome"}
+    labels |= {"beacon", "challenged", "verifier"}
     assert all(f"`{label}`" in text for label in labels)
     assert all(f"`{name}.json`" in text for name in FILES)

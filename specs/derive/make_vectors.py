@@ -53,7 +53,7 @@ def answer(function: str, case: Case) -> Any:
         match key:
             case "round":
                 given["round_id"] = RoundId(*value)
-            case "roster" | "members":
+            case "roster" | "members" | "candidates":
                 given[key] = peers(value)
             case "dealer" | "receiver":
                 given[key] = PeerId(bytes.fromhex(value))
@@ -63,7 +63,7 @@ def answer(function: str, case: Case) -> Any:
                 given[key] = tuple(map(float.fromhex, value))
             case "current" | "largest_mean" | "low" | "high":
                 given[key] = float.fromhex(value)
-            case "deals" | "sums":
+            case "deals" | "sums" | "parts":
                 given[key] = many(value)
             case "kind" | "topic":
                 given[key] = value
@@ -225,6 +225,24 @@ def _outcome_value() -> dict[str, Case]:
     )
 
 
+def _beacon() -> dict[str, Case]:
+    honest: dict[str, Any] = {"context": named("context"), "parts": [named(f"part {index}") for index in range(4)]}
+    bad = [named("part 0"), "00" * 32, *honest["parts"][2:]]
+    return {**others(honest, context=named("another context"), parts=bad), "no-parts": {**honest, "parts": []}}
+
+
+def _challenged_slices() -> dict[str, Case]:
+    honest: dict[str, Any] = {"beacon": named("beacon"), "n": 8, "count": 3}
+    changed = others(honest, beacon=named("another beacon"), n=4, count=2)
+    return {**changed, "all": {**honest, "count": 8}, "none": {**honest, "count": 0}}
+
+
+def _verifiers() -> dict[str, Case]:
+    honest: dict[str, Any] = {"beacon": named("beacon"), "position": 2, "candidates": PEERS, "count": 3}
+    changed = others(honest, beacon=named("another beacon"), position=3, candidates=PEERS[1:4], count=2)
+    return {**changed, "candidates-in-another-order": {**honest, "candidates": PEERS[::-1]}}
+
+
 def _next_range() -> dict[str, Case]:
     table = {
         "follows-the-mean": (1.0, 0.2, 1e-3, 10.0),
@@ -250,6 +268,9 @@ INPUTS = {
     "secret_hash": _secret_hash,
     "vote_value": _vote_value,
     "outcome_value": _outcome_value,
+    "beacon": _beacon,
+    "challenged_slices": _challenged_slices,
+    "verifiers": _verifiers,
     "next_range": _next_range,
 }
 

@@ -6,6 +6,7 @@ Every hash is ``decentra.crypto.hashing.digest`` under its own label (``specs/de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from decentra.crypto.hashing import digest
@@ -39,6 +40,11 @@ def slice_bounds(length: int, count: int) -> tuple[tuple[int, int], ...]:
     >>> slice_bounds(7, 3)
     ((0, 3), (3, 5), (5, 7))
     """
+    return _slice_bounds(length, count)
+
+
+@lru_cache(maxsize=64)
+def _slice_bounds(length: int, count: int) -> tuple[tuple[int, int], ...]:
     small, larger = divmod(length, count)
     starts = [index * small + min(index, larger) for index in range(count + 1)]
     return tuple(pairwise(starts))
@@ -107,12 +113,18 @@ def share_hash(
         round_id.epoch,
         round_id.number,
         view,
-        digest("roster", *roster),
+        _roster_hash(tuple(roster)),
         dealer,
         receiver,
         kind,
         value,
     )
+
+
+@lru_cache(maxsize=64)
+def _roster_hash(roster: tuple[PeerId, ...]) -> bytes:
+    """The hash of a roster; kept, since every share of a round is bound to the same one."""
+    return digest("roster", *roster)
 
 
 def secret_hash(session: bytes, round_id: RoundId, view: int, dealer: PeerId, kind: str, value: bytes) -> bytes:
@@ -128,6 +140,24 @@ def vote_value(context: bytes, topic: str, value: bytes) -> bytes:
 def outcome_value(context: bytes, survivors: bytes, total_weight: int, sums: Sequence[bytes]) -> bytes:
     """The hash of a result: its context, certified survivors, total weight, and the root of every slice's sum."""
     return digest("outcome", context, survivors, total_weight, len(sums), *sums)
+
+
+def beacon(context: bytes, parts: Sequence[bytes]) -> bytes:
+    """A round's public randomness: the hash of its context and of every survivor's part in roster order, 32 zero bytes
+    where a part was badly dealt. Nobody can know it before t peers show their shares, and nobody can withhold it."""
+    return digest("beacon", context, len(parts), *parts)
+
+
+def challenged_slices(beacon: bytes, n: int, count: int) -> tuple[int, ...]:
+    """The ``count`` slices of n whose sums the beacon puts to the test, in the order drawn."""
+    drawn = sorted(range(n), key=lambda position: digest("challenged", beacon, position))
+    return tuple(drawn[:count])
+
+
+def verifiers(beacon: bytes, position: int, candidates: Sequence[PeerId], count: int) -> tuple[PeerId, ...]:
+    """The ``count`` peers of ``candidates`` that recompute a slice's sum, in the order drawn."""
+    drawn = sorted(candidates, key=lambda peer: digest("verifier", beacon, position, peer))
+    return tuple(drawn[:count])
 
 
 def next_range(current: float, largest_mean: float, low: float, high: float) -> float:

@@ -101,6 +101,7 @@ class ProtocolTerms(Section):
         initial_range: the largest magnitude that the first round keeps of any coordinate; the rest is clipped.
         ranges: overrides of ``initial_range`` by a glob over tensor names.
         range_bounds: how low and how high a range may ever move.
+        challenges: how many slices' sums c+1 peers recompute in a round; where it is absent one, in secagg.
     """
 
     name: Title = Field(examples=["secagg"])
@@ -114,6 +115,7 @@ class ProtocolTerms(Section):
         default_factory=lambda: MappingProxyType({})
     )
     range_bounds: tuple[Positive, Positive] = Field(default=(1e-6, 100.0), examples=[(1e-6, 100.0)])
+    challenges: int | None = Field(default=None, ge=0, le=64, examples=[1])
 
     def range_of(self, tensor: str) -> float:
         """The first range of a tensor: of the globs in ``ranges`` that fit its name the longest decides, and of equally
@@ -332,22 +334,38 @@ class Charter(Section):
         return self.protocol.floor or max(-(-2 * count // 3), quorum(count, self.protocol.c))
 
     @property
+    def challenges(self) -> int:
+        """How many slices' sums are recomputed in a round of secagg: ``challenges``, or else one."""
+        return 1 if self.protocol.challenges is None else self.protocol.challenges
+
+    @property
     def missing_signatures(self) -> tuple[Member, ...]:
         """The members that have not signed."""
         return tuple(member for member in self.members if member.id not in self.signatures)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Every member's record and every signature that does not verify, by name; a missing signature is none."""
+        """Every member's record and every signature that does not verify, by name; a missing signature is none.
+
+        Where none of the signatures fits, it is the charter that was changed, and that is one problem."""
         found = [problem for member in self.members for problem in member.problems]
         members = {member.id: member for member in self.members}
+        found += [
+            f"the signature of {signer} is no member's; remove it from [signatures]"
+            for signer in self.signatures
+            if signer not in members
+        ]
         message = self.hash
-        for signer, signature in self.signatures.items():
-            if signer not in members:
-                found.append(f"the signature of {signer} is no member's; remove it from [signatures]")
-            elif not verify(members[signer].ed25519, signature, message):
-                label = members[signer].label
-                found.append(f"the signature of {label} is not for this charter; have it signed again")
+        signed = [member for member in self.members if member.id in self.signatures]
+        stale = sorted(one.label for one in signed if not verify(one.ed25519, self.signatures[one.id], message))
+        if len(stale) < 2 or len(stale) < len(signed):
+            found += [f"the signature of {label} is not for this charter; have it signed again" for label in stale]
+        else:
+            more = f" and {len(stale) - 8} more" if len(stale) > 8 else ""
+            found.append(
+                f"this charter was changed after it was signed by {', '.join(stale[:8])}{more}: put the change back, "
+                "or have all sign again"
+            )
         return tuple(found)
 
     def check(self, *, signed: bool = True, where: str = FILE) -> None:

@@ -19,6 +19,9 @@ SHIPPED = ("secagg", "allreduce")
 LEAST_MEMBERS, MOST_MEMBERS = 3, 64
 """Below 3 a sum bares an update; above 64 all-pairs masks cost too much, and groups belong in a grid."""
 
+MOST_REPORTS = 64
+"""Recomputed sums of a round: as many as there are members at most, each the work of one slice's owner."""
+
 LEAST_QUANTA = 127
 """The coarsest encoding offered: fewer steps than 8 bits on each side of zero would drown an update in rounding."""
 
@@ -191,6 +194,24 @@ def _ranges(charter: Charter) -> Iterator[str]:
             yield f"{name} = {value!r} is outside range_bounds = [{low!r}, {high!r}]; move it inside or widen them"
 
 
+def _challenges(charter: Charter) -> Iterator[str]:
+    wanted, c, count = charter.protocol.challenges, charter.protocol.c, len(charter.members)
+    if not wanted:
+        return
+    if charter.protocol.name != "secagg":
+        yield (
+            f"challenges = {wanted} needs the beacon that secagg deals, and {charter.protocol.name} deals none; "
+            "leave it out"
+        )
+    elif wanted > max(count, LEAST_MEMBERS):
+        yield f"challenges = {wanted} is more than the {count} slices of a round; lower it"
+    elif wanted * (c + 1) > MOST_REPORTS:
+        yield (
+            f"challenges = {wanted} with c = {c} asks for {wanted * (c + 1)} recomputed sums a round, "
+            f"of {MOST_REPORTS} at most; set it to at most {MOST_REPORTS // (c + 1)}"
+        )
+
+
 _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _protocol,
     _members,
@@ -199,4 +220,5 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _rule,
     _numbers,
     _ranges,
+    _challenges,
 )

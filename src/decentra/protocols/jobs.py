@@ -18,9 +18,12 @@ from decentra.types import RoundId
 
 @dataclass(frozen=True)
 class Encoded:
-    """This peer's vector in the ring, cut into one slice a member of the roster."""
+    """This peer's vector in the ring, cut into one slice a member of the roster, and how many coordinates were clipped.
+
+    The count stays local."""
 
     slices: tuple[Blob, ...]
+    clipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Encode:
     def run(self, tools: Tools) -> Encoded:
         ring = Ring(self.width)
         vector = np.empty(self.length, ring.dtype)
-        encode(
+        counts = encode(
             self.update,
             self.ranges,
             ring=ring,
@@ -58,24 +61,26 @@ class Encode:
         tools.witness(self.round_id, vector)
         apply_masks(vector, self.masks)
         bounds = derive.slice_bounds(self.length, self.n)
-        return Encoded(tuple(tools.keep(vector[low:high]) for low, high in bounds))
+        return Encoded(tuple(tools.keep(vector[low:high]) for low, high in bounds), counts.clipped)
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Job: one slice's sum over all vectors, less the masks still on it. Gives up each slice as it is added."""
+    """Job: one slice's sum over all vectors, less the masks still on it. Gives up each part but ``kept`` once added."""
 
     slices: tuple[Blob, ...]
     width: int
     low: int
     high: int
     masks: tuple[Mask, ...] = field(default=(), repr=False)
+    kept: Blob | None = None
 
     def run(self, tools: Tools) -> Blob:
         total = np.zeros(self.high - self.low, Ring(self.width).dtype)
         for blob in self.slices:
             np.add(total, tools.view(blob).view(total.dtype), out=total)
-            tools.drop(blob)
+            if blob != self.kept:
+                tools.drop(blob)
         apply_masks(total, tuple(Mask(mask.key, -mask.sign) for mask in self.masks), offset=self.low)
         return tools.keep(total)
 
@@ -106,3 +111,18 @@ class Assemble:
             tools.drop(blob)
         return Assembled(tools.keep(total, cite=False), int(total[-1]))
 
+
+@dataclass(frozen=True)
+class Repair:
+    """Job: put other sums in the place of some slices of a whole sum; each comes with where it begins."""
+
+    total: Blob
+    repairs: tuple[tuple[int, Blob], ...]
+    width: int
+
+    def run(self, tools: Tools) -> Assembled:
+        total = tools.view(self.total).view(Ring(self.width).dtype)
+        for start, blob in self.repairs:
+            part = tools.view(blob).view(total.dtype)
+            total[start : start + len(part)] = part
+        return Assembled(self.total, int(total[-1]))

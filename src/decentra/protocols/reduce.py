@@ -25,7 +25,7 @@ LOST = b"lost"
 """The outcome that says: a slice's sum never came, and the round is spent."""
 
 OVERTIME = 6
-"""Phase deadlines that a vote may take before a peer gives up: views 0 to 4 and part of the next."""
+"""Phase deadlines that a vote may take before a peer gives up: views 0 to 4 are 5.75 of them."""
 
 
 class Reduce(Scatter):
@@ -34,6 +34,8 @@ class Reduce(Scatter):
     sum_type: ClassVar[type[slices.SliceSum]]
     sum_clause: ClassVar[str]
     outcome_clause: ClassVar[str]
+    patient: ClassVar[tuple[str, ...]] = (SURVIVORS, SUM, OUTCOME)
+    """The phases that a certificate ends: their deadline is `OVERTIME` long, so that views have their time."""
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
         super().__init__(setting, mine, round_id)
@@ -49,6 +51,11 @@ class Reduce(Scatter):
     @abstractmethod
     def own_step(self) -> bool:
         """Try to leave a phase of the protocol's own; True if it moved."""
+
+    @property
+    def keeps_slices(self) -> bool:
+        """Whether this peer's slices are needed again once the outcome is certified."""
+        return False
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,14 +95,29 @@ class Reduce(Scatter):
                 self.take_over(silent=True)
                 self.out.append(SetTimer("takeover", self.setting.patience))
             return True
-        if timer != "phase" or self.phase not in (self.scattering, SURVIVORS, SUM, OUTCOME):
+        if timer != "phase" or self.phase not in (self.scattering, *self.patient):
             return False
         if self.phase == SUM:
             self._lacking = True
             return True
         self._overtime += 1
         self.out.append(SetTimer("phase", self.setting.phase_deadline))
-        return self._overtime <= OVERTIME and bool(self.own_slices)
+        return self._overtime < OVERTIME and bool(self.own_slices)
+
+    def go(self, why: str) -> None:
+        self._overtime = 0
+        super().go(why)
+
+    def waited_seconds(self) -> float:
+        return self.setting.phase_deadline * max(1, self._overtime)
+
+    @property
+    def order(self) -> tuple[PeerId, ...]:
+        """Once there are survivors, the certified owners propose first: who was dead by then costs no view's time."""
+        order = super().order
+        if self.survivors is None:
+            return order
+        return (*(peer for peer in order if peer in self.owners), *(peer for peer in order if peer not in self.owners))
 
     # ── the survivors ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,7 +126,7 @@ class Reduce(Scatter):
         self.read_holdings()
         self.take_over(silent=False)
         self.hold_taken()
-        if vote.proposer() == self.setting.me:
+        if vote.offers:
             self._offer_survivors(vote)
         if not vote.advance():
             return False
@@ -115,9 +137,10 @@ class Reduce(Scatter):
         self.survivors = Survivors.unpack(vote.value)
         if self.setting.me not in self.survivors.members:
             self.spent = False
-        for position, blob in enumerate(self.own_slices):
-            if self.owners[position] != self.setting.me:
-                self.out.append(Release(blob))
+        if not self.keeps_slices:
+            for position, blob in enumerate(self.own_slices):
+                if self.owners[position] != self.setting.me:
+                    self.out.append(Release(blob))
         self.rendezvous.release()
         self.go("certificate(survivors)")
         return True
@@ -233,12 +256,16 @@ class Reduce(Scatter):
         """The slices of the sum are one vector; check its weight and know the outcome (SA-9, AR-5)."""
         if not isinstance(value, Assembled):
             raise LocalError(f"{self.protocol}: the sums could not be put together: {value}")
-        count = len(self.members)
-        if not count <= value.total_weight <= count * self.setting.max_weight:
-            liars = f"peer {self.owners[-1]}, which summed them, or a peer that gave a false one"
-            said = f"the weights of {count} peers can't sum to {value.total_weight}: {liars}"
-            raise RemoteError(None, self.outcome_clause, said)
+        self.check_weight(value)
         self._assembled = value
+
+    def check_weight(self, sums: Assembled) -> None:
+        """W lies in [|U|, |U| · max_weight], or all refuse the result."""
+        count = len(self.members)
+        if not count <= sums.total_weight <= count * self.setting.max_weight:
+            liars = f"peer {self.owners[-1]}, which summed them, or a peer that gave a false one"
+            said = f"the weights of {count} peers can't sum to {sums.total_weight}: {liars}"
+            raise RemoteError(None, self.outcome_clause, said)
 
     # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,10 +276,14 @@ class Reduce(Scatter):
     def _outcome_digest(self) -> bytes | None:
         if self._assembled is None:
             return None
-        roots = tuple(getattr(verified.message, "root", b"") for verified in self._shown_sums())
-        return derive.outcome_value(
-            self.context, self.certify[SURVIVORS].digest, self._assembled.total_weight, roots
-        )
+        return self.outcome_value(self._assembled.total_weight, self.sum_roots())
+
+    def sum_roots(self) -> tuple[bytes, ...]:
+        """The roots of the slices' sums, as their owners published them."""
+        return tuple(getattr(verified.message, "root", b"") for verified in self._shown_sums())
+
+    def outcome_value(self, total_weight: int, roots: tuple[bytes, ...]) -> bytes:
+        return derive.outcome_value(self.context, self.certify[SURVIVORS].digest, total_weight, roots)
 
     def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The outcome that the sums give, or ``lost`` where this peer too has waited for one in vain."""
@@ -293,19 +324,25 @@ class Reduce(Scatter):
             raise self._two_sums or RemoteError(
                 None, self.outcome_clause, "what is certified is no sum of what came here: compare transcripts"
             )
-        self.out.append(Persist(Record("done", "outcome", self.context + vote.value)))
-        self.out.append(
-            Finish(
-                Outcome(
-                    total=self._assembled.total,
-                    ranges=self.ranges,
-                    roster=self.roster,
-                    survivors=self.members,
-                    total_weight=self._assembled.total_weight,
-                    digest=vote.value,
-                    adopted=self.rendezvous.adopted,
-                )
-            )
-        )
+        self.settled(self._assembled, vote.value)
         self.go("certificate(outcome)")
         return True
+
+    def settled(self, sums: Assembled, digest: bytes) -> None:
+        """The outcome is certified; a protocol that puts it to the test first finishes later."""
+        self.finish(sums, digest)
+
+    def finish(self, sums: Assembled, digest: bytes) -> None:
+        """Hand the result out."""
+        self.out.append(Persist(Record("done", "outcome", self.context + digest)))
+        outcome = Outcome(
+            total=sums.total,
+            ranges=self.ranges,
+            roster=self.roster,
+            survivors=self.members,
+            total_weight=sums.total_weight,
+            digest=digest,
+            adopted=self.rendezvous.adopted,
+            clipped=self.clipped,
+        )
+        self.out.append(Finish(outcome))

@@ -38,6 +38,10 @@ class Scatter(Round):
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
         super().__init__(setting, mine, round_id)
         self.own_slices: tuple[Blob, ...] = ()
+        self.clipped = 0
+        """Coordinates of this peer's update that exceeded their range."""
+        self.masked = False
+        """Whether this peer's slices have left; unlike ``spent`` it stays, whatever a certificate frees."""
         self.gone: set[PeerId] = set()
         """Who said that it stops, or broke a clause: nobody waits for it."""
         self.waited: set[str] = set()
@@ -61,7 +65,7 @@ class Scatter(Round):
 
     def broke(self, error: RemoteError) -> None:
         """A peer broke a clause. Before anything was masked that ends the round for all; later that peer is gone."""
-        if not self.spent or error.peer is None:
+        if not self.masked or error.peer is None:
             super().broke(error)
         elif (error.clause, error.peer) not in self._unsound:
             self._unsound.add((error.clause, error.peer))
@@ -70,7 +74,7 @@ class Scatter(Round):
 
     def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
         """A peer stops. Before anything was masked that ends the round for all; from then on it is just gone."""
-        if not self.spent:
+        if not self.masked:
             super().ended(sender, message)
         self.gone.add(sender)
 
@@ -134,11 +138,11 @@ class Scatter(Round):
 
     def scatter(self, encoded: Encoded) -> None:
         """Spend the update: INTENT is durable before the first byte leaves (SA-4)."""
-        self.own_slices = encoded.slices
+        self.own_slices, self.clipped = encoded.slices, encoded.clipped
         roots = tuple(blob.root for blob in encoded.slices)
         message = self.slices_type(self.context, roots)
         self.out.append(Persist(Record("intent", "update", self.context + b"".join(roots))))
-        self.spent = True
+        self.spent = self.masked = True
         blobs = {
             peer: blob
             for peer, blob in zip(self.roster, encoded.slices, strict=True)
@@ -265,14 +269,25 @@ class Scatter(Round):
         }
 
     def shown_holdings(self) -> list[Verified]:
-        """One holding a slice, of who owns it or took it over first."""
+        """One holding a slice: its own peer's; or, once that one is gone or its time is over, that of the next in the
+        roster that holds its own slice too."""
         shown: list[Verified] = []
-        for position in range(self.n):
+        for position, owner in enumerate(self.roster):
             holdings = self.holdings(position)
-            if holdings:
-                first = min(holdings, key=lambda peer: (self.roster.index(peer) - position) % self.n)
-                shown.append(holdings[first])
+            passed = owner in self.gone or "takeover" in self.waited
+            for taker in (*self.roster[position:], *self.roster[:position]) if passed else (owner,):
+                if taker in holdings and taker in self.holdings(self.roster.index(taker)):
+                    shown.append(holdings[taker])
+                    break
         return shown
+
+    def certified_lists(self, holdings: tuple[bytes, ...]) -> dict[PeerId, bytes]:
+        """Of each survivor the hash of its list of roots, by the holdings that a certificate names; these agree."""
+        for slot in [slot for slot in self.box if slot.startswith(f"{self._holding_kind}/")]:
+            for received in self.got(slot).values():
+                if received.verified.body_hash in holdings:
+                    return dict(getattr(received.verified.message, "held", ()))
+        return {}
 
     def read_holdings(self) -> None:
         """Take down holdings that are none, and those whose lists are not the ones that came here."""

@@ -52,7 +52,8 @@ class CommonState(Protocol):
 class Setting:
     """What holds for an epoch: who this peer is, the group, and the charter's numbers.
 
-    ``members`` are in ascending order; ``floor`` is the least size of a roster; the deadlines are in seconds.
+    ``members`` are in ascending order; ``floor`` is the least size of a roster; ``challenges`` is how many
+    slices a round recomputes; the deadlines are in seconds.
     """
 
     me: PeerId
@@ -63,6 +64,7 @@ class Setting:
     floor: int
     width: int
     max_weight: int
+    challenges: int
     ready_deadline: float
     phase_deadline: float
     sealing: Opener = field(repr=False)
@@ -123,3 +125,5 @@ class Outcome:
     digest: bytes
     adopted: PeerId | None
     """Whose common state this peer took over at the round's start; None where it held the same."""
+    clipped: int = 0
+    """Coordinates of this peer's own update that exceeded their range; nobody else is told."""

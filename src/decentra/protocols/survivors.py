@@ -57,20 +57,33 @@ def read_holding(verified: Verified, kind: str, context: bytes, n: int) -> tuple
 def derive_survivors(
     roster: Sequence[PeerId], quorum: int, shown: Sequence[Verified], kind: str, context: bytes
 ) -> Survivors | None:
-    """What the shown holdings give: for each slice the first one in the order shown; None where a slice has none, or
-    fewer than ``quorum`` peers are in all of them under equal hashes."""
-    chosen: dict[int, tuple[Verified, Mapping[PeerId, bytes]]] = {}
+    """What the shown holdings give; None where that is no set of survivors.
+
+    At least ``quorum`` peers must show a holding of their own slice, so that no few peers can make themselves the
+    owners of all. Of these, a slice belongs to its own peer, or else to the next in the roster that shows a holding of
+    it. The survivors are those whom every owner holds under equal hashes, and again at least ``quorum``.
+    """
+    held: dict[int, dict[PeerId, tuple[Verified, Mapping[PeerId, bytes]]]] = {}
     for verified in shown:
         read = read_holding(verified, kind, context, len(roster))
         if read is not None and verified.sender in roster:
-            chosen.setdefault(read[0], (verified, read[1]))
-    if len(chosen) < len(roster):
+            held.setdefault(read[0], {}).setdefault(verified.sender, (verified, read[1]))
+    present = {peer for position, peer in enumerate(roster) if peer in held.get(position, ())}
+    if len(present) < quorum:
         return None
-    lists = [chosen[position][1] for position in range(len(roster))]
+    chosen: list[tuple[Verified, Mapping[PeerId, bytes]]] = []
+    for position in range(len(roster)):
+        following = (*roster[position:], *roster[:position])
+        owner = next((peer for peer in following if peer in present and peer in held.get(position, ())), None)
+        if owner is None:
+            return None
+        chosen.append(held[position][owner])
+    first = chosen[0][1]
     members = tuple(
-        peer for peer in roster if all(peer in held and held[peer] == lists[0][peer] for held in lists)
+        peer for peer in roster if all(peer in lists and lists[peer] == first[peer] for _, lists in chosen)
     )
     if len(members) < quorum:
         return None
-    holdings = [chosen[position][0] for position in range(len(roster))]
-    return Survivors(members, tuple(one.sender for one in holdings), tuple(one.body_hash for one in holdings))
+    return Survivors(
+        members, tuple(one.sender for one, _ in chosen), tuple(one.body_hash for one, _ in chosen)
+    )

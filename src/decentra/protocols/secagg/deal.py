@@ -10,13 +10,16 @@ from decentra.crypto.agreement import check_public, draw_secret
 from decentra.crypto.hashing import expand
 from decentra.crypto.prg import Mask
 from decentra.crypto.seal import SealError
-from decentra.crypto.shamir import combine, split
+from decentra.crypto.shamir import combine, extend, split
 from decentra.crypto.suite import REAL, Opener, Suite
 from decentra.machine.effects import Tools
 from decentra.protocols.secagg.messages import Deal
 from decentra.types import PeerId, RoundId
 
-SELF, KEY = "self", "key"
+SELF, KEY, BEACON = "self", "key", "beacon"
+"""The three secrets that a peer deals: its self seed, its mask key and its part of the beacon."""
+
+SHARE_BYTES = 32
 GROUP = 0
 """The tensor group under which masks are derived; a vector is one group."""
 
@@ -54,7 +57,7 @@ class Dealt:
 
 @dataclass(frozen=True)
 class DealSecrets:
-    """Job: draw a self seed and a mask key, share both, and seal every share to its receiver's epoch key."""
+    """Job: draw the three secrets, share them, and seal the shares to their receivers' epoch keys."""
 
     table: Table
     me: PeerId
@@ -62,21 +65,23 @@ class DealSecrets:
 
     def run(self, tools: Tools) -> Dealt:
         table, n = self.table, len(self.table.roster)
-        self_seed, mask_secret = draw_secret(tools.random), draw_secret(tools.random)
-        self_shares = split(self_seed, table.quorum, n, tools.random)
-        key_shares = split(mask_secret, table.quorum, n, tools.random)
+        self_seed, mask_secret, part = (draw_secret(tools.random) for _ in range(3))
+        self_shares, key_shares, beacon_shares = (
+            split(secret, table.quorum, n, tools.random) for secret in (self_seed, mask_secret, part)
+        )
+        boxes = zip(table.roster, self.sealing_keys, self_shares, key_shares, beacon_shares, strict=True)
         sealed = tuple(
-            table.suite.seal(public, mine + theirs, table.seal_context(self.me, receiver), tools.random)
-            for receiver, public, mine, theirs in zip(
-                table.roster, self.sealing_keys, self_shares, key_shares, strict=True
-            )
+            table.suite.seal(public, b"".join(shares), table.seal_context(self.me, receiver), tools.random)
+            for receiver, public, *shares in boxes
         )
         message = Deal(
             view=table.view,
             mask_public=table.suite.mask_key(mask_secret).public,
             self_hash=table.secret_hash(self.me, SELF, self_seed),
+            beacon_hash=table.secret_hash(self.me, BEACON, part),
             self_share_hashes=self._hashes(SELF, self_shares),
             key_share_hashes=self._hashes(KEY, key_shares),
+            beacon_share_hashes=self._hashes(BEACON, beacon_shares),
             sealed=sealed,
         )
         return Dealt(message, self_seed, mask_secret)
@@ -88,10 +93,11 @@ class DealSecrets:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a receiver holds of one dealer: a share of its self seed and one of its mask key."""
+    """What a receiver holds of one dealer: a share of each secret."""
 
     self_share: bytes = field(repr=False)
     key_share: bytes = field(repr=False)
+    beacon_share: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -115,24 +121,29 @@ class OpenDeals:
         position, n = self.table.roster.index(self.me), len(self.table.roster)
         opened: dict[PeerId, Shares] = {}
         for dealer, deal in self.deals.items():
-            if not len(deal.sealed) == len(deal.self_share_hashes) == len(deal.key_share_hashes) == n:
+            hashes = share_hashes(deal)
+            if not all(len(listed) == n for listed in (deal.sealed, *hashes.values())):
                 return BadDeal(dealer, f"its deal is not one for a roster of {n}")
             try:
                 check_public(deal.mask_public)
-                both = self.sealing.open(deal.sealed[position], self.table.seal_context(dealer, self.me))
+                box = self.sealing.open(deal.sealed[position], self.table.seal_context(dealer, self.me))
             except SealError:
                 return BadDeal(dealer, "the share that it sealed to this peer does not open")
             except ValueError:
                 return BadDeal(dealer, "its mask key is of low order")
-            shares = Shares(both[:32], both[32:])
-            if (
-                len(both) != 64
-                or self.table.share_hash(dealer, self.me, SELF, shares.self_share) != deal.self_share_hashes[position]
-                or self.table.share_hash(dealer, self.me, KEY, shares.key_share) != deal.key_share_hashes[position]
+            shares = [box[start : start + SHARE_BYTES] for start in range(0, len(box), SHARE_BYTES)]
+            if len(shares) != len(hashes) or any(
+                self.table.share_hash(dealer, self.me, kind, share) != listed[position]
+                for (kind, listed), share in zip(hashes.items(), shares, strict=True)
             ):
                 return BadDeal(dealer, "the share that it sealed to this peer is not the one it signed")
-            opened[dealer] = shares
+            opened[dealer] = Shares(*shares)
         return opened
+
+
+def share_hashes(deal: Deal) -> dict[str, tuple[bytes, ...]]:
+    """What a dealer signed for its shares of each secret, in the order in which they lie in a box."""
+    return {SELF: deal.self_share_hashes, KEY: deal.key_share_hashes, BEACON: deal.beacon_share_hashes}
 
 
 def self_key(seed: bytes, context: bytes) -> bytes:
@@ -202,3 +213,43 @@ class RebuildSecrets:
             return combine(shares, self.table.quorum)
         except ValueError:
             return None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The survivors' parts of the beacon in roster order, and who dealt one badly, so that zeros stand for it."""
+
+    parts: tuple[bytes, ...]
+    bad: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True)
+class RebuildBeacon:
+    """Job: rebuild every survivor's part of the beacon of t shares.
+
+    A part counts only if the shares recompute every hash that its dealer signed, so that any t shares give one verdict.
+    """
+
+    table: Table
+    deals: Mapping[PeerId, Deal]
+    shown: Mapping[PeerId, Mapping[int, bytes]]
+
+    def run(self, tools: Tools) -> Drawn:
+        parts = {dealer: self._part(dealer, shares) for dealer, shares in self.shown.items()}
+        bad = tuple(dealer for dealer, part in parts.items() if part is None)
+        return Drawn(tuple(part or bytes(SHARE_BYTES) for part in parts.values()), bad)
+
+    def _part(self, dealer: PeerId, shares: Mapping[int, bytes]) -> bytes | None:
+        table, deal = self.table, self.deals[dealer]
+        try:
+            part = combine(shares, table.quorum)
+            everyone = extend(shares, table.quorum, len(table.roster))
+        except ValueError:
+            return None
+        hashes = (
+            table.share_hash(dealer, receiver, BEACON, share)
+            for receiver, share in zip(table.roster, everyone, strict=True)
+        )
+        if tuple(hashes) != deal.beacon_share_hashes:
+            return None
+        return part if table.secret_hash(dealer, BEACON, part) == deal.beacon_hash else None

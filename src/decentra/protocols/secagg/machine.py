@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
+from decentra import derive
+from decentra.crypto.prg import Mask
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Compute, Persist, Record, Send
+from decentra.machine.effects import Blame, Compute, Persist, Record, Send
 from decentra.machine.events import Blob, Received
-from decentra.protocols.jobs import Encoded, Sum
+from decentra.protocols.jobs import Assembled, Encoded, Repair, Sum
 from decentra.protocols.reduce import Reduce
-from decentra.protocols.round import CONTEXT
+from decentra.protocols.round import CONTEXT, OUTCOME, SURVIVORS
+from decentra.protocols.secagg.challenge import STANDS, TIMER, Challenge, read_verdict
 from decentra.protocols.secagg.deal import (
+    BEACON,
     KEY,
     SELF,
     BadDeal,
     DealSecrets,
     Dealt,
     DeriveMasks,
+    Drawn,
     OpenDeals,
+    RebuildBeacon,
     RebuildSecrets,
     Shares,
     Table,
+    share_hashes,
 )
-from decentra.protocols.secagg.messages import Again, Context, Deal, Endorse, Holding, Masked, SliceSum, Unmask
+from decentra.protocols.secagg.messages import (
+    Again,
+    Beacon,
+    Context,
+    Deal,
+    Endorse,
+    Holding,
+    Masked,
+    SliceSum,
+    Unmask,
+)
 from decentra.protocols.secagg.transitions import TRANSITIONS
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.message import Verified
+
+VERDICT = "verdict"
 
 
 class SecAgg(Reduce):
@@ -35,6 +56,7 @@ class SecAgg(Reduce):
     endorse_type, slices_type, again_type = Endorse, Masked, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "masked"
+    patient = (*Reduce.patient, BEACON, VERDICT)
     context_clause, slice_clause, holding_clause = "SA-2", "SA-10", "SA-11"
     sum_clause, outcome_clause = "SA-8", "SA-9"
 
@@ -45,6 +67,18 @@ class SecAgg(Reduce):
         self._shares: dict[PeerId, Shares] | None = None
         self._sound: dict[PeerId, bool] = {}
         """Whose shares were looked at, and whether they are what was dealt."""
+        self._left: tuple[Mask, ...] = ()
+        """The masks that lie on the sum of the survivors' vectors."""
+        self._settled: tuple[Assembled, bytes] | None = None
+        self._drawing = False
+        self._beacon_sound: dict[PeerId, bool] = {}
+        self._challenge: Challenge | None = None
+        self._repaired: Assembled | None = None
+        self._repairing = False
+
+    @property
+    def keeps_slices(self) -> bool:
+        return self.setting.challenges > 0
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -63,6 +97,8 @@ class SecAgg(Reduce):
                 self.out.append(Compute("masks", derive))
             case "unmask":
                 self._show_shares()
+            case "beacon":
+                self._show_beacon()
 
     def own_step(self) -> bool:
         match self.phase:
@@ -72,9 +108,13 @@ class SecAgg(Reduce):
                 return self._step_context()
             case "masked":
                 return self.step_scatter()
-            case _:
+            case "unmask":
                 self._step_unmask()
-                return False
+            case "beacon":
+                self._step_beacon()
+            case "verdict":
+                return self._step_verdict()
+        return False
 
     def computed(self, name: str, value: object) -> None:
         if isinstance(value, BadDeal):
@@ -92,15 +132,21 @@ class SecAgg(Reduce):
             case "encode", Encoded():
                 self.scatter(value)
             case "secrets", tuple():
+                self._left = value
                 self.go("t shares of every secret")
                 for position, parts in self.owned():
-                    low, high = self.bounds[position]
-                    job = Sum(parts, self.setting.width, low, high, value)
-                    self.out.append(Compute(f"sum/{position}", job))
+                    self.out.append(Compute(f"sum/{position}", self.sum_job(position, parts)))
             case str(), Blob() if name.startswith("sum/"):
                 self.publish_sum(int(name.removeprefix("sum/")), value)
             case "assemble", _:
                 self.assembled(value)
+            case "beacon", Drawn():
+                self._open_challenge(value)
+            case str(), Blob() if name.startswith("check/") and self._challenge is not None:
+                self._challenge.computed(int(name.removeprefix("check/")), value)
+            case "repair", Assembled():
+                self.check_weight(value)
+                self._repaired = value
             case _:
                 raise LocalError(f"secagg: the job {name!r} gave {value!r}")
 
@@ -108,10 +154,16 @@ class SecAgg(Reduce):
         proposer = self.rendezvous.proposer
         if self.phase == CONTEXT and proposer not in self.got("secagg.context"):
             return (proposer,)
-        if self.phase == "unmask":  # who showed a false share is missed as well
-            shown = self.got("secagg.unmask")
+        if self.phase in ("unmask", BEACON):  # who showed a false share is missed as well
+            shown = self.got(f"secagg.{self.phase}")
             return tuple(peer for peer in self.roster if peer not in shown or peer in self.gone)
         return super().waiting_for()
+
+    def went_on(self, timer: str) -> bool:
+        if timer == TIMER and self._challenge is not None:
+            self._challenge.expired()
+            return True
+        return super().went_on(timer)
 
     def keep(self, event: Received) -> None:
         message, sender = event.verified.message, event.verified.sender
@@ -120,6 +172,8 @@ class SecAgg(Reduce):
         super().keep(event)
         if isinstance(message, Unmask) and self._rebuilding:
             self._sound_unmask(sender, message)  # needed no more; a false one is taken down all the same
+        if isinstance(message, Beacon) and self._drawing:
+            self._sound_beacon(sender, message)
 
     def belongs(self, verified: Verified) -> bool:
         """Deals and contexts belong to a view; those of another are left aside, not held against their author."""
@@ -200,7 +254,7 @@ class SecAgg(Reduce):
         dropped peer that of its mask key, never both (SA-3)."""
         if self._shares is None:
             raise LocalError("secagg: unmasking before opening the deals; a defect of decentra")
-        survivors = self.certify["survivors"]
+        survivors = self.certify[SURVIVORS]
         selves = tuple((peer, self._shares[peer].self_share) for peer in self.members)
         keys = tuple((peer, self._shares[peer].key_share) for peer in self._dropped)
         self.out.append(Persist(Record("reveal", "unmask", self.context + survivors.digest)))
@@ -233,18 +287,132 @@ class SecAgg(Reduce):
         self.out.append(Compute("secrets", RebuildSecrets(self._table, deals, selves, keys, self.context)))
 
     def _sound_unmask(self, sender: PeerId, message: Unmask) -> bool:
-        if (message.context, message.survivors) != (self.context, self.certify["survivors"].digest):
+        if (message.context, message.survivors) != (self.context, self.certify[SURVIVORS].digest):
             return self.refuse(sender, "SA-7", "it showed shares under another certificate than this round's")
         if tuple(peer for peer, _ in message.key_shares) != self._dropped:
             return self.refuse(sender, "SA-3", "it showed mask keys of others than those who dropped")
         if tuple(peer for peer, _ in message.self_shares) != self.members:
             return self.refuse(sender, "SA-7", "it showed not one share of every survivor's self seed")
-        position = self.roster.index(sender)
-        for kind, shown in ((SELF, message.self_shares), (KEY, message.key_shares)):
-            for dealer, share in shown:
-                deal = self._deal(dealer)
-                signed = deal.self_share_hashes if kind == SELF else deal.key_share_hashes
-                if self._table.share_hash(dealer, sender, kind, share) != signed[position]:
-                    said = f"the share of {dealer} that it showed is not the one that was dealt"
-                    return self.refuse(sender, "SA-7", said)
+        return self._sound_shares(sender, "SA-7", SELF, message.self_shares) and self._sound_shares(
+            sender, "SA-7", KEY, message.key_shares
+        )
+
+    def _sound_shares(self, sender: PeerId, clause: str, kind: str, shown: tuple[tuple[PeerId, bytes], ...]) -> bool:
+        """Whether shares that a peer shows are those that it was dealt."""
+        position, table = self.roster.index(sender), self._table
+        for dealer, share in shown:
+            if table.share_hash(dealer, sender, kind, share) != share_hashes(self._deal(dealer))[kind][position]:
+                said = f"the share of {dealer} that it showed is not the one that was dealt"
+                return self.refuse(sender, clause, said)
         return True
+
+    def sum_job(self, position: int, parts: tuple[Blob, ...]) -> Sum:
+        """What adds a slice's parts and takes the masks off; this peer's own part stays for who recomputes the sum."""
+        low, high = self.bounds[position]
+        kept = self.own_slices[position] if self.keeps_slices else None
+        return Sum(parts, self.setting.width, low, high, self._left, kept)
+
+    # ── the beacon and the verdict ───────────────────────────────────────────────────────────────────────────────────
+
+    def settled(self, sums: Assembled, digest: bytes) -> None:
+        self._settled = (sums, digest)
+
+    def _certified(self) -> tuple[Assembled, bytes]:
+        if self._settled is None:
+            raise LocalError("secagg: a challenge before the outcome; a defect of decentra")
+        return self._settled
+
+    def _show_beacon(self) -> None:
+        """Under the outcome's certificate, once, durable before it is sent: shares of the survivors' parts (SA-12)."""
+        if self._shares is None:
+            raise LocalError("secagg: the beacon before opening the deals; a defect of decentra")
+        _, digest = self._certified()
+        shares = tuple((peer, self._shares[peer].beacon_share) for peer in self.members)
+        self.out.append(Persist(Record("reveal", BEACON, self.context + digest)))
+        self.out.append(Send(Beacon(self.context, digest, shares), after=self.certify[OUTCOME].opened_by))
+
+    def _step_beacon(self) -> None:
+        """Rebuild every survivor's part of t peers' shares."""
+        if self._drawing:
+            return
+        shown = self.got("secagg.beacon")
+        for sender, received in shown.items():
+            message = received.verified.message
+            if sender not in self._beacon_sound and isinstance(message, Beacon):
+                self._beacon_sound[sender] = self._sound_beacon(sender, message)
+        sound = sorted(sender for sender, well in self._beacon_sound.items() if well)
+        if len(sound) < self.quorum:
+            return
+        parts: dict[PeerId, dict[int, bytes]] = {peer: {} for peer in self.members}
+        for sender in sound:
+            for dealer, share in getattr(shown[sender].verified.message, "shares", ()):
+                parts[dealer][self.roster.index(sender) + 1] = share
+        self._drawing = True
+        deals = {peer: self._deal(peer) for peer in self.members}
+        self.out.append(Compute("beacon", RebuildBeacon(self._table, deals, parts)))
+
+    def _sound_beacon(self, sender: PeerId, message: Beacon) -> bool:
+        if (message.context, message.outcome) != (self.context, self._certified()[1]):
+            return self.refuse(sender, "SA-12", "it showed shares of the beacon under another outcome")
+        if tuple(peer for peer, _ in message.shares) != self.members:
+            return self.refuse(sender, "SA-12", "it showed not one share of every survivor's part of the beacon")
+        return self._sound_shares(sender, "SA-12", BEACON, message.shares)
+
+    def _open_challenge(self, drawn: Drawn) -> None:
+        """The beacon is out: whoever dealt its part badly is named, and zeros stand for it."""
+        for peer in drawn.bad:
+            said = "the shares that it dealt are not of the part of the beacon that it signed"
+            self.out.append(Blame(RemoteError(peer, "SA-1", said)))
+        opened_by = self.certify[OUTCOME].opened_by
+        self._challenge = Challenge(self, derive.beacon(self.context, drawn.parts), opened_by)
+        self.go("the beacon")
+
+    def _step_verdict(self) -> bool:
+        challenge = self._challenge
+        if challenge is None:
+            raise LocalError("secagg: a verdict without a challenge; a defect of decentra")
+        challenge.advance()
+        if VERDICT not in self.certify and challenge.verdict() is None:
+            return False  # a view's time is for the vote, not for the proof before it
+        vote = self.certify.get(VERDICT) or self.open_vote(VERDICT, self._check_verdict)
+        challenge.offer(vote)
+        if not vote.advance():
+            return False
+        sums, digest = self._certified()
+        if vote.value != STANDS:
+            repairs = read_verdict(vote.value)
+            if self._repaired is None:
+                self._repair(challenge, sums, repairs)
+                return False
+            sums = self._repaired
+            roots = [repairs.get(position, root) for position, root in enumerate(self.sum_roots())]
+            digest = self.outcome_value(sums.total_weight, tuple(roots))
+        self.finish(sums, digest)
+        self.go("certificate(verdict)")
+        return True
+
+    def _check_verdict(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        return self._challenge is not None and self._challenge.check(self.certify[VERDICT].proposer(), value)
+
+    def _repair(self, challenge: Challenge, sums: Assembled, repairs: dict[int, bytes]) -> None:
+        """Put the right sums in, once this peer has recomputed all of them itself."""
+        right = {at: blob for at, root in repairs.items() if (blob := challenge.sums.get(at)) and blob.root == root}
+        if len(right) == len(repairs) and not self._repairing:
+            self._repairing = True
+            placed = tuple((self.bounds[position][0], blob) for position, blob in right.items())
+            self.out.append(Compute("repair", Repair(sums.total, placed, self.setting.width)))
+
+    @cached_property
+    def _lists(self) -> dict[PeerId, bytes]:
+        return {} if self.survivors is None else self.certified_lists(self.survivors.holdings)
+
+    def published(self, position: int) -> bytes:
+        return self.sum_roots()[position]
+
+    def certified_part(self, peer: PeerId, position: int) -> bytes | None:
+        received = self.got(Masked.kind).get(peer)
+        message = None if received is None else received.verified.message
+        if received is None or not isinstance(message, Masked):
+            return None
+        certified = received.verified.body_hash == self._lists.get(peer)
+        return message.roots[position] if certified and len(message.roots) == self.n else None

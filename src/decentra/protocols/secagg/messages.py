@@ -12,14 +12,16 @@ from decentra.wire.message import Message
 
 @dataclass(frozen=True)
 class Deal(Message):
-    """My mask key, the hashes of my self seed and of every share, and every receiver's shares, sealed to it."""
+    """My mask key, the hashes of my other secrets and of every share, and each receiver's shares, sealed to it."""
 
     kind: ClassVar[str] = "secagg.deal"
     view: int
     mask_public: bytes
     self_hash: bytes
+    beacon_hash: bytes
     self_share_hashes: tuple[bytes, ...]
     key_share_hashes: tuple[bytes, ...]
+    beacon_share_hashes: tuple[bytes, ...]
     sealed: tuple[bytes, ...]
 
 
@@ -73,4 +75,32 @@ class SliceSum(slices.SliceSum):
     kind = "secagg.sum"
 
 
-MESSAGES = (Deal, Context, Endorse, Masked, Again, Holding, Unmask, SliceSum)
+
+@dataclass(frozen=True)
+class Beacon(Message):
+    """My shares of the survivors' parts of the beacon, now that this outcome is certified."""
+
+    kind: ClassVar[str] = "secagg.beacon"
+    context: bytes
+    outcome: bytes
+    shares: tuple[tuple[PeerId, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Part(slices.OfSlice):
+    """My part of a slice whose sum you recompute, as the blob beside this."""
+
+    kind: ClassVar[str] = "secagg.part"
+    root: bytes
+
+
+@dataclass(frozen=True)
+class Checked(slices.OfSlice):
+    """I recomputed this slice, and its sum hashes to this; to zero where these peers' parts are lacking."""
+
+    kind: ClassVar[str] = "secagg.checked"
+    root: bytes
+    lacking: tuple[PeerId, ...]
+
+
+MESSAGES = (Deal, Context, Endorse, Masked, Again, Holding, Unmask, SliceSum, Beacon, Part, Checked)

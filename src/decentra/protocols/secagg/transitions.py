@@ -8,5 +8,7 @@ TRANSITIONS = {
     ("survivors", "certificate(survivors)"): "unmask",
     ("unmask", "t shares of every secret"): "sum",
     ("sum", "every sum, or one is missing"): "outcome",
-    ("outcome", "certificate(outcome)"): "done",
+    ("outcome", "certificate(outcome)"): "beacon",
+    ("beacon", "the beacon"): "verdict",
+    ("verdict", "certificate(verdict)"): "done",
 }
