@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra import derive
+from decentra.driver.given import describe
 from decentra.driver.ports import Ports
-from decentra.driver.session import Vector, describe
+from decentra.driver.session import Vector
 from decentra.errors import DecentraError, RemoteError, Unavailable
 from decentra.machine.effects import Effect, Finish, Send
 from decentra.machine.events import Event, Received, Start
@@ -259,7 +260,7 @@ class Watch:
             driver = peer.driver
             driver._witness = partial(self._saw, name)
             driver._carry_out = partial(self._carried, name, peer, driver._carry_out)  # type: ignore[method-assign]
-            driver._take_down = partial(self._took_down, name, driver._take_down)  # type: ignore[method-assign]
+            driver._note_fault = partial(self._noted_fault, name, driver._note_fault)  # type: ignore[method-assign]
 
     def _saw(self, name: PeerId, round_id: RoundId, encoded: NDArray[Any]) -> None:
         self.encoded[name, round_id.number] = encoded.copy()
@@ -270,7 +271,7 @@ class Watch:
             self.totals[name, peer.driver._last.number] = peer.driver.blobs.view(effect.result.total).view(width).copy()
         then(effect)
 
-    def _took_down(self, name: PeerId, then: Callable[[RemoteError], None], error: RemoteError) -> None:
+    def _noted_fault(self, name: PeerId, then: Callable[[RemoteError], None], error: RemoteError) -> None:
         self.blames[name].append((error.clause, error.peer))
         then(error)
 
@@ -375,9 +376,11 @@ def scene(n: int = 4, protocol: str = "secagg", *, proposes: bool = False, **cha
 
 
 def refused(failed: Sequence[DecentraError], clause: str, peer: PeerId | None, *words: str) -> None:
-    """Every honest peer names the clause and the peer, whether it saw the breach itself or was told of it."""
+    """Every honest peer tells the clause and the peer; who was only told of the breach does not blame by hearsay."""
+    assert any(blamed(error) == (clause, peer) for error in failed)
     for error in failed:
-        assert blamed(error) == (clause, peer), str(error)
+        assert blamed(error) in ((clause, peer), (clause, None)), str(error)
+        assert peer is None or str(peer) in str(error)
         for word in words:
             assert word in str(error), str(error)
         assert "\n" not in str(error)

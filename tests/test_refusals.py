@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decentra.errors import RemoteError
 from decentra.machine.effects import Send
-from decentra.protocols.rendezvous.messages import Absent, Roster
+from decentra.protocols.rendezvous.messages import AbortRound, Absent, Roster
 from decentra.protocols.secagg.messages import Context, Deal
+from decentra.simulation.group import SimulatedPeer
 from decentra.types import PeerId
+from decentra.wire.codec import Signed
+from decentra.wire.entry import parse
 from helpers import (
     OTHER,
     Scene,
@@ -255,3 +259,21 @@ def test_a_context_by_a_peer_that_does_not_propose() -> None:
     lie(attack.liar, "secagg.deal", lambda e: [e, Send(Context(0, (OTHER,) * 4))])
     refused(attack.attacked(), "ROLE", attack.name)
     nothing_left(attack)
+
+
+def test_a_peer_that_ends_the_round_with_an_accusation_gets_nobody_named_by_hearsay() -> None:
+    attack = scene()
+    victim = attack.others[0]
+    lie(attack.liar, "secagg.deal", lambda _effect: [Send(AbortRound("SA-1", (victim,), "its deal did not open"))])
+    for error in attack.attacked():
+        assert isinstance(error, RemoteError)
+        assert error.peer is None
+        assert str(attack.name) in str(error)
+    for peer in attack.group.peers:
+        signed = [peer.driver.registry.codec.decode(AbortRound.kind, one.body) for one in aborts(peer)]
+        assert signed
+        assert peer is attack.liar or all(victim not in blamed for _, blamed, _ in signed)
+
+
+def aborts(peer: SimulatedPeer) -> list[Signed]:
+    return [one for one in peer.journal.entries if parse(one.entry).kind == AbortRound.kind]

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decentra.crypto.shamir import split
 from decentra.errors import RemoteError, Unavailable
 from decentra.machine.effects import Send, Tools
 from decentra.protocols.certify.messages import Commit, Lock, Prepare, Propose
 from decentra.protocols.jobs import Encode, Encoded
 from decentra.protocols.reduce import LOST
 from decentra.protocols.round import EARLY
-from decentra.protocols.secagg.messages import Unmask
+from decentra.protocols.secagg.deal import SELF, Table, rebuild
+from decentra.protocols.secagg.messages import Deal, Unmask
 from decentra.protocols.survivors import FAIL, Survivors
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
-from decentra.types import PeerId, RoundResult
+from decentra.simulation.ports import SeededRandom
+from decentra.types import PeerId, RoundId, RoundResult
+from decentra.wire.message import Verified
 from helpers import (
     OTHER,
     Scene,
@@ -41,6 +45,7 @@ from helpers import (
     sign,
     simulate,
     small,
+    vector,
 )
 
 # ── slices, holdings, votes ──────────────────────────────────────────────────────────────────────────────────────────
@@ -408,7 +413,8 @@ def test_two_sums_for_one_slice_shown_to_different_peers(
         honest(target, verified, blob)
 
     driver._post_to = post  # type: ignore[method-assign]
-    ended = play(group, small(group), but=[attack.place])
+    long = [vector(np.full(40, 0.001, np.float32)) for _ in group.peers]  # no slice is the weight alone
+    ended = play(group, long, but=[attack.place])
     seen = ended[ids(group).index(victim)]
     assert isinstance(seen, RemoteError)
     assert seen.spent
@@ -493,3 +499,76 @@ def test_sa9_a_coordinate_that_honest_updates_cannot_give_is_refused_by_all_and_
     assert [peer.session.common.ranges(2) for peer in attack.group.peers] == ranges
     settle(attack.group)
     assert [p.driver.blobs.bytes_held for p in attack.group.peers] == [0] * 4
+
+
+# ── who owns what ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def holds_everything(peer: SimulatedPeer) -> None:
+    """Have a peer sign holdings of all slices with its own, and show these where it proposes."""
+    base: Any = peer.session._machine
+
+    class Liar(base):  # type: ignore[misc]
+        def _hold(self, position: int, held: Any) -> None:
+            for other in range(self.n):
+                if other != position and other not in self._held:
+                    super()._hold(other, held)
+            super()._hold(position, held)
+
+        def shown_holdings(self) -> list[Verified]:
+            found = [self.holdings(position) for position in range(self.n)]
+            return [known.get(self.setting.me) or next(iter(known.values())) for known in found if known]
+
+    peer.session._machine = Liar
+
+
+@pytest.mark.parametrize("proposes", [False, True])
+def test_who_holds_every_slice_does_not_become_the_owner_of_all(proposes: bool) -> None:
+    attack = scene(proposes=proposes)
+    owners: list[tuple[PeerId, ...]] = []
+    for peer in attack.group.peers:
+        at(peer, "unmask", lambda machine: owners.append(machine.owners))  # type: ignore[attr-defined]
+    holds_everything(attack.liar)
+    attack.survived("CE-2", dropped=False, witnesses=())
+    assert all(one.count(attack.name) == 1 for one in owners)
+
+
+def test_who_was_left_out_of_the_sum_is_not_made_to_end_the_round_by_the_next_liar() -> None:
+    """A freed peer still owns a slice: what others break must not take its sum from them."""
+    attack = scene(5)
+    victim = attack.others[0]
+
+    def omit(effect: Any) -> list[Send]:
+        held = tuple((peer, hashed) for peer, hashed in effect.message.held if peer != victim)
+        return [replace(effect, message=replace(effect.message, held=held))]
+
+    def show_falsely(effect: Any) -> list[Send]:
+        (peer, _), *rest = effect.message.self_shares
+        return [replace(effect, message=replace(effect.message, self_shares=((peer, OTHER), *rest)))]
+
+    lie(attack.liar, "secagg.holding", omit)
+    lie(attack.liar, "secagg.unmask", show_falsely)
+    group = attack.group
+    done = results(play(group, small(group), but=[attack.place]))
+    assert len(done) == 4
+    assert victim not in done[0].participants
+    attack.watch.exact(2, done)
+
+
+def test_a_deal_off_its_polynomial_gives_one_verdict_whichever_shares_rebuild_it() -> None:
+    table = Table(OTHER, RoundId(1, 1), 0, tuple(PeerId(bytes([place]) * 32) for place in range(5)), 4)
+    dealer = table.roster[0]
+    seed = (5).to_bytes(32, "little")
+    good = split(seed, 4, 5, SeededRandom(0, b"deal"))
+    for wrong in range(5):
+        shares = tuple((7).to_bytes(32, "little") if place == wrong else share for place, share in enumerate(good))
+        hashes = tuple(
+            table.share_hash(dealer, to, SELF, share) for to, share in zip(table.roster, shares, strict=True)
+        )
+        deal = Deal(0, OTHER, OTHER, OTHER, hashes, hashes, hashes, ())
+        for left_out in range(5):
+            shown = {place + 1: share for place, share in enumerate(shares) if place != left_out}
+            assert rebuild(table, deal, dealer, SELF, shown) is None
+    honest = tuple(table.share_hash(dealer, to, SELF, share) for to, share in zip(table.roster, good, strict=True))
+    deal = Deal(0, OTHER, OTHER, OTHER, honest, honest, honest, ())
+    assert rebuild(table, deal, dealer, SELF, {place + 1: share for place, share in enumerate(good)}) == seed

@@ -16,16 +16,13 @@ from decentra.machine.events import Computed, Event, Expired, Received, Start
 from decentra.protocols.certify.machine import Certify, Check
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.rendezvous.machine import Rendezvous
-from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
+from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready, State
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
 from decentra.wire.message import Message, Verified
 
 READY, CONTEXT, SURVIVORS, SUM, OUTCOME, DONE = "ready", "context", "survivors", "sum", "outcome", "done"
-TOPICS = (SURVIVORS, OUTCOME)
-"""What a round votes on."""
-
 EARLY = 8
 """Votes of a kind and topic that are kept for a peer before the topic opens: one a view, and views double in length."""
 
@@ -143,6 +140,15 @@ class Round(ABC):
     def waiting_for(self) -> tuple[PeerId, ...]:
         """Whom the current phase waits for."""
 
+    @property
+    def awaited(self) -> tuple[PeerId, ...]:
+        """Whom this peer waits for now; itself too, where its own word is still on its way."""
+        return self.rendezvous.waiting_for() if self.phase == READY else self.waiting_for()
+
+    def waited_seconds(self) -> float:
+        """How long the current phase has waited when it gives up."""
+        return self.setting.phase_deadline
+
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def go(self, why: str) -> None:
@@ -191,7 +197,15 @@ class Round(ABC):
     def open_vote(self, topic: str, check: Check) -> Certify:
         """Begin to vote on a topic, with the votes that came before."""
         vote = Certify(
-            topic, self.context, self.order, self.quorum, self.setting.me, check, self.setting.patience, self.out
+            topic,
+            self.context,
+            self.order,
+            self.quorum,
+            self.setting.c,
+            self.setting.me,
+            check,
+            self.setting.patience,
+            self.out,
         )
         self.certify[topic] = vote
         waiting, self._votes = self._votes, []
@@ -203,7 +217,7 @@ class Round(ABC):
         message = verified.message
         if not isinstance(message, Propose | Prepare | Commit | Lock | Certificate):
             raise LocalError(f"certify was handed a {message.kind}")
-        if message.topic not in TOPICS:
+        if f"certificate({message.topic})" not in {why for _, why in self.transitions}:
             raise RemoteError(verified.sender, "SCHEMA", f"it votes on {message.topic!r}, which no round votes on")
         vote = self.certify.get(message.topic)
         if vote is None:
@@ -281,6 +295,16 @@ class Round(ABC):
         """The most bytes that the blob beside a message may have: memory is taken for no more."""
         return self.mine.common.limit
 
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        """Whether a blob with this root is the one that the message beside it signs, and was asked for if need be."""
+        message = verified.message
+        if isinstance(message, State):
+            return self.rendezvous.awaits_state(verified.sender) and root == message.root
+        roots: tuple[bytes, ...] = getattr(message, "roots", (getattr(message, "root", b""),))
+        if len(roots) == self.n and self.setting.me in self.roster:
+            return roots[self.position] == root
+        return root in roots
+
     def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
         """A peer of the roster has stopped."""
         raise self._ended_by(sender, message)
@@ -290,13 +314,15 @@ class Round(ABC):
             what = f"round {self.round}, which it left"
             return Unavailable((sender,), 0.0, what, "the next round goes on without it")
         if message.clause not in ("DEADLINE", "LOCAL"):
-            blamed = message.blamed[0] if message.blamed else None
-            return RemoteError(blamed, message.clause, f"{message.reason} (as {sender} reports)")
+            # Its word, not this peer's: nobody is named by hearsay, and nobody signs another's accusation as its own.
+            accused = ", ".join(map(str, message.blamed)) or "nobody"
+            said = f"{sender} ended the round, and names {accused}: {message.reason}"
+            return RemoteError(None, message.clause, said)
         what = f"round {self.round}, which {sender} ended ({message.reason})"
         return Unavailable(message.blamed or (sender,), 0.0, what, "the next round begins afresh")
 
     def _on_expired(self, timer: str) -> None:
-        if timer in ("ready", "benched", "view"):
+        if timer in ("ready", "benched", "left", "view"):
             if self.phase == READY:
                 self.rendezvous.expired(timer)
             return
@@ -307,8 +333,8 @@ class Round(ABC):
         if self.went_on(timer):
             return
         raise Unavailable(
-            self.rendezvous.waiting_for() if self.phase == READY else self.waiting_for(),
-            self.setting.phase_deadline,
+            self.awaited,
+            self.waited_seconds(),
             f"the {self.phase!r} phase of round {self.round}",
             "the next round begins without who stays silent",
         )
@@ -322,7 +348,7 @@ class Round(ABC):
             clause, reason, blamed = error.clause, error.reason, () if error.peer is None else (error.peer,)
         elif isinstance(error, Unavailable):
             clause, blamed = "DEADLINE", tuple(peer for peer in error.waited_for if peer in self.setting.members)
-        short = reason.encode()[:400].decode(errors="ignore")
+        short = reason.encode(errors="replace")[:400].decode(errors="ignore")
         self.out.append(Send(AbortRound(clause, blamed, short), after=ZERO))
         self.out.append(Abort(error, self.spent))
         self.phase = DONE

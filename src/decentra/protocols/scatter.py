@@ -63,6 +63,11 @@ class Scatter(Round):
         count = self.n or self.setting.floor  # until the roster is known, its least size gives the largest slices
         return -(-self.mine.length // count) * (self.setting.width // 8)
 
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        message = verified.message
+        beyond = bool(self.roster) and isinstance(message, slices.OfSlice) and message.slice >= self.n
+        return not beyond and super().wants(verified, root)
+
     def broke(self, error: RemoteError) -> None:
         """A peer broke a clause. Before anything was masked that ends the round for all; later that peer is gone."""
         if not self.masked or error.peer is None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from decentra import derive
-from decentra.errors import RemoteError
+from decentra.errors import RemoteError, Unavailable
 from decentra.machine.effects import Blame, Effect, Persist, Record, Send, SetTimer
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
+from decentra.protocols.certify.votes import Votes
 from decentra.types import PeerId
 from decentra.wire.message import Message, Verified
 
@@ -27,6 +28,10 @@ M = TypeVar("M", bound=Message)
 
 LONGEST_VIEW = 8
 """A view's timeout doubles with the view, up to this many times the first."""
+
+MOST_VIEWS = 64
+"""The largest view that a message can name: a peer gives up before it signs a later one. A round's deadlines end it
+some sixty views earlier."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Certify:
         context: what all votes cite.
         order: the roster in the order in which its members propose; view v belongs to the v-th, cyclically.
         quorum: t.
+        corrupt: how many members may lie together, c.
         me: this peer.
         check: the protocol's rule for what a value must follow from.
         timeout: seconds that the first view lasts.
@@ -58,6 +64,7 @@ class Certify:
         context: bytes,
         order: tuple[PeerId, ...],
         quorum: int,
+        corrupt: int,
         me: PeerId,
         check: Check,
         timeout: float,
@@ -65,11 +72,17 @@ class Certify:
     ) -> None:
         self.topic, self.context = topic, context
         self._order, self._quorum, self._me = order, quorum, me
+        self._spare = max(len(order) - quorum, corrupt)
         self._check, self._timeout, self._out = check, timeout, out
-        self._proposals: dict[int, Verified] = {}
-        self._prepares: dict[tuple[int, PeerId], Verified] = {}
-        self._commits: dict[tuple[int, PeerId], Verified] = {}
-        self._locks: dict[tuple[int, PeerId], Verified] = {}
+        self._proposals: dict[PeerId, tuple[int, Verified]] = {}
+        """Of each proposer the latest, with its view: it may have a mebibyte, and its author has left earlier views."""
+        self._proposed: dict[int, bytes] = {}
+        """The hash of what was proposed in each view."""
+        self._prepares, self._commits = Votes(quorum), Votes(quorum)
+        self._locks: dict[PeerId, tuple[int, Verified]] = {}
+        """Of each peer the latest, with its view."""
+        self._views: dict[PeerId, int] = {}
+        """The latest view that each other peer said that it had come to."""
         self._values: dict[bytes, bytes] = {}
         self._lock: Held | None = None
         self._acted = -1
@@ -99,15 +112,21 @@ class Certify:
 
     def missing(self) -> tuple[PeerId, ...]:
         """Whom the next step of this view waits for."""
-        if self.view not in self._proposals:
+        if self._proposal() is None:
             return (self.proposer(),)
         votes = self._commits if self.view in self._committed else self._prepares
-        return tuple(sorted(peer for peer in self._order if (self.view, peer) not in votes))
+        return tuple(sorted(peer for peer in self._order if not votes.voted(peer, self.view)))
+
+    @property
+    def offers(self) -> bool:
+        """Whether this peer has still to propose in this view."""
+        return not self.certificate and self.view not in self._offered and self.proposer() == self._me
 
     @property
     def opened_by(self) -> bytes:
         """The hash of the entry that proposed the latest value, to be cited by what follows."""
-        return self._proposals[max(self._proposals)].entry.hash if self._proposals else bytes(32)
+        latest = max(self._proposals.values(), key=lambda proposal: proposal[0], default=None)
+        return bytes(32) if latest is None else latest[1].entry.hash
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,7 +134,7 @@ class Certify:
         """Take in one message of this topic and context.
 
         Raises:
-            RemoteError: ROLE, CE-1, CE-2, CE-4 or CE-5.
+            RemoteError: ROLE, CE-1, CE-2, CE-4, CE-5 or CE-6.
         """
         sender = verified.sender
         if sender not in self._order:
@@ -124,16 +143,24 @@ class Certify:
             case Propose() as message:
                 self._on_propose(verified, message)
             case Prepare() as message:
-                self._keep(self._prepares, verified, message.view, "CE-2", "prepared")
+                self._note_view(sender, message.view)
+                if not self._prepares.add(message.view, message.value, verified):
+                    raise self._two_values(sender, "CE-2", "prepared", message.view)
             case Commit() as message:
-                self._keep(self._commits, verified, message.view, "CE-4", "committed to")
+                self._note_view(sender, message.view)
+                if not self._commits.add(message.view, message.value, verified):
+                    raise self._two_values(sender, "CE-4", "committed to", message.view)
             case Lock() as message:
                 self._on_lock(verified, message)
             case Certificate() as message:
                 self._on_certificate(sender, message)
 
     def expired(self) -> None:
-        """This view's time is over, or the time to wait for locks is."""
+        """This view's time is over, or the time to wait for locks is.
+
+        Raises:
+            Unavailable: there is no later view.
+        """
         if self.certificate:
             return
         if self._waits_for_locks:
@@ -145,7 +172,7 @@ class Certify:
     def offer(self, value: bytes | None, shown: tuple[Verified, ...] = ()) -> None:
         """Propose, where it is this peer's turn: the highest lock shown, else ``value``, which the protocol's own
         rule gives here; None where that gives nothing yet."""
-        if self.certificate or self.proposer() != self._me or self.view in self._offered:
+        if not self.offers:
             return
         if self._waits_for_locks and len(self._shown_locks()) < len(self._order):
             return
@@ -169,8 +196,10 @@ class Certify:
     # ── voting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare(self) -> None:
-        verified = self._proposals.get(self.view)
-        if verified is None or self.view in self._prepared or self.view < self._acted:
+        if self.view in self._prepared or self.view < self._acted:
+            return
+        verified = self._proposal()
+        if verified is None:
             return
         proposal = _as(Propose, verified)
         try:
@@ -195,26 +224,25 @@ class Certify:
         return shown is not None and self._lock.view < shown < self.view
 
     def _commit(self) -> None:
-        for view in sorted({view for view, _ in self._prepares}):
-            if view in self._committed or view < self._acted:
+        for view, digest in sorted(self._prepares.quorums.items()):
+            if view in self._committed or view < self._acted or digest not in self._values:
                 continue
-            for digest, prepares in self._tally(self._prepares, view).items():
-                if len(prepares) >= self._quorum and digest in self._values:
-                    self._lock = Held(view, self._values[digest], tuple(prepares[: self._quorum]))
-                    self._committed.add(view)
-                    self._acted = view
-                    self._vote("commit", Commit(self.context, self.topic, view, digest))
+            self._lock = Held(view, self._values[digest], self._prepares.of_quorum(view))
+            self._committed.add(view)
+            self._acted = view
+            self._vote("commit", Commit(self.context, self.topic, view, digest))
 
     def _settle(self) -> bool:
-        for view in sorted({view for view, _ in self._commits}):
-            for digest, commits in self._tally(self._commits, view).items():
-                if len(commits) >= self._quorum and digest in self._values:
-                    self.value, self.certificate = self._values[digest], tuple(commits[: self._quorum])
-                    self._out.append(
-                        Send(Certificate(self.context, self.topic, self.value, self.certificate), after=self.opened_by)
-                    )
-                    return True
+        for view, digest in self._commits.quorums.items():
+            if digest in self._values:
+                self._certified(self._values[digest], self._commits.of_quorum(view))
+                return True
         return False
+
+    def _certified(self, value: bytes, commits: tuple[Verified, ...]) -> None:
+        """Here is the certificate: relay it, so that everyone has it who can be reached."""
+        self.value, self.certificate = value, commits
+        self._out.append(Send(Certificate(self.context, self.topic, value, commits), after=self.opened_by))
 
     def _vote(self, act: str, message: Prepare | Commit) -> None:
         topic = f"{self.topic}/{message.view}"
@@ -225,6 +253,10 @@ class Certify:
 
     def _enter(self, view: int) -> None:
         """Come to a later view: show its proposer what binds this peer (CE-6)."""
+        if view > MOST_VIEWS:
+            lasted = sum(self._lasts(earlier) for earlier in range(view))
+            what = f"a certificate of the {self.topic}"
+            raise Unavailable(self.missing(), lasted, what, "no later view can be named; the next round begins afresh")
         self.view = view
         held = self._lock
         lock = Lock(self.context, self.topic, view, held.value if held else b"", held.prepares if held else ())
@@ -232,14 +264,15 @@ class Certify:
         self._arm()
 
     def _follow(self) -> None:
-        """When more than n − t others have come to a later view, one of them is honest and its time was up: go."""
-        latest: dict[PeerId, int] = {}
-        for view, peer in (*self._locks, *self._prepares, *self._commits):
-            latest[peer] = max(view, latest.get(peer, 0))
-        ahead = sorted(latest.values(), reverse=True)
-        spare = len(self._order) - self._quorum
-        if len(ahead) > spare and ahead[spare] > self.view:
-            self._enter(ahead[spare])
+        """When more than n − t others, and more than may lie, have come to a later view, then one of them is honest and
+        its time was up, and too few may be left to end this view without them: go."""
+        ahead = sorted((view for view in self._views.values() if view > self.view), reverse=True)
+        if len(ahead) > self._spare:
+            self._enter(ahead[self._spare])
+
+    def _note_view(self, peer: PeerId, view: int) -> None:
+        if peer != self._me:
+            self._views[peer] = max(view, self._views.get(peer, 0))
 
     @property
     def _waits_for_locks(self) -> bool:
@@ -248,12 +281,15 @@ class Certify:
 
     def _arm(self) -> None:
         """A view's timeout; its proposer has two halves of it, so that others are still in the view when it offers."""
-        whole = self._timeout * min(2**self.view, LONGEST_VIEW)
+        whole = self._lasts(self.view)
         halved = self.view > 0 and self.proposer() == self._me
         self._out.append(SetTimer(self.timer, whole / 2 if halved else whole))
 
+    def _lasts(self, view: int) -> float:
+        return self._timeout * min(1 << view, LONGEST_VIEW)
+
     def _shown_locks(self) -> list[Lock]:
-        return [_as(Lock, verified) for (view, _), verified in sorted(self._locks.items()) if view == self.view]
+        return [_as(Lock, verified) for _, (view, verified) in sorted(self._locks.items()) if view == self.view]
 
     def _highest_lock(self) -> Held | None:
         """The lock of the highest view among those shown for this view and one's own."""
@@ -273,17 +309,29 @@ class Certify:
         sender = verified.sender
         if sender != self.proposer(message.view):
             raise RemoteError(sender, "CE-1", f"it proposed {self.topic!r} in view {message.view}, not its own")
-        known = self._proposals.setdefault(message.view, verified)
-        if known.body_hash != verified.body_hash:
+        if self._proposed.setdefault(message.view, verified.body_hash) != verified.body_hash:
             raise RemoteError(sender, "CE-1", f"it proposed two values of {self.topic!r} in view {message.view}")
         self._learn(message.value)
+        if message.view >= self._proposals.get(sender, (0, verified))[0]:
+            self._proposals[sender] = message.view, verified
+
+    def _proposal(self) -> Verified | None:
+        """What this view's proposer proposed."""
+        view, verified = self._proposals.get(self.proposer(), (-1, None))
+        return verified if view == self.view else None
 
     def _on_lock(self, verified: Verified, message: Lock) -> None:
-        if message.prepares and self._prepared_view(message.prepares, message.value) is None:
-            raise RemoteError(verified.sender, "CE-6", "the lock that it shows is none: t prepares of one view make it")
-        self._keep(self._locks, verified, message.view, "CE-6", "showed locks on")
-        if message.prepares:
-            self._learn(message.value)
+        sender, shown = verified.sender, message.value or message.prepares
+        if shown and self._prepared_view(message.prepares, message.value) is None:
+            raise RemoteError(sender, "CE-6", "the lock that it shows is none: t prepares of one view make it")
+        view, known = self._locks.get(sender, (-1, verified))
+        if view == message.view and known.body_hash != verified.body_hash:
+            raise self._two_values(sender, "CE-6", "showed locks on", view)
+        self._note_view(sender, message.view)
+        if message.view > view:
+            self._locks[sender] = message.view, verified
+            if shown:
+                self._learn(message.value)
 
     def _on_certificate(self, sender: PeerId, message: Certificate) -> None:
         digest = self._digest(message.value)
@@ -291,22 +339,22 @@ class Certify:
         sound = len(commits) == len(message.commits) and all(
             (commit.context, commit.topic, commit.value) == (self.context, self.topic, digest) for commit in commits
         )
-        signers = {cited.sender for cited in message.commits} & set(self._order)
+        signed = {cited.sender: cited for cited in message.commits if cited.sender in self._order}
         if not sound or len({commit.view for commit in commits}) > 1:
             raise RemoteError(sender, "CE-5", "its certificate cites more than commits of its value in one view")
-        if len(signers) < self._quorum:
-            raise RemoteError(sender, "CE-5", f"its certificate has {len(signers)} signers, {self._quorum} are needed")
+        if len(signed) < self._quorum:
+            raise RemoteError(sender, "CE-5", f"its certificate has {len(signed)} signers, {self._quorum} are needed")
         self._learn(message.value)
-        for cited, commit in zip(message.commits, commits, strict=True):
-            if cited.sender in signers:
-                self._keep(self._commits, cited, commit.view, "CE-4", "committed to")
+        if not self.certificate:
+            # Whatever its signers said besides: t commits of one view are the certificate, by themselves.
+            self._certified(message.value, tuple(signed[peer] for peer in sorted(signed))[: self._quorum])
+        view = commits[0].view
+        for peer, cited in signed.items():
+            if not self._commits.add(view, digest, cited):
+                self._out.append(Blame(self._two_values(peer, "CE-4", "committed to", view)))
 
-    def _keep(
-        self, votes: dict[tuple[int, PeerId], Verified], verified: Verified, view: int, clause: str, did: str
-    ) -> None:
-        known = votes.setdefault((view, verified.sender), verified)
-        if known.body_hash != verified.body_hash:
-            raise RemoteError(verified.sender, clause, f"it {did} two values of {self.topic!r} in view {view}")
+    def _two_values(self, peer: PeerId, clause: str, did: str, view: int) -> RemoteError:
+        return RemoteError(peer, clause, f"it {did} two values of {self.topic!r} in view {view}")
 
     # ── values and votes ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -315,14 +363,6 @@ class Certify:
 
     def _learn(self, value: bytes) -> None:
         self._values.setdefault(self._digest(value), value)
-
-    def _tally(self, votes: dict[tuple[int, PeerId], Verified], view: int) -> dict[bytes, list[Verified]]:
-        """The votes of one view by the hash they are for, each list in the order of the voters' ids."""
-        tally: dict[bytes, list[Verified]] = {}
-        for (at, _), verified in sorted(votes.items(), key=lambda item: item[0]):
-            if at == view and isinstance(verified.message, Prepare | Commit):
-                tally.setdefault(verified.message.value, []).append(verified)
-        return tally
 
     def _prepared_view(self, prepares: Iterable[Verified], value: bytes) -> int | None:
         """The view in which t distinct members prepared this value, as shown; None where that is not what is shown."""

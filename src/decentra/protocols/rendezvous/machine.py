@@ -22,6 +22,10 @@ from decentra.wire.message import Verified
 BRIEF = 2.0
 """Seconds that a peer waits for those who were left out for silence lately, or a tenth of the charter's deadline."""
 
+GRACE = 0.5
+"""Seconds from a round's beginning in which those who left before it may come back, and in which a peer that begins an
+old round hears that the others are in a later one."""
+
 LONGEST_VIEW = 8
 """A view's timeout doubles with the view, up to this many times the first."""
 
@@ -70,7 +74,11 @@ class Rendezvous:
         """Seconds of views since the ready deadline."""
         self._offered: set[int] = set()
         self._absent: dict[PeerId, dict[PeerId, Verified]] = {}
-        self._gone: dict[PeerId, Verified] = dict(mine.left)
+        self._gone: dict[PeerId, Verified] = {
+            peer: leave for peer, leave in mine.left.items() if counts(leave, round_id)
+        }
+        self._graced = False
+        """Whether those who left have had their time to come back."""
         self._wanting: set[PeerId] = set()
         self._exported: Blob | None = None
         self._exporting = False
@@ -103,6 +111,10 @@ class Rendezvous:
     def proposer_of(self, view: int) -> PeerId:
         return self.order[view % len(self.order)]
 
+    def awaits_state(self, peer: PeerId) -> bool:
+        """Whether this peer has asked that one for the common state."""
+        return self._adopting and self.roster is not None and peer == self._holder(self.roster)
+
     def sealing_key(self, peer: PeerId) -> bytes:
         return self._readiness(peer).seal
 
@@ -123,6 +135,7 @@ class Rendezvous:
         self._out.append(SetTimer("ready", setting.ready_deadline))
         if mine.benched:
             self._out.append(SetTimer("benched", min(BRIEF, setting.ready_deadline / 10)))
+        self._out.append(SetTimer("left", min(GRACE, setting.ready_deadline / 10)))
 
     def received(self, event: Received) -> None:
         verified = event.verified
@@ -132,6 +145,8 @@ class Rendezvous:
             case Absent() as message:
                 for peer in set(message.peers) & set(self._setting.members):
                     self._absent.setdefault(peer, {})[verified.sender] = verified
+            case Leave() if not counts(verified, self._round):
+                pass  # it leaves a later round
             case AbortRound() | Leave():
                 self._gone[verified.sender] = verified
                 self.ready.pop(verified.sender, None)
@@ -146,6 +161,9 @@ class Rendezvous:
                 raise LocalError(f"rendezvous was handed a {verified.message.kind}")
 
     def expired(self, timer: str) -> None:
+        if timer == "left":
+            self._graced = True
+            return
         if self.roster is not None:
             return
         if self._left_out_by is not None:
@@ -171,8 +189,13 @@ class Rendezvous:
             self.state, self.adopted = self.roster.state, self._holder(self.roster)
 
     def advance(self) -> None:
-        """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve."""
-        while self.roster is None and self._shown_absent(self.proposer_of(self.view)) and self.view < len(self.order):
+        """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve.
+
+        Raises:
+            Unavailable: so many are gone that no roster can reach the floor.
+        """
+        self._check_floor()
+        while self.roster is None and self.view < len(self.order) and self._passes_over(self.proposer_of(self.view)):
             self._next_view()
         self._offer()
         self._ask()
@@ -229,13 +252,30 @@ class Rendezvous:
     def _shown_absent(self, peer: PeerId) -> bool:
         return peer in self._gone or (len(self._absent.get(peer, ())) > self._setting.c and peer not in self.ready)
 
+    def _left_before(self, peer: PeerId) -> bool:
+        """Whether a peer's word from before the round is what shows that it is gone."""
+        return peer in self._gone and self._gone[peer] is self._mine.left.get(peer)
+
+    def _passes_over(self, proposer: PeerId) -> bool:
+        """Whether this peer waits for a proposer no longer."""
+        return self._shown_absent(proposer) and (self._graced or not self._left_before(proposer))
+
     def _say_absent(self, asked: frozenset[PeerId]) -> None:
         missing = tuple(sorted(peer for peer in asked if peer not in self.ready and peer not in self._gone))
         if missing:
             self._out.append(Send(Absent(self.view, missing)))
 
+    def _check_floor(self) -> None:
+        """Who is gone from this round won't come back into it: too many of them, and there is nothing to wait for."""
+        short = len(self._setting.members) - len(self._gone) < self._setting.floor
+        if self._graced and short and self.roster is None:
+            what = f"a roster of {self._setting.floor} or more for round {self._round}"
+            raise Unavailable(
+                sorted(self._gone), 0.0, what, "start those peers again, or let the group amend its charter"
+            )
+
     def _next_view(self) -> None:
-        if self.view == min(2 * len(self.order), MOST_VIEWS):
+        if self.view >= min(2 * len(self.order), MOST_VIEWS):
             self._give_up()
         self.view += 1
 
@@ -256,6 +296,8 @@ class Rendezvous:
         fit = tuple(peer for peer in members if peer in self.ready and self._same_model(self._readiness(peer)))
         left_out = [peer for peer in members if peer not in fit]
         if len(fit) < self._setting.floor or (left_out and not self._asked and not all(map(self._shown, left_out))):
+            return
+        if not self._graced and any(map(self._left_before, left_out)):
             return
         citations: dict[bytes, Verified] = {}  # a statement of absence names many, and is cited once
         for peer in left_out:
@@ -300,7 +342,10 @@ class Rendezvous:
         proposer, me = verified.sender, self._setting.me
         if proposer != self.proposer_of(offer.view):
             raise RemoteError(proposer, "RV-3", f"it offered a roster in view {offer.view}, which is not its own")
-        self._check_members(proposer, offer)
+        if not self._check_members(proposer, offer):
+            if offer.view == self.view:
+                self._next_view()
+            return
         if me not in offer.members:
             self._left_out_by = proposer
             if (offer.fingerprint, offer.layout) == (self._mine.fingerprint, self._layout):
@@ -323,23 +368,37 @@ class Rendezvous:
         if mine is not None and offer.view == mine.view and offer != mine and verified.sender == self.proposer:
             raise RemoteError(verified.sender, "RV-3", f"it offered two rosters in view {offer.view}")
 
-    def _check_members(self, proposer: PeerId, offer: Roster) -> None:
+    def _check_members(self, proposer: PeerId, offer: Roster) -> bool:
+        """Hold a roster against RV-4 and RV-5; False where it leaves out a peer whose leaving it cites and which, as
+        this peer knows, is back. Its proposer may not know, so it is not blamed, and the next view has another."""
         members, chosen = self._setting.members, offer.members
         if list(chosen) != sorted(set(chosen)) or not set(chosen) <= set(members):
             raise RemoteError(proposer, "RV-5", "its roster is not an ascending list of members, each once")
         if len(chosen) < self._setting.floor:
             short = f"its roster has {len(chosen)} members, the floor is {self._setting.floor}"
             raise RemoteError(proposer, "RV-5", short)
+        back = False
         for peer in members:
-            if peer not in chosen and not self._is_cited(peer, offer):
+            if peer in chosen or self._is_cited(peer, offer):
+                continue
+            left = [one for one in offer.citations if _is_leave(one, peer) and counts(one, self._round)]
+            if any(not self._is_back(one) for one in left):
+                continue
+            if not left:
                 raise RemoteError(proposer, "RV-4", f"its roster leaves out {peer} and cites nothing that shows why")
+            back = True
+        return not back
+
+    def _is_back(self, leave: Verified) -> bool:
+        """Whether its author has said after it that it is ready for this round."""
+        ready = self.ready.get(leave.sender)
+        return ready is not None and (ready.entry.boot, ready.entry.seq) > (leave.entry.boot, leave.entry.seq)
 
     def _is_cited(self, peer: PeerId, offer: Roster) -> bool:
+        """Whether something of this round shows why a peer is left out."""
         witnesses: set[PeerId] = set()
         for cited in offer.citations:
             message = cited.message
-            if isinstance(message, Leave) and cited.sender == peer and cited.entry.round <= self._round.number:
-                return True
             if cited.entry.round_id != self._round:
                 continue
             if isinstance(message, AbortRound) and cited.sender == peer:
@@ -378,7 +437,7 @@ class Rendezvous:
 
     def _on_state(self, event: Received, message: State) -> None:
         roster, blob = self.roster, event.blob
-        if roster is None or not self._adopting or event.verified.sender != self._holder(roster):
+        if roster is None or not self.awaits_state(event.verified.sender):
             return
         if blob is None or message.root != blob.root or message.state != roster.state:
             raise RemoteError(event.verified.sender, "RV-6", "the common state that it sent is not the one it signed")
@@ -397,3 +456,12 @@ class Rendezvous:
         for peer in sorted(self._wanting & set(roster.members)):
             self._out.append(Send(State(roster.view, roster.state, blob.root), to=peer, blobs={peer: blob}))
         self._wanting.clear()
+
+
+def counts(leave: Verified, round_id: RoundId) -> bool:
+    """Whether a peer that left with these words is out of a round: of that in which it left, and of every later one."""
+    return leave.entry.round <= round_id.number
+
+
+def _is_leave(cited: Verified, peer: PeerId) -> bool:
+    return isinstance(cited.message, Leave) and cited.sender == peer

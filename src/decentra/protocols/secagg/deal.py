@@ -193,12 +193,12 @@ class RebuildSecrets:
     def run(self, tools: Tools) -> tuple[Mask, ...] | BadDeal:
         left: list[Mask] = []
         for dealer, shares in self.selves.items():
-            seed = self._rebuild(shares)
+            seed = rebuild(self.table, self.deals[dealer], dealer, SELF, shares)
             if seed is None or self.table.secret_hash(dealer, SELF, seed) != self.deals[dealer].self_hash:
                 return BadDeal(dealer, "the shares that it dealt do not rebuild the self seed that it signed")
             left.append(Mask(self_key(seed, self.context), 1))
         for dropped, shares in self.keys.items():
-            secret = self._rebuild(shares)
+            secret = rebuild(self.table, self.deals[dropped], dropped, KEY, shares)
             key = None if secret is None else self.table.suite.mask_key(secret)
             if key is None or key.public != self.deals[dropped].mask_public:
                 return BadDeal(dropped, "the shares that it dealt do not rebuild the mask key that it signed")
@@ -208,11 +208,20 @@ class RebuildSecrets:
                 left.append(Mask(pair, 1 if dropped > member else -1))
         return tuple(left)
 
-    def _rebuild(self, shares: Mapping[int, bytes]) -> bytes | None:
-        try:
-            return combine(shares, self.table.quorum)
-        except ValueError:
-            return None
+
+def rebuild(table: Table, deal: Deal, dealer: PeerId, kind: str, shares: Mapping[int, bytes]) -> bytes | None:
+    """A dealer's secret from t shares of it; None unless they give back every share that the dealer signed.
+
+    The shares that are used lie on one polynomial; only if all others do too would any t shares have given the same.
+    """
+    try:
+        secret = combine(shares, table.quorum)
+        everyone = extend(shares, table.quorum, len(table.roster))
+    except ValueError:
+        return None
+    dealt = zip(table.roster, everyone, strict=True)
+    hashes = tuple(table.share_hash(dealer, receiver, kind, share) for receiver, share in dealt)
+    return secret if hashes == share_hashes(deal)[kind] else None
 
 
 @dataclass(frozen=True)
@@ -225,10 +234,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class RebuildBeacon:
-    """Job: rebuild every survivor's part of the beacon of t shares.
-
-    A part counts only if the shares recompute every hash that its dealer signed, so that any t shares give one verdict.
-    """
+    """Job: rebuild every survivor's part of the beacon of t shares."""
 
     table: Table
     deals: Mapping[PeerId, Deal]
@@ -240,16 +246,7 @@ class RebuildBeacon:
         return Drawn(tuple(part or bytes(SHARE_BYTES) for part in parts.values()), bad)
 
     def _part(self, dealer: PeerId, shares: Mapping[int, bytes]) -> bytes | None:
-        table, deal = self.table, self.deals[dealer]
-        try:
-            part = combine(shares, table.quorum)
-            everyone = extend(shares, table.quorum, len(table.roster))
-        except ValueError:
-            return None
-        hashes = (
-            table.share_hash(dealer, receiver, BEACON, share)
-            for receiver, share in zip(table.roster, everyone, strict=True)
-        )
-        if tuple(hashes) != deal.beacon_share_hashes:
-            return None
-        return part if table.secret_hash(dealer, BEACON, part) == deal.beacon_hash else None
+        deal = self.deals[dealer]
+        part = rebuild(self.table, deal, dealer, BEACON, shares)
+        told = part is not None and self.table.secret_hash(dealer, BEACON, part) == deal.beacon_hash
+        return part if told else None
