@@ -157,6 +157,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "ranges": {"*": 0.1},
         "range_bounds": (1e-6, 99.0),
         "challenges": 2,
+        "backup": True,
     },
     "rounds": {"phase_deadline": 31.0, "ready_deadline": 121.0},
     "training": {"steps": 21, "outer_lr": 0.9, "outer_momentum": 0.6, "nesterov": False},

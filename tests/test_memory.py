@@ -14,15 +14,16 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize(("protocol", "challenges"), [("secagg", 1), ("secagg", 0), ("allreduce", 0)])
 def test_ten_million_coordinates_take_three_ring_vectors_and_little_more(
-    make_group: Callable[..., Group], protocol: str, capsys: pytest.CaptureFixture[str]
+    make_group: Callable[..., Group], protocol: str, challenges: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rounds = 2
     group = make_group(
         4,
         protocol,
         protocol__width=32,
+        protocol__challenges=challenges,
         protocol__range_bounds=[0.1, 0.1],
         rounds__phase_deadline=120.0,
         rounds__ready_deadline=240.0,
@@ -41,8 +42,9 @@ def test_ten_million_coordinates_take_three_ring_vectors_and_little_more(
         assert len({fact["digest"] for fact in facts}) == 1
         for index, mean in enumerate(facts[0]["mean"]):
             assert mean == pytest.approx(sum(fact["mine"][index] for fact in facts) / 4, abs=1e-6)
-        for fact in facts:  # each peer sends three slices and three times its own slice of the sum: 2(n-1)/n · d · w
-            assert fact["bytes_sent"] <= 1.02 * 2 * 3 / 4 * RING_VECTOR
+        for fact in facts:  # each peer sends three slices and three times its own slice of the sum, 2(n-1)/n · d · w, and
+            # its part of each challenged slice to c + 1 = 2 verifiers
+            assert fact["bytes_sent"] <= 1.02 * (2 * 3 + 2 * challenges) / 4 * RING_VECTOR
     for figures in memory:
         assert figures["frame"] <= MIB
         assert figures["peak"] - figures["before"] <= 3 * RING_VECTOR + 64 * MIB

@@ -101,6 +101,7 @@ class ProtocolTerms(Section):
         initial_range: the largest magnitude that the first round keeps of any coordinate; the rest is clipped.
         ranges: overrides of ``initial_range`` by a glob over tensor names.
         range_bounds: how low and how high a range may ever move.
+        backup: whether every peer's part of its own slice goes to a second peer too, so that a slice survives its owner.
         challenges: how many slices' sums c+1 peers recompute in a round; where it is absent one, in secagg.
     """
 
@@ -115,6 +116,7 @@ class ProtocolTerms(Section):
         default_factory=lambda: MappingProxyType({})
     )
     range_bounds: tuple[Positive, Positive] = Field(default=(1e-6, 100.0), examples=[(1e-6, 100.0)])
+    backup: bool = False
     challenges: int | None = Field(default=None, ge=0, le=64, examples=[1])
 
     def range_of(self, tensor: str) -> float:

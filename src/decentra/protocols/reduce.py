@@ -12,7 +12,7 @@ from decentra.machine.effects import Compute, Finish, Persist, Record, Release, 
 from decentra.machine.events import Blob, Received
 from decentra.protocols import slices
 from decentra.protocols.certify.machine import Certify
-from decentra.protocols.jobs import Assemble, Assembled
+from decentra.protocols.jobs import Assemble, Assembled, Sum
 from decentra.protocols.round import CONTEXT, OUTCOME, SUM, SURVIVORS
 from decentra.protocols.scatter import Scatter
 from decentra.protocols.setting import Contribution, Outcome, Setting
@@ -44,6 +44,7 @@ class Reduce(Scatter):
         self._two_sums: RemoteError | None = None
         self._totals: dict[int, Blob] = {}
         self._lacking = self._assembling = False
+        self._summing: set[int] = set()
         self._assembled: Assembled | None = None
 
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
@@ -54,8 +55,8 @@ class Reduce(Scatter):
 
     @property
     def keeps_slices(self) -> bool:
-        """Whether this peer's slices are needed again once the outcome is certified."""
-        return False
+        """Whether this peer's slices may be needed again once the survivors are certified."""
+        return self.setting.backup
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -76,7 +77,7 @@ class Reduce(Scatter):
             silent = tuple(self.roster[position] for position in range(self.n) if not self.covered(position))
             return silent or tuple(sorted(self.gone)) or self.certify[SURVIVORS].missing()
         if self.phase == SUM or (self.phase == OUTCOME and self._assembled is None):
-            return tuple(sorted({self.owners[position] for position in self._missing_sums()}))
+            return tuple(sorted({self.owners[position] for position in self.missing_sums()}))
         if self.phase in self.certify:
             return self.certify[self.phase].missing()
         if self.phase == self.scattering:
@@ -86,7 +87,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer == "hold":
+        if timer in ("hold", "spare"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -142,6 +143,7 @@ class Reduce(Scatter):
                 if self.owners[position] != self.setting.me:
                     self.out.append(Release(blob))
         self.rendezvous.release()
+        self.out.append(SetTimer("spare", 2 * self.setting.patience))
         self.go("certificate(survivors)")
         return True
 
@@ -188,6 +190,12 @@ class Reduce(Scatter):
 
     # ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def sum_job(self, position: int, parts: tuple[Blob, ...]) -> Sum:
+        """What adds up a slice's parts."""
+        low, high = self.bounds[position]
+        kept = self.own_slices[position] if self.keeps_slices else None
+        return Sum(parts, self.setting.width, low, high, kept=kept)
+
     def owned(self) -> Iterator[tuple[int, tuple[Blob, ...]]]:
         """The slices that this peer sums, each with the survivors' parts; empty slices have none."""
         sent, kind = self.got(self.slices_type.kind), self.again_type.kind
@@ -203,37 +211,76 @@ class Reduce(Scatter):
         after = self.certify[SURVIVORS].opened_by
         self.out.append(Send(self.sum_type(self.context, position, total.root), blobs=others, after=after))
 
-    def _sum_of(self, position: int) -> Received | None:
-        """The sum that a slice's owner published, if it is what the owner signed."""
-        owner = self.owners[position]
-        received = self.got(f"{self.protocol}.sum/{position}").get(owner)
-        if received is None:
-            return None
-        message = received.verified.message
-        if getattr(message, "context", b"") != self.context:
-            self.refuse(owner, self.sum_clause, "its sum is not one of this context")
-            return None
-        if owner == self.setting.me:
-            return received
-        root = getattr(message, "root", b"")
-        sound = self.sound_blob(owner, self.sum_clause, received.blob, root, self.slice_size(position))
-        return received if sound else None
+    def _summers(self, position: int) -> tuple[PeerId, ...]:
+        """Who may publish a slice's sum: its certified owner, and who stands in for it."""
+        spare = self.spare(position)
+        return (self.owners[position],) if spare is None else (self.owners[position], spare)
 
-    def _missing_sums(self) -> list[int]:
+    def _sum_of(self, position: int) -> Received | None:
+        """A slice's sum, if it is what its summer signed; the owner's before the spare's."""
+        published = self.got(f"{self.sum_type.kind}/{position}")
+        for summer in self._summers(position):
+            received = published.get(summer)
+            message = None if received is None else received.verified.message
+            if received is None or not isinstance(message, slices.SliceSum):
+                continue
+            if message.context != self.context:
+                self.refuse(summer, self.sum_clause, "its sum is not one of this context")
+            elif summer == self.setting.me or self.sound_blob(
+                summer, self.sum_clause, received.blob, message.root, self.slice_size(position)
+            ):
+                return received
+        return None
+
+    def missing_sums(self) -> list[int]:
         return [position for position in range(self.n) if self._sum_of(position) is None]
+
+    def spare(self, position: int) -> PeerId | None:
+        """Who sums a slice whose certified owner stops; None where a part of it is nowhere else.
+
+        An owner in the sum alone has its own part of its slice, unless the charter has backups: then the next in the
+        roster has it too, or would not hold that owner's vector (SA-11).
+        """
+        if not self.keeps_slices:
+            return None
+        owner, following = self.owners[position], (position + 1) % self.n
+        if owner in self.members:
+            backed = self.setting.backup and owner == self.roster[position]
+            return self.roster[following] if backed and self.owners[following] == self.roster[following] else None
+        after = self.roster.index(owner) + 1
+        order = (*self.roster[after:], *self.roster[:after])
+        return next((peer for peer in order if peer in self.owners and peer != owner), None)
+
+    def _call_on_spares(self) -> None:
+        """Where an owner is gone, or silent for too long, let its spare have every part, and sum where this is it."""
+        sent, kind = self.got(self.slices_type.kind), self.again_type.kind
+        for position in self.missing_sums():
+            spare = self.spare(position)
+            if spare is None or not (self.owners[position] in self.gone or "spare" in self.waited):
+                continue
+            if spare != self.setting.me:
+                if self.setting.me in self.members:
+                    self.send_again(position, spare)
+            elif position not in self._summing:
+                parts = self.parts(position, kind, sent)
+                if set(self.members) <= set(parts):
+                    self._summing.add(position)
+                    blobs = tuple(blob for peer in self.members if (blob := parts[peer]) is not None and blob.size)
+                    self.out.append(Compute(f"sum/{position}", self.sum_job(position, blobs)))
 
     def _read_sums(self) -> None:
         """Take down sums of slices that are not their author's to sum."""
         for slot in [slot for slot in self.box if slot.startswith(f"{self.protocol}.sum/")]:
             for author, received in self.got(slot).items():
                 position = getattr(received.verified.message, "slice", self.n)
-                if position >= self.n or self.owners[position] != author:
+                if position >= self.n or author not in self._summers(position):
                     self.refuse(author, self.sum_clause, f"it published a sum of slice {position}, not its own")
 
     def _step_sum(self) -> bool:
         self._read_sums()
-        missing = self._missing_sums()
-        if missing and not self._lacking and any(self.owners[position] not in self.gone for position in missing):
+        self._call_on_spares()
+        missing = self.missing_sums()
+        if missing and not self._lacking and any(set(self._summers(one)) - self.gone for one in missing):
             return False
         self._lacking = bool(missing)
         self.go("every sum, or one is missing")
@@ -241,7 +288,7 @@ class Reduce(Scatter):
 
     def _assemble(self) -> None:
         """Put the slices together as soon as all are here, even if late."""
-        if self._assembling or self._missing_sums():
+        if self._assembling or self.missing_sums():
             return
         self._assembling = True
         blobs = []
@@ -269,7 +316,7 @@ class Reduce(Scatter):
 
     # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _shown_sums(self) -> tuple[Verified, ...]:
+    def shown_sums(self) -> tuple[Verified, ...]:
         sums = (self._sum_of(position) for position in range(self.n))
         return tuple(received.verified for received in sums if received is not None)
 
@@ -280,7 +327,7 @@ class Reduce(Scatter):
 
     def sum_roots(self) -> tuple[bytes, ...]:
         """The roots of the slices' sums, as their owners published them."""
-        return tuple(getattr(verified.message, "root", b"") for verified in self._shown_sums())
+        return tuple(getattr(verified.message, "root", b"") for verified in self.shown_sums())
 
     def outcome_value(self, total_weight: int, roots: tuple[bytes, ...]) -> bytes:
         return derive.outcome_value(self.context, self.certify[SURVIVORS].digest, total_weight, roots)
@@ -293,9 +340,10 @@ class Reduce(Scatter):
         if digest is None:
             return False
         proposer = self.certify[OUTCOME].proposer()
-        if tuple(cited.sender for cited in shown) != self.owners:
+        summers = [self._summers(position) for position in range(self.n)]
+        if len(shown) != self.n or any(one.sender not in may for one, may in zip(shown, summers, strict=True)):
             raise RemoteError(proposer, self.outcome_clause, "it shows not one sum of every slice's owner")
-        for cited, mine in zip(shown, self._shown_sums(), strict=True):
+        for cited, mine in zip(shown, self.shown_sums(), strict=True):
             if cited.message.kind != mine.message.kind or getattr(cited.message, "context", b"") != self.context:
                 raise RemoteError(proposer, self.outcome_clause, "what it shows are no sums of this round")
             if cited.body_hash != mine.body_hash:
@@ -307,16 +355,18 @@ class Reduce(Scatter):
 
     def _step_outcome(self) -> bool:
         vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)
+        if self._assembled is None:
+            self._call_on_spares()
         self._assemble()
         digest = self._outcome_digest()
         if digest is not None:
-            vote.offer(digest, self._shown_sums())
+            vote.offer(digest, self.shown_sums())
         else:
             vote.offer(LOST if self._lacking and not self._assembling else None)
         if not vote.advance():
             return False
         if vote.value == LOST:
-            silent = sorted({self.owners[position] for position in self._missing_sums()})
+            silent = sorted({self.owners[position] for position in self.missing_sums()})
             raise Unavailable(silent, 0.0, f"a slice's sum in round {self.round}", "it is certified as lost, and spent")
         if self._assembled is None:
             return False  # the result is certified, and this peer still lacks a slice of it

@@ -47,6 +47,7 @@ class Scatter(Round):
         self.waited: set[str] = set()
         """Which of the timers that a round goes on from have run out."""
         self._takers: dict[int, int] = {}
+        self._repeated: set[tuple[int, PeerId]] = set()
         self._held: set[int] = set()
         self._unsound: set[tuple[str, PeerId]] = set()
         self._doubted: set[tuple[PeerId, PeerId]] = set()
@@ -154,6 +155,8 @@ class Scatter(Round):
             if peer != self.setting.me and blob.size
         }
         self.out.append(Send(message, blobs=blobs, after=self.rendezvous.opened_by))
+        if self.setting.backup:
+            self.send_again(self.position, self.roster[(self.position + 1) % self.n])
         self.out.append(SetTimer("hold", 2 * self.setting.patience))
 
     def step_scatter(self) -> bool:
@@ -162,6 +165,9 @@ class Scatter(Round):
             return False
         kind = self.slices_type.kind
         whole = {peer: received for peer, received in self.got(kind).items() if self._sound_slice(peer, received)}
+        before = (self.position - 1) % self.n
+        if self.setting.backup and self.roster[before] not in self.parts(before, self.again_type.kind, self.got(kind)):
+            whole.pop(self.roster[before], None)  # with its own part of its own slice it is whole
         awaited = [peer for peer in self.roster if peer not in whole and peer not in self.gone]
         if awaited and "hold" not in self.waited:
             return False
@@ -223,11 +229,17 @@ class Scatter(Round):
                 taker = self._taker(position)
                 if taker not in self.gone and not (silent and not self.covered(self.roster.index(taker))):
                     break
-            blob = self.own_slices[position]
-            message = self.again_type(self.context, position, blob.root)
-            if taker != self.setting.me:
-                blobs = {taker: blob} if blob.size else {}
-                self.out.append(Send(message, to=taker, blobs=blobs, after=self.rendezvous.opened_by))
+            self.send_again(position, taker)
+
+    def send_again(self, position: int, taker: PeerId) -> None:
+        """This peer's part of a slice, the same bytes as before, to who is to sum it; once."""
+        if taker == self.setting.me or (position, taker) in self._repeated:
+            return
+        self._repeated.add((position, taker))
+        blob = self.own_slices[position]
+        message = self.again_type(self.context, position, blob.root)
+        blobs = {taker: blob} if blob.size else {}
+        self.out.append(Send(message, to=taker, blobs=blobs, after=self.rendezvous.opened_by))
 
     def hold_taken(self) -> None:
         """Hold a slice that passed to this peer, once everybody who is not gone has repeated its part."""

@@ -53,7 +53,8 @@ class Setting:
     """What holds for an epoch: who this peer is, the group, and the charter's numbers.
 
     ``members`` are in ascending order; ``floor`` is the least size of a roster; ``challenges`` is how many
-    slices a round recomputes; the deadlines are in seconds.
+    slices a round recomputes, ``backup`` whether each peer's part of its own slice lies in a second place; the
+    deadlines are in seconds.
     """
 
     me: PeerId
@@ -65,6 +66,7 @@ class Setting:
     width: int
     max_weight: int
     challenges: int
+    backup: bool
     ready_deadline: float
     phase_deadline: float
     sealing: Opener = field(repr=False)

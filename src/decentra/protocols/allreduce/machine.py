@@ -7,7 +7,7 @@ from decentra.machine.effects import Compute, Send
 from decentra.machine.events import Blob
 from decentra.protocols.allreduce.messages import Again, Endorse, Holding, Slices, SliceSum
 from decentra.protocols.allreduce.transitions import TRANSITIONS
-from decentra.protocols.jobs import Encoded, Sum
+from decentra.protocols.jobs import Encoded
 from decentra.protocols.reduce import Reduce
 from decentra.protocols.round import SUM
 
@@ -31,8 +31,7 @@ class AllReduce(Reduce):
             self.out.append(Compute("encode", self.encode_job(())))
         elif phase == SUM:
             for position, parts in self.owned():
-                low, high = self.bounds[position]
-                self.out.append(Compute(f"sum/{position}", Sum(parts, self.setting.width, low, high)))
+                self.out.append(Compute(f"sum/{position}", self.sum_job(position, parts)))
 
     def own_step(self) -> bool:
         if self.phase == "context":

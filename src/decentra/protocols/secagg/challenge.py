@@ -55,8 +55,8 @@ class Round(Protocol):
 
     def got(self, kind: str) -> dict[PeerId, Received]: ...
 
-    def published(self, position: int) -> bytes:
-        """The root of the sum that a slice's owner published."""
+    def published(self, position: int) -> tuple[PeerId, bytes]:
+        """Who published a slice's sum, its owner or its spare, and its root."""
         ...
 
     def certified_part(self, peer: PeerId, position: int) -> bytes | None:
@@ -145,9 +145,10 @@ class Challenge:
         """What this peer holds to be true of the picked slices; None while it waits."""
         repairs = []
         for position in self.slices:
-            total, mine = self.sums.get(position), self._host.owners[position] == self._host.setting.me
+            total, (summer, published) = self.sums.get(position), self._host.published(position)
+            mine = summer == self._host.setting.me
             if total is not None and not mine:
-                if total.root != self._host.published(position):
+                if total.root != published:
                     repairs.append((position, total.root))
             elif position in self._disputed and not mine:
                 if self._over < PROVED:
@@ -189,7 +190,7 @@ class Challenge:
 
     def _recompute(self, position: int) -> None:
         host = self._host
-        if position in self._computing or host.owners[position] == host.setting.me:
+        if position in self._computing or host.published(position)[0] == host.setting.me:
             return
         parts = self._parts(position)
         if set(parts) == set(host.members):
@@ -217,7 +218,7 @@ class Challenge:
         for peer, received in self._reports(position).items():
             message = received.verified.message
             told = isinstance(message, Checked) and not message.lacking and peer in self.verifiers[position]
-            if told and getattr(message, "root", b"") != self._host.published(position):
+            if told and getattr(message, "root", b"") != self._host.published(position)[1]:
                 yield peer, received.verified
 
     def _read_reports(self, position: int) -> None:
@@ -226,10 +227,10 @@ class Challenge:
         for peer in self._reports(position):
             if peer not in self.verifiers[position]:
                 host.refuse(peer, "SA-13", "it reports on a slice that the beacon did not give it")
-        total, published, owner = self.sums.get(position), host.published(position), host.owners[position]
-        right = published if owner == host.setting.me else None if total is None else total.root
+        total, (summer, published) = self.sums.get(position), host.published(position)
+        right = published if summer == host.setting.me else None if total is None else total.root
         if right is not None and right != published:
-            host.refuse(owner, "SA-8", f"its sum of slice {position} is not what the parts give")
+            host.refuse(summer, "SA-8", f"its sum of slice {position} is not what the parts give")
         for peer, verified in self._accusers(position):
             if position not in self._disputed:
                 self._disputed.add(position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from decentra import derive
@@ -78,7 +79,7 @@ class SecAgg(Reduce):
 
     @property
     def keeps_slices(self) -> bool:
-        return self.setting.challenges > 0
+        return self.setting.challenges > 0 or super().keeps_slices
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,9 +309,7 @@ class SecAgg(Reduce):
 
     def sum_job(self, position: int, parts: tuple[Blob, ...]) -> Sum:
         """What adds a slice's parts and takes the masks off; this peer's own part stays for who recomputes the sum."""
-        low, high = self.bounds[position]
-        kept = self.own_slices[position] if self.keeps_slices else None
-        return Sum(parts, self.setting.width, low, high, self._left, kept)
+        return replace(super().sum_job(position, parts), masks=self._left)
 
     # ── the beacon and the verdict ───────────────────────────────────────────────────────────────────────────────────
 
@@ -406,8 +405,9 @@ class SecAgg(Reduce):
     def _lists(self) -> dict[PeerId, bytes]:
         return {} if self.survivors is None else self.certified_lists(self.survivors.holdings)
 
-    def published(self, position: int) -> bytes:
-        return self.sum_roots()[position]
+    def published(self, position: int) -> tuple[PeerId, bytes]:
+        verified = self.shown_sums()[position]
+        return verified.sender, getattr(verified.message, "root", b"")
 
     def certified_part(self, peer: PeerId, position: int) -> bytes | None:
         received = self.got(Masked.kind).get(peer)

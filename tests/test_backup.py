@@ -1,0 +1,113 @@
+"""``backup = true``: a slice survives an owner that stops after the survivors are certified."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentra.errors import DecentraError, Unavailable
+from helpers import (
+    OTHER,
+    Watch,
+    at,
+    change,
+    cut_off,
+    errors,
+    ids,
+    kill,
+    lie,
+    play,
+    proposer_of,
+    results,
+    scene,
+    simulate,
+    small,
+    vector,
+)
+
+PHASE = 30.0
+BOTH = pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+
+
+@BOTH
+def test_an_honest_round_is_the_same_with_backups(protocol: str) -> None:
+    group = simulate(4, protocol, protocol__backup=True)
+    watch = Watch(group)
+    done = results(play(group, small(group)))
+    watch.exact(1, done)
+    assert done[0].dropped == ()
+    assert done[0].seconds < 1.0
+
+
+@pytest.mark.parametrize("stop", [kill, cut_off], ids=["killed", "cut off"])
+@pytest.mark.parametrize("who", range(4))
+@BOTH
+def test_an_owner_that_stops_before_it_sums_is_stood_in_for(protocol: str, who: int, stop: object) -> None:
+    group = simulate(4, protocol, protocol__backup=True)
+    watch = Watch(group)
+    first = "unmask" if protocol == "secagg" else "sum"
+    victim = group.peers[who]
+    at(victim, first, lambda _machine: kill(victim) if stop is kill else cut_off(group, who))
+    given = [vector([0.001 * place] * 40) for place in range(4)]
+    began = group.clock.now()
+    done = results(play(group, given, but=[who]))
+    assert len(done) == 3
+    assert ids(group)[who] in done[0].participants  # its update was certified, so it is in the sum
+    watch.exact(1, done)
+    assert group.clock.now() - began < 2 * PHASE
+    assert not any(watch.blames.values())
+
+
+def test_without_backups_the_same_stop_loses_the_round() -> None:
+    group = simulate(4)
+    at(group.peers[1], "unmask", lambda _machine: kill(group.peers[1]))
+    for error in errors(play(group, small(group), but=[1])):
+        assert isinstance(error, Unavailable) and "lost" in str(error)
+
+
+def test_an_owner_that_is_not_in_the_sum_is_stood_in_for_without_backups() -> None:
+    """All parts of its slice are with those who sent them: its own is not needed."""
+    group = simulate(7, protocol__c=2)
+    watch = Watch(group)
+    outsider = (proposer_of(group, 1) + 2) % 7
+    name = ids(group)[outsider]
+
+    def omit(effect: object) -> list[object]:
+        message = effect.message  # type: ignore[attr-defined]
+        held = tuple((peer, hashed) for peer, hashed in message.held if peer != name)
+        return [replace(effect, message=replace(message, held=held))]  # type: ignore[type-var]
+
+    lie(group.peers[(outsider + 1) % 7], "secagg.holding", omit)  # type: ignore[arg-type]
+    at(group.peers[outsider], "unmask", lambda _machine: kill(group.peers[outsider]))
+    liar = (outsider + 1) % 7
+    done = results(play(group, small(group), but=[outsider, liar]))
+    assert name not in done[0].participants
+    watch.exact(1, done)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 6), st.sampled_from(["masked", "survivors", "unmask", "sum", "outcome", "beacon", "verdict"]))
+def test_one_stop_at_any_phase_after_masking_costs_no_round(who: int, phase: str) -> None:
+    group = simulate(7, protocol__c=2, protocol__backup=True)
+    watch = Watch(group)
+    at(group.peers[who], phase, lambda _machine: group.clock.call_later(0.003, lambda: kill(group.peers[who])))
+    ended = play(group, [vector([0.001 * place] * 40) for place in range(7)], but=[who])
+    failed = [one for one in ended if isinstance(one, DecentraError)]
+    assert not failed
+    watch.exact(1, results(ended))
+    assert not any(blame for peer, blame in watch.blames.items() if peer != ids(group)[who])
+
+
+def test_the_next_peer_lets_no_vector_in_whose_own_part_it_lacks() -> None:
+    attack = scene(protocol__backup=True)
+    lie(attack.liar, "secagg.again", lambda _effect: [])
+    attack.survived(dropped=True, witnesses=())
+
+
+def test_a_backup_that_is_not_what_was_signed() -> None:
+    attack = scene(protocol__backup=True)
+    lie(attack.liar, "secagg.again", change(root=OTHER))
+    attack.survived("SA-10", dropped=True, witnesses=())
