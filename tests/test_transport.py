@@ -16,10 +16,20 @@ from hypothesis import strategies as st
 from zmq.utils import z85
 
 from decentra.errors import LocalError
+from decentra.transport import guard as guard_module
 from decentra.transport import zeromq as zeromq_module
 from decentra.transport.base import BULK_QUEUE, CONTROL_QUEUE, REFUSED, SILENT, UNREACHABLE, Counters, Lane, Transport
 from decentra.transport.dialler import common_options
-from decentra.transport.guard import UNREAD_LIMIT
+from decentra.transport.guard import (
+    GREETS,
+    GREETS_AT_ONCE,
+    MOST_CONNECTIONS,
+    ORDINARY,
+    STRANGER_LIMIT,
+    TOTAL_LIMIT,
+    UNREAD_LIMIT,
+    Guard,
+)
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
 from decentra.transport.zeromq import ZeroMQTransport, raise_file_limit, require_libsodium
@@ -395,6 +405,30 @@ def test_an_occupied_port_says_what_to_do(zeromq: ZeroMQWorld) -> None:
     zeromq.node("a")  # nothing of the failed try is left behind
 
 
+def test_whatever_goes_wrong_at_the_start_the_port_is_free_again(
+    zeromq: ZeroMQWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = len(zeromq.loop._selector.get_map())
+    for part, fails in (("Doorkeeper", 1), ("Guard", 1), ("Pump", 1), ("Pump", 2)):
+        honest, made = getattr(zeromq_module, part), []
+
+        def planted(*given: object, honest: type = honest, made: list[object] = made, fails: int = fails) -> object:
+            made.append(given)
+            if len(made) == fails:
+                raise ZeroDivisionError("planted")
+            return honest(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(zeromq_module, part, planted)
+            with pytest.raises(ZeroDivisionError, match="planted") as caught:
+                zeromq.node("a")
+        with socket.create_server(("127.0.0.1", int(zeromq.endpoints["a"].rpartition(":")[2]))):
+            assert caught.tb  # whoever keeps the error keeps the half-made transport as well
+        assert len(zeromq.loop._selector.get_map()) == readers
+    a, b = zeromq.pair()
+    assert a.up(b.id)
+
+
 @pytest.mark.parametrize("bind", ["tcp://198.51.100.1:0", "tcp://nonsense", "carrier://pigeon:1"])
 def test_an_address_that_is_not_this_machines_is_named(zeromq: ZeroMQWorld, bind: str) -> None:
     zeromq.endpoints["a"] = bind
@@ -447,7 +481,7 @@ def test_a_member_that_sends_nine_parts_is_cut_and_not_heard(zeromq: ZeroMQWorld
 
 
 @pytest.mark.parametrize(
-    "message", [[b""], [b"\x02lane"], [b"\x00" + bytes(1025)], [b"\x00", bytes(FRAME_LIMIT + 1)], [b"\x00"] * 1000]
+    "message", [[b"", b""], [b"\x02lane"], [b"\x00" + bytes(1025)], [b"\x00", bytes(FRAME_LIMIT + 1)], [b"\x00"] * 1000]
 )
 def test_a_member_that_sends_what_no_release_sends_is_cut(zeromq: ZeroMQWorld, message: list[bytes]) -> None:
     b = zeromq.node("b")
@@ -467,8 +501,101 @@ def test_a_message_that_never_ends_is_cut_before_it_fills_the_memory(zeromq: Zer
         attacker.send_multipart([b"\x00bomb"] + [bytes(FRAME_LIMIT)] * (UNREAD_LIMIT // FRAME_LIMIT + 16))
         zeromq.until(lambda: bool(b.links))
     assert (b.links[0][0], b.links[0][1]) == (name("c"), False)
-    assert "never ends" in b.links[0][2]
+    assert "never end" in b.links[0][2]
     relay.close()
+
+
+def test_a_member_may_have_four_connections_and_its_oldest_goes_when_a_fifth_speaks(zeromq: ZeroMQWorld) -> None:
+    b = zeromq.node("b")
+    assert isinstance(b.transport, ZeroMQTransport)
+    guard = b.transport._guard
+    with contextlib.ExitStack() as stack:
+        for count in range(1, 3 * MOST_CONNECTIONS):
+            attacker = stack.enter_context(contextlib.closing(zeromq.raw("c", to="b")))
+            attacker.send_multipart([b"\x00hello"])
+            zeromq.until(lambda count=count: len(b.got) == count)
+            known = [one for one in guard._connections.values() if one.peer == name("c")]
+            assert len(known) == min(count, MOST_CONNECTIONS)
+
+
+def test_a_neighbour_says_whose_its_connections_are_before_it_has_anything_to_say(zeromq: ZeroMQWorld) -> None:
+    a, b = zeromq.node("a"), zeromq.node("b")
+    assert isinstance(b.transport, ZeroMQTransport)
+    guard = b.transport._guard
+    read, greeted = guard.read, list[PeerId]()
+
+    def watched(fd: int, peer: PeerId, size: int, parts: int, now: float) -> None:
+        read(fd, peer, size, parts, now)
+        greeted.append(peer)
+        zeromq.changed.set()
+
+    guard.read = watched  # type: ignore[method-assign]
+    a.transport.dial(b.id)
+    zeromq.until(lambda: len(greeted) == 2)  # one a lane
+    assert greeted == [a.id] * 2
+    assert [one.peer for one in guard._connections.values()] == [a.id] * 2
+    assert b.got == []
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, arrived: dict[int, int]) -> Guard:
+    """A guard of connections on which these many bytes have arrived."""
+    made = Guard(1)
+    monkeypatch.setattr(guard_module, "_arrived", lambda fd: arrived.get(fd, 0))
+    monkeypatch.setattr(made, "cut", lambda fd: made.closed(fd))
+    for fd in arrived:
+        made.opened(fd, float(fd))
+    return made
+
+
+def test_of_a_members_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = guarded(monkeypatch, dict.fromkeys(range(MOST_CONNECTIONS + 2), 0))
+    guard.read(0, name("b"), 0, 1, 0.0)
+    for fd in range(1, MOST_CONNECTIONS + 2):
+        guard.read(fd, name("a"), 0, 1, float(fd))
+    assert sorted(guard._connections) == [0, *range(2, MOST_CONNECTIONS + 2)]
+
+
+def test_what_a_member_costs_counts_over_all_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    third = UNREAD_LIMIT // 3 + 4096
+    guard = guarded(monkeypatch, dict.fromkeys(range(6), third))
+    for fd in range(6):
+        guard.read(fd, name("a" if fd < 3 else "bcx"[fd - 3]), 0, 1, 10.0)
+    assert guard.over(10.0) == ([], [name("a")])
+
+
+@pytest.mark.parametrize("size", [STRANGER_LIMIT + 4096, 0])
+def test_who_has_not_greeted_gets_little_room_and_not_for_long(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    guard = guarded(monkeypatch, {7: size, 8: size})
+    guard.read(8, name("a"), 0, 1, 8.0)
+    for _ in range(GREETS_AT_ONCE if size else GREETS):
+        assert guard.over(8.0) == ([], [])
+    assert guard.over(8.0) == ([7], [])
+
+
+def test_a_message_that_never_ends_of_who_has_not_greeted_is_cut_at_the_first_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guard = guarded(monkeypatch, {7: UNREAD_LIMIT + 4096})
+    assert guard.over(7.0) == ([7], [])
+
+
+@given(sizes=st.lists(st.integers(0, UNREAD_LIMIT - 4096), max_size=63), strangers=st.lists(st.integers(0, 10**8)))
+def test_all_connections_together_cost_a_bounded_sum_and_who_takes_most_goes_first(
+    sizes: list[int], strangers: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        arrived = dict(enumerate([*sizes, *strangers]))
+        guard = guarded(monkeypatch, arrived)
+        peers = [PeerId(bytes([fd]) * 32) for fd in range(len(sizes))]
+        for fd, peer in enumerate(peers):
+            guard.read(fd, peer, 0, 0, 1e3)
+        cut, costly = guard.over(0.0)
+        kept = {peer: arrived[fd] for fd, peer in enumerate(peers) if peer not in costly}
+        left = sum(kept.values()) + sum(arrived[fd] for fd in range(len(sizes), len(arrived)) if fd not in cut)
+        assert left <= TOTAL_LIMIT or max(kept.values(), default=0) <= ORDINARY
+        assert all(arrived[peers.index(peer)] > ORDINARY for peer in costly)
+        most_kept = max(kept.values(), default=0)
+        assert all(arrived[peers.index(peer)] >= most_kept for peer in costly)
 
 
 async def start_stalling_relay(endpoint: str, most: int) -> asyncio.Server:

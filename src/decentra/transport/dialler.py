@@ -153,6 +153,7 @@ class Dialler:
         socket = self._context.socket(zmq.DEALER)
         common_options(socket)
         socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.PROBE_ROUTER, 1)  # an empty message on every new connection tells the other whose it is
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER[self._lane])
         socket.setsockopt(zmq.RCVHWM, 1)
         # Jitter, or every peer of a group would knock at a restarted one at the same instant.

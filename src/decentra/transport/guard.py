@@ -3,6 +3,9 @@
 libzmq reads a multipart message whole before it shows any of it, and counts it as one however many parts come: a
 member that never sends the last part fills the memory unseen. The kernel knows how many bytes it gave to libzmq on a
 connection, and we know how many came out; the difference is what a sender costs.
+
+Whose a connection is shows with its first message: an honest neighbour greets at once (`zmq.PROBE_ROUTER`). Who has not
+greeted is nobody, gets little room, and not for long; what a member may cost counts over all its connections.
 """
 
 from __future__ import annotations
@@ -10,14 +13,33 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from decentra.types import PeerId
 
 UNREAD_LIMIT = 48 * 1024 * 1024
-"""Bytes a connection may have unread: 16 messages queued in libzmq (at most 1 MiB each from an honest peer) and the
-kernel's receive buffer (6 MiB) stay well below; a member costs less than 64 MiB but for what one period brings."""
+"""Bytes a member may have unread: 16 messages queued in libzmq (at most 1 MiB each from an honest peer) and the
+kernel's receive buffer (6 MiB) stay well below; it costs less than 64 MiB but for what one period brings."""
+
+TOTAL_LIMIT = 256 * 1024 * 1024
+"""Bytes that all connections may have unread before those who have most are cut."""
+
+ORDINARY = 16 * 1024 * 1024
+"""Bytes unread for which nobody is cut, however many others have as much: pieces in flight (8 MiB), and as much again
+in the kernel's receive buffer and among the entries."""
+
+STRANGER_LIMIT = 64 * 1024
+"""Bytes that who has not greeted may have unread for longer than it takes to come to reading its greeting."""
+
+GREETS_AT_ONCE, GREETS = 4, 40
+"""Looks after which who has not greeted is cut: with more than `STRANGER_LIMIT` unread, and in any case. Looks and not
+seconds, so that a loop that was held up has read what waited for it."""
+
+MOST_CONNECTIONS = 4
+"""Connections of one member: two lanes, and the two before them, which may take seconds to be seen to be dead."""
 
 PERIOD = 0.25
 """Seconds between looks: one system call a connection, 0.2 % of a core for 63 neighbours."""
@@ -38,6 +60,7 @@ class _Connection:
     since: float
     peer: PeerId | None = None
     read: int = 0
+    looks: int = 0
 
 
 class Guard:
@@ -59,10 +82,14 @@ class Guard:
         self._connections.pop(fd, None)
 
     def read(self, fd: int, peer: PeerId, size: int, parts: int, now: float) -> None:
-        """A message of this peer came out of a connection."""
+        """A message of this peer came out of a connection. With one connection too many its oldest is cut."""
         connection = self._connections.setdefault(fd, _Connection(now))
-        connection.peer = peer
         connection.read += size + parts * FRAME_OVERHEAD
+        if connection.peer != peer:
+            connection.peer = peer
+            own = [one for one, other in self._connections.items() if other.peer == peer]
+            if len(own) > MOST_CONNECTIONS:
+                self.cut(min(own, key=lambda one: self._connections[one].since))
 
     def cut_peer(self, peer: PeerId) -> None:
         """End the connections on which this peer has sent something."""
@@ -78,9 +105,27 @@ class Guard:
             if view.getsockname()[1] == self._port:
                 view.shutdown(socket.SHUT_RDWR)
 
-    def over(self, now: float) -> list[tuple[int, PeerId | None]]:
-        """The connections that have more than `UNREAD_LIMIT` bytes unread, with whose they are where that is known."""
-        return [(fd, c.peer) for fd, c in self._connections.items() if _arrived(fd) - _explained(c, now) > UNREAD_LIMIT]
+    def over(self, now: float) -> tuple[list[int], list[PeerId]]:
+        """Look: the connections of nobody, and the members, that take more of this process's memory than they may."""
+        unread = {fd: max(0, _arrived(fd) - _explained(one, now)) for fd, one in self._connections.items()}
+        excess = sum(unread.values()) - TOTAL_LIMIT
+        strangers: list[int] = []
+        members: dict[PeerId, int] = {}
+        for fd, connection in self._connections.items():
+            if connection.peer is not None:
+                members[connection.peer] = members.get(connection.peer, 0) + unread[fd]
+                continue
+            connection.looks += 1
+            much = unread[fd] > STRANGER_LIMIT and (connection.looks > GREETS_AT_ONCE or excess > 0)
+            if much or unread[fd] > UNREAD_LIMIT or connection.looks > GREETS:
+                strangers.append(fd)
+                excess -= unread[fd]
+        costly: list[PeerId] = []
+        for peer, size in sorted(members.items(), key=lambda member: member[1], reverse=True):
+            if size > UNREAD_LIMIT or (excess > 0 and size > ORDINARY):
+                costly.append(peer)
+                excess -= size
+        return strangers, costly
 
 
 def _explained(connection: _Connection, now: float) -> int:
@@ -103,3 +148,18 @@ def _arrived(fd: int) -> int:
     if len(info) < _BYTES_RECEIVED_AT + 8:
         return 0
     return int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
+
+
+def close_copies(port: int) -> None:
+    """In a forked child: close the copies of what listens on a port of ours, and of the connections to it."""
+    for name in [path.name for path in Path("/proc/self/fd").glob("*")]:
+        fd = int(name)
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode) and _port(fd) == port:
+                os.close(fd)
+
+
+def _port(fd: int) -> int | None:
+    with socket.socket(fileno=os.dup(fd)) as view:
+        name = view.getsockname()
+    return int(name[1]) if isinstance(name, tuple) and view.family in (socket.AF_INET, socket.AF_INET6) else None

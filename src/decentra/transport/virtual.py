@@ -28,15 +28,10 @@ class Scheduler(Protocol):
 
 
 class _Event:
-    __slots__ = ("callback", "order", "time")
+    __slots__ = ("callback",)
 
-    def __init__(self, time: float, order: int, callback: Callable[[], None]) -> None:
-        self.time = time
-        self.order = order
+    def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback
-
-    def __lt__(self, other: _Event) -> bool:
-        return (self.time, self.order) < (other.time, other.order)
 
     def cancel(self) -> None:
         self.callback = None
@@ -57,7 +52,7 @@ class EventHeap:
     def __init__(self) -> None:
         self._now = 0.0
         self._made = 0
-        self._heap: list[_Event] = []
+        self._heap: list[tuple[float, int, _Event]] = []
 
     def now(self) -> float:
         """Virtual seconds since the heap was made."""
@@ -65,18 +60,22 @@ class EventHeap:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Handle:
         """Call back once, `delay` virtual seconds from now; a negative delay counts as none."""
-        event = _Event(self._now + max(0.0, delay), self._made, callback)
+        return self.call_at(self._now + max(0.0, delay), callback)
+
+    def call_at(self, time: float, callback: Callable[[], None]) -> Handle:
+        """Call back once at a virtual time; one that is past counts as now. Equal times keep their order to the bit."""
+        event = _Event(callback)
+        heapq.heappush(self._heap, (max(self._now, time), self._made, event))
         self._made += 1
-        heapq.heappush(self._heap, event)
         return event
 
     def step(self) -> bool:
         """Take the next event; False if there is none."""
         while self._heap:
-            event = heapq.heappop(self._heap)
+            time, _, event = heapq.heappop(self._heap)
             if event.callback is None:
                 continue
-            self._now = event.time
+            self._now = time
             callback, event.callback = event.callback, None
             callback()
             return True
@@ -89,11 +88,11 @@ class EventHeap:
         standing at `deadline` (virtual seconds since the heap was made), where the next event lies beyond it.
         """
         while predicate is None or not predicate():
-            while self._heap and self._heap[0].callback is None:
+            while self._heap and self._heap[0][2].callback is None:
                 heapq.heappop(self._heap)
             if not self._heap:
                 return predicate is None
-            if deadline is not None and self._heap[0].time > deadline:
+            if deadline is not None and self._heap[0][0] > deadline:
                 self._now = max(self._now, deadline)
                 return False
             self.step()

@@ -11,6 +11,7 @@ import logging
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import zmq
@@ -20,7 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 from decentra.errors import LocalError
 from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
-from decentra.transport.guard import PERIOD, Guard
+from decentra.transport.guard import PERIOD, Guard, close_copies
 from decentra.transport.sockets import Pump, drain, readable
 from decentra.transport.zap import DOMAIN, Doorkeeper
 from decentra.types import PeerId
@@ -117,24 +118,22 @@ class ZeroMQTransport:
         self.counters = Counters()
         self._enrol(members)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._context.set(zmq.MAX_SOCKETS, FILES_WANTED)
-        self._zap = Doorkeeper(loop, self._context, self._admits)
-        self._router = self._context.socket(zmq.ROUTER)
-        try:
-            self._listen(bind)
-        except LocalError:
-            self._zap.close()
-            self._router.close(0)
-            self._context.term()
-            raise
-        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        """Where it listens, with the real port."""
-        self._guard = Guard(int(self.endpoint.rpartition(":")[2]))
         self._watch: asyncio.TimerHandle | None = None
-        self._pumps = [
-            Pump(loop, self._monitor, lambda: drain(self._monitor, self._accepted)),
-            Pump(loop, self._router, self._receive_some),
-        ]
+        with ExitStack() as undo:  # a port that stayed taken would keep this peer from trying again
+            undo.callback(self._context.destroy, 0)
+            self._context.set(zmq.MAX_SOCKETS, FILES_WANTED)
+            self._zap = Doorkeeper(loop, self._context, self._admits)
+            undo.callback(self._zap.close)
+            self._router = self._context.socket(zmq.ROUTER)
+            self._listen(bind)
+            self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+            """Where it listens, with the real port."""
+            self._port = int(self.endpoint.rpartition(":")[2])
+            self._guard = Guard(self._port)
+            watching = Pump(loop, self._monitor, lambda: drain(self._monitor, self._accepted))
+            undo.callback(watching.stop)
+            self._pumps = [watching, Pump(loop, self._router, self._receive_some)]
+            undo.pop_all()
 
     # what the owner calls
 
@@ -200,6 +199,10 @@ class ZeroMQTransport:
         self._zap.close()
         self._context.term()
 
+    def forked(self) -> None:
+        """In a forked child: keep nothing of the port, which the peer must have for itself when it starts again."""
+        close_copies(self._port)
+
     # membership
 
     def _enrol(self, members: Mapping[PeerId, bytes]) -> None:
@@ -242,8 +245,6 @@ class ZeroMQTransport:
         try:
             router.bind(bind)
         except zmq.ZMQError as error:
-            router.disable_monitor()
-            self._monitor.close(0)
             if error.errno == zmq.EADDRINUSE:
                 mend = "stop the process that has it, or choose another `bind` in decentra.toml"
                 raise LocalError(f"the port of {bind} is occupied: {mend}") from None
@@ -271,10 +272,17 @@ class ZeroMQTransport:
         return True
 
     def _take(self, frames: list[zmq.Frame], count: int) -> None:
+        drain(self._monitor, self._accepted)  # that its connection was accepted was told before this message came
         fd = int(frames[0].get(zmq.SRCFD))
         peer = self._by_key.get(str(frames[0].get("User-Id")))
         if peer is None or peer in self._closed_to:
             self._guard.cut(fd)  # it was a member when it connected
+            return
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.hurry()
+        if count == 1 and not len(frames[0]):
+            self._guard.read(fd, peer, 0, 1, self._loop.time())  # a greeting: it says whose the connection is
             return
         buffers = [frame.buffer for frame in frames]
         sizes = [buffer.nbytes for buffer in buffers]
@@ -285,9 +293,6 @@ class ZeroMQTransport:
             return
         self._guard.read(fd, peer, sum(sizes), count, self._loop.time())
         self.counters.received(sizes)
-        neighbour = self._neighbours.get(peer)
-        if neighbour is not None:
-            neighbour.hurry()
         self._on_receive(peer, lane, bytes(buffers[0][1:]), buffers[1:])
 
     def _expel(self, peer: PeerId, reason: str) -> None:
@@ -309,10 +314,11 @@ class ZeroMQTransport:
 
     def _look(self) -> None:
         self._watch = self._loop.call_later(PERIOD, self._look) if len(self._guard) else None
-        for fd, peer in self._guard.over(self._loop.time()):
+        strangers, costly = self._guard.over(self._loop.time())
+        for fd in strangers:
             self._guard.cut(fd)
-            if peer is not None:
-                self._expel(peer, "it filled this peer's memory with a message that never ends")
+        for peer in costly:
+            self._expel(peer, "it filled this peer's memory with messages that never end")
 
 
 def require_libsodium() -> None:
