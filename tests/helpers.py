@@ -30,6 +30,9 @@ from decentra.wire.message import Message, Verified
 Floats = NDArray[np.float32]
 Twist = Callable[[Send], Sequence[Send]]
 
+READY, PHASE = 120.0, 30.0
+"""Seconds of the templates' deadlines."""
+
 
 def simulate(
     n: int,
@@ -57,6 +60,11 @@ def small(group: SimulatedGroup, scale: float = 0.01) -> list[Vector | None]:
     return [vector([scale * (place + 1), -scale, 0.0], [[scale * place]]) for place in range(len(group.peers))]
 
 
+def without(group: SimulatedGroup, *absent: int) -> list[Vector | None]:
+    """As ``small``, and these peers take no part."""
+    return [None if place in absent else mine for place, mine in enumerate(small(group))]
+
+
 def results(ended: Sequence[Ending]) -> list[RoundResult]:
     """All results of a round that must have completed for everyone, equal to the bit."""
     done = [one for one in ended if one is not None]
@@ -77,6 +85,16 @@ def errors(ended: Sequence[Ending]) -> list[DecentraError]:
     done = [one for one in ended if one is not None]
     assert all(isinstance(one, DecentraError) for one in done), done
     return [one for one in done if isinstance(one, DecentraError)]
+
+
+def gave_up(ended: Sequence[Ending], *, spent: bool, on: Collection[PeerId] | None = None) -> list[Unavailable]:
+    """All errors of a round that nobody broke: it failed for everyone, and for want of just those peers if given."""
+    failed = errors(ended)
+    for error in failed:
+        assert isinstance(error, Unavailable), repr(error)
+        assert error.spent is spent
+        assert on is None or sorted(error.waited_for) == sorted(on)
+    return [error for error in failed if isinstance(error, Unavailable)]
 
 
 def ids(group: SimulatedGroup) -> tuple[PeerId, ...]:

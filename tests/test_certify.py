@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra import derive
-from decentra.machine.effects import Effect, Persist, Send, SetTimer
-from decentra.protocols.certify.machine import Certify
+from decentra.errors import RemoteError, Unavailable
+from decentra.machine.effects import Blame, Effect, Persist, Send, SetTimer
+from decentra.protocols.catalogue import registry
+from decentra.protocols.certify.machine import MOST_VIEWS, Certify
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
+from decentra.protocols.certify.votes import KEPT_VIEWS, Votes
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import Signed
+from decentra.wire.codec import Malformed, Signed
 from decentra.wire.entry import Chain
 from decentra.wire.message import Message, Verified
 
@@ -45,7 +51,9 @@ class Voters:
         self.sent: dict[PeerId, list[Verified]] = {peer: [] for peer in self.peers}
         # Every honest peer's own rule gives a value of its own; it accepts any: the worst that holdings could do.
         self.machines = {
-            peer: Certify(TOPIC, CONTEXT, self.peers, self.quorum, peer, lambda value, shown: True, 1.0, self.out[peer])
+            peer: Certify(
+                TOPIC, CONTEXT, self.peers, self.quorum, c, peer, lambda value, shown: True, 1.0, self.out[peer]
+            )
             for peer in self.honest
         }
         for peer in self.honest:
@@ -181,7 +189,7 @@ def test_with_t_honest_peers_alive_an_honest_proposer_brings_a_certificate(data:
 def test_votes_are_durable_before_they_are_sent() -> None:
     voters = Voters(4, 1)
     peer = voters.honest[0]
-    machine = Certify(TOPIC, CONTEXT, voters.peers, 3, peer, lambda value, shown: True, 1.0, voters.out[peer])
+    machine = Certify(TOPIC, CONTEXT, voters.peers, 3, 1, peer, lambda value, shown: True, 1.0, voters.out[peer])
     proposer = voters.peers[0]
     machine.received(voters.sign(proposer, Propose(CONTEXT, TOPIC, 0, b"x", (), ())))
     voters.out[peer].clear()
@@ -202,3 +210,149 @@ def test_a_certificate_of_too_few_or_of_strangers_is_refused() -> None:
             assert getattr(error, "clause", None) == "CE-5"
         else:
             raise AssertionError("a certificate without t signers was taken")
+
+
+# ── attacks on time, memory and the end ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("n", "c"), [(3, 1), (4, 1), (4, 2), (5, 2), (7, 2), (8, 2)])
+def test_liars_alone_take_nobody_into_a_view_that_has_not_come(n: int, c: int) -> None:
+    voters = Voters(n, c)
+    peer, *others = voters.honest
+    machine = voters.machines[peer]
+    for liar in voters.liars:
+        machine.received(voters.sign(liar, Lock(CONTEXT, TOPIC, 60, b"", ())))
+    voters.step(peer)
+    assert machine.view == 0
+    needed = max(n - voters.quorum, c) + 1 - c
+    for count, other in enumerate(others[:needed], start=1):
+        machine.received(voters.sign(other, Lock(CONTEXT, TOPIC, 3, b"", ())))
+        voters.step(peer)
+        assert machine.view == (3 if count == needed else 0)
+
+
+def test_no_message_names_a_view_beyond_the_largest_and_a_peer_that_would_have_to_gives_up() -> None:
+    voters = Voters(4, 1)
+    peer = voters.honest[0]
+    with pytest.raises(Unavailable, match="no later view"):
+        for _ in range(3 * MOST_VIEWS):
+            voters.machines[peer].expired()
+            voters.step(peer)
+    named = [one.message.view for one in voters.sent[peer] if isinstance(one.message, Lock)]
+    assert max(named) == MOST_VIEWS
+    codec = registry("secagg").codec
+    codec.encode("certify.lock", (CONTEXT, TOPIC, MOST_VIEWS, b"", ()))
+    for kind, fields in (
+        ("lock", (b"", ())),
+        ("prepare", (CONTEXT,)),
+        ("commit", (CONTEXT,)),
+        ("propose", (b"", (), ())),
+    ):
+        with pytest.raises(Malformed):
+            codec.encode(f"certify.{kind}", (CONTEXT, TOPIC, MOST_VIEWS + 1, *fields))
+
+
+class Looked(Verified):
+    """A message that counts how often something looks at it."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("message", "body_hash", "sender", "entry"):
+            Looked.looks += 1
+        return super().__getattribute__(name)
+
+
+def test_votes_in_every_view_cost_no_time_later() -> None:
+    voters = Voters(4, 1)
+    machine = voters.machines[voters.honest[0]]
+    for view in range(1, MOST_VIEWS + 1):
+        for vote in (Prepare, Commit):
+            verified = voters.sign(voters.liars[0], vote(CONTEXT, TOPIC, view, b"x" * 32))
+            machine.received(Looked(verified.entry, verified.message, verified.signed))
+    before = Looked.looks
+    assert before > 0
+    for _ in range(10):
+        assert not machine.advance()
+    assert Looked.looks == before
+
+
+def held(thing: object, seen: set[int]) -> Iterable[Verified]:
+    """Every message that is kept somewhere in an object."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, Verified):
+        yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from held(value, seen)
+    elif isinstance(thing, tuple | list | set):
+        for value in thing:
+            yield from held(value, seen)
+    elif isinstance(thing, Certify | Votes):
+        yield from held(vars(thing), seen)
+
+
+def test_what_is_kept_of_a_liar_is_bounded() -> None:
+    voters = Voters(4, 1)
+    (liar,), peer = voters.liars, voters.honest[0]
+    machine = voters.machines[peer]
+    own = [view for view in range(MOST_VIEWS + 1) if machine.proposer(view) == liar]
+    for view in range(MOST_VIEWS + 1):
+        machine.received(voters.sign(liar, Prepare(CONTEXT, TOPIC, view, bytes([view]) * 32)))
+        machine.received(voters.sign(liar, Commit(CONTEXT, TOPIC, view, bytes([view]) * 32)))
+        machine.received(voters.sign(liar, Lock(CONTEXT, TOPIC, view, b"", ())))
+        if view in own:
+            machine.received(voters.sign(liar, Propose(CONTEXT, TOPIC, view, bytes([view]), (), ())))
+        with pytest.raises(RemoteError, match="CE-6"):  # a value without the prepares that lock on it
+            machine.received(voters.sign(liar, Lock(CONTEXT, TOPIC, view, b"y" * 8192, ())))
+    kept = Counter(one.message.kind for one in held(machine, set()) if one.sender == liar)
+    assert kept == {
+        "certify.prepare": KEPT_VIEWS,
+        "certify.commit": KEPT_VIEWS,
+        "certify.lock": 1,
+        "certify.propose": 1,
+    }
+
+
+def test_a_certificate_counts_though_one_of_its_signers_signed_another_commit() -> None:
+    voters = Voters(4, 1)
+    (liar,), (first, second, third) = voters.liars, voters.honest
+    machine, digest = voters.machines[second], derive.vote_value(CONTEXT, TOPIC, b"x")
+    machine.received(voters.sign(liar, Commit(CONTEXT, TOPIC, 0, b"y" * 32)))
+    machine.expired()  # it is in view 1 when what was certified in view 0 comes
+    voters.out[second].clear()
+    commits = tuple(voters.sign(peer, Commit(CONTEXT, TOPIC, 0, digest)) for peer in (liar, first, third))
+    machine.received(voters.sign(first, Certificate(CONTEXT, TOPIC, b"x", commits)))
+    assert machine.advance()
+    assert machine.value == b"x"
+    assert {one.sender for one in machine.certificate} == {liar, first, third}
+    blames = [effect.error for effect in voters.out[second] if isinstance(effect, Blame)]
+    assert [(error.clause, error.peer) for error in blames] == [("CE-4", liar)]
+    relayed = [effect.message for effect in voters.out[second] if isinstance(effect, Send)]
+    assert [type(message) for message in relayed] == [Certificate]
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_votes_counted_as_they_come_give_the_quorums_that_a_recount_gives(data: st.DataObject) -> None:
+    voters = Voters(5, 1)
+    votes, recount = Votes(voters.quorum), dict[PeerId, dict[int, bytes]]()
+    for _ in range(data.draw(st.integers(0, 80))):
+        voter = data.draw(st.sampled_from(voters.peers))
+        view, value = data.draw(st.integers(0, 2 * KEPT_VIEWS)), data.draw(st.sampled_from([b"x" * 32, b"y" * 32]))
+        cast = recount.setdefault(voter, {})
+        left = len(cast) == KEPT_VIEWS and view < min(cast)
+        agrees = votes.add(view, value, voters.sign(voter, Prepare(CONTEXT, TOPIC, view, value)))
+        assert agrees == (left or cast.get(view, value) == value)
+        if not left:
+            cast.setdefault(view, value)
+            if len(cast) > KEPT_VIEWS:
+                del cast[min(cast)]
+    counted = Counter((view, value) for cast in recount.values() for view, value in cast.items())
+    assert votes.quorums == {view: value for (view, value), count in counted.items() if count >= voters.quorum}
+    for view, value in votes.quorums.items():
+        quorum = votes.of_quorum(view)
+        assert len({one.sender for one in quorum}) == voters.quorum
+        assert {one.message.value for one in quorum} == {value}  # type: ignore[attr-defined]

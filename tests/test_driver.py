@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from decentra.driver.blobs import BlobStore, Workbench
 from decentra.driver.driver import AHEAD, Driver, Ended
-from decentra.errors import LocalError, RemoteError, Unavailable
+from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import (
     Abort,
     Blame,
@@ -27,13 +29,14 @@ from decentra.machine.effects import (
     Tools,
 )
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
-from decentra.protocols.rendezvous.messages import Absent, Leave, Want
+from decentra.peer.pool import ThreadPool
+from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Want
 from decentra.protocols.secagg.messages import Endorse, Masked
 from decentra.simulation.group import SimulatedGroup
 from decentra.simulation.ports import MemoryJournal
 from decentra.transport.simulated import Faults
 from decentra.types import PeerId, RoundId
-from decentra.wire.message import Message
+from decentra.wire.message import Message, Verified
 from helpers import at, ids, kill, play, post_raw, results, settle, sign, simulate, vector, with_ports
 
 Answer = Callable[[Event], Sequence[Effect]]
@@ -55,6 +58,9 @@ class Scripted:
 
     def room(self, message: Message) -> int:
         return 1 << 20
+
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        return True
 
     def faulted(self, error: RemoteError) -> list[Effect]:
         return [Abort(error, False)]
@@ -180,6 +186,34 @@ def test_events_that_come_while_a_list_is_suspended_are_handled_but_their_effect
     assert diary == ["first", "second"]
 
 
+def test_a_message_that_has_no_encoding_ends_its_round_and_no_callback() -> None:
+    for message in (Absent(65, ()), Absent(-1, ()), AbortRound("\ud800", (), "")):
+        bench = Bench()
+        on_timer = Send(message)
+        bench.begin(lambda event, send=on_timer: [send] if isinstance(event, Expired) else [SetTimer("x", 1.0)])
+        settle(bench.group, 3.0)
+        (end,) = bench.ended
+        assert isinstance(end.error, LocalError)
+        assert "no encoding" in str(end.error)
+        bench.begin(on_start(Finish("next")), 2)
+        assert bench.ended[1].result == "next"
+
+
+def test_a_job_that_raises_what_no_job_may_raise_ends_the_round_that_waits_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for error in (OverflowError("too large"), KeyError("missing"), RecursionError("too deep")):
+        given: SimpleQueue[object] = SimpleQueue()
+        pool = ThreadPool(lambda call: call())
+        with caplog.at_level(logging.ERROR, "decentra"):
+            pool.submit(Note([], "", error), Workbench(BlobStore(), bytes), given.put)
+            value = given.get(timeout=20.0)
+        pool.close()
+        assert isinstance(value, LocalError)
+        assert type(error).__name__ in str(value)
+        assert any(record.exc_info for record in caplog.records)
+
+
 def test_a_broadcast_comes_back_to_its_author_and_a_message_to_one_does_not() -> None:
     bench = Bench()
     to = ids(bench.group)[1]
@@ -248,6 +282,55 @@ def test_blame_is_taken_down_and_the_round_goes_on(caplog: pytest.LogCaptureFixt
     assert bench.driver.busy
     assert bench.driver.reasons[stranger] == "it spoke"
     assert "broke ROLE" in caplog.text
+
+
+def test_a_fault_still_explains_a_peer_whose_connection_broke_and_came_back() -> None:
+    bench = Bench()
+    liar = ids(bench.group)[1]
+    bench.begin(on_start(Blame(RemoteError(liar, "ROLE", "it spoke out of turn"))))
+    bench.driver.on_link(liar, False, "the cable is cut")
+    assert bench.driver.reasons[liar] == "it spoke out of turn"
+    bench.driver.on_link(liar, True, "")
+    assert bench.driver.reasons[liar] == "it spoke out of turn"
+
+
+def test_a_broken_way_explains_a_peer_until_it_is_open_again() -> None:
+    bench = Bench()
+    peer = ids(bench.group)[1]
+    bench.driver.on_link(peer, False, "the cable is cut")
+    assert bench.driver.reasons[peer] == "the cable is cut"
+    bench.driver.on_link(peer, True, "")
+    assert peer not in bench.driver.reasons
+
+
+def test_a_failed_wait_that_is_explained_keeps_its_kind_and_whether_the_update_was_spent() -> None:
+    bench = Bench()
+    gone = ids(bench.group)[2]
+    bench.driver.on_link(gone, False, "the cable is cut")
+    underway = Underway((gone,), 0.0, "a beginning", "take the next round")
+    underway.spent = False
+    bench.begin(on_start(Abort(underway, False)))
+    (ended,) = bench.ended
+    assert isinstance(ended.error, Underway)
+    assert ended.error.waited_for == (gone,)
+    assert ended.error.spent is False
+    assert "the cable is cut" in str(ended.error)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "peers", "said"),
+    [
+        (3.0, 2, "waited 3.0 s for a sum from 01010101, 02020202; go on (the cable is cut)"),
+        (3.0, 0, "waited 3.0 s for a sum from the group; go on (the cable is cut)"),
+        (0.0, 2, "without 01010101, 02020202 nothing comes of a sum; go on (the cable is cut)"),
+        (0.0, 0, "nothing comes of a sum; go on (the cable is cut)"),
+    ],
+)
+def test_a_failed_wait_says_how_long_it_was_and_one_that_ended_at_once_does_not(
+    seconds: float, peers: int, said: str
+) -> None:
+    silent = [PeerId(bytes([place]) * 32) for place in range(1, peers + 1)]
+    assert str(Unavailable(silent, seconds, "a sum", "go on").because("the cable is cut")) == said
 
 
 # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -397,10 +480,12 @@ def test_a_peer_that_left_is_known_until_it_speaks_again() -> None:
     author.driver.say(Leave())
     settle(group, 3.0)
     assert list(driver.left) == [ids(group)[1]]
+    assert driver.reasons == {ids(group)[1]: "it has left the group"}
     verified = sign(author, Endorse(bytes(32)), bytes(32))
     post_raw(author, verified.signed.entry, verified.signed.body)
     settle(group, 3.0)
     assert not driver.left
+    assert not driver.reasons
 
 
 @settings(max_examples=30)

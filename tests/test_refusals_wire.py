@@ -9,25 +9,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decentra.driver.session import describe
+from decentra.driver.given import describe
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Send
 from decentra.protocols.certify.messages import Prepare
-from decentra.protocols.rendezvous.messages import AbortRound
-from decentra.protocols.secagg.messages import Endorse, SliceSum, Unmask
-from decentra.simulation.group import Ending, SimulatedGroup, charter_for, identities
+from decentra.protocols.rendezvous.messages import AbortRound, State
+from decentra.protocols.secagg.messages import Again, Endorse, Masked, SliceSum, Unmask
+from decentra.simulation.group import Ending, SimulatedGroup, SimulatedPeer, charter_for, identities
+from decentra.transfer import Announcement, blob_root, piece_digests
+from decentra.types import PeerId
+from decentra.wire.codec import pack
 from decentra.wire.entry import Chain
+from decentra.wire.message import Message, Verified
 from helpers import (
     OTHER,
     Scene,
     at,
+    blamed,
     change,
+    errors,
     ids,
     kill,
     lie,
     nothing_left,
     play,
     post_raw,
+    proposer_of,
     refused,
     results,
     scene,
@@ -124,6 +131,57 @@ def test_a_replayed_entry() -> None:
     nothing_left(attack)
 
 
+def test_what_a_peer_sends_again_since_this_one_began_their_link_anew_is_no_replay() -> None:
+    attack = scene()
+    group, author, receiver = attack.group, attack.others[0], attack.others[1]
+    ours = group.peers[ids(group).index(receiver)]
+    settle(group, 5.0)
+    group.network.cut(receiver, author)  # its acknowledgements don't come through
+    for peer, mine in zip(group.peers, small(group), strict=True):
+        assert mine is not None
+        peer.begin(mine)
+    settle(group, 4.0)
+    ours.driver._restart_link(author)
+    group.network.heal(receiver, author)
+    settle(group, 60.0)
+    assert not any(clause == "REPLAY" for clause, _ in attack.watch.blames[receiver])
+    theirs = group.peers[ids(group).index(author)]
+    sent = [signed for signed in theirs.journal.entries if b"rendezvous.ready" in signed.entry]
+    theirs.driver._links[receiver].post((sent[-1].entry, sent[-1].body))  # but once it is
+    settle(group, 5.0)
+    assert ("REPLAY", author) in attack.watch.blames[receiver]
+
+
+def test_other_words_under_a_number_that_was_used_are_a_replay_even_after_a_link_began_anew() -> None:
+    attack = scene()
+    settle(attack.group, 5.0)
+    for peer in attack.group.peers:
+        if peer is not attack.liar:
+            peer.driver._restart_link(attack.name)
+    settle(attack.group, 5.0)
+    chain = attack.liar.driver.chain
+    clone = Chain(attack.liar.identity, chain.session, chain.boot, chain.seq - 1)
+    verified = sign(attack.liar, Endorse(OTHER), bytes(32), clone)
+    post_raw(attack.liar, verified.signed.entry, verified.signed.body)
+    settle(attack.group, 5.0)
+    attack.accused("REPLAY", witnesses=attack.others)
+
+
+def test_a_clone_is_seen_though_its_process_is_another() -> None:
+    attack = scene()
+    settle(attack.group, 5.0)
+    attack.liar.driver._incarnation += 1
+    for other in attack.others:
+        attack.liar.driver._restart_link(other)
+    settle(attack.group, 5.0)
+    chain = attack.liar.driver.chain
+    clone = Chain(attack.liar.identity, chain.session, chain.boot)
+    verified = sign(attack.liar, Endorse(OTHER), bytes(32), clone)
+    post_raw(attack.liar, verified.signed.entry, verified.signed.body)
+    settle(attack.group, 5.0)
+    attack.accused("REPLAY", witnesses=attack.others)
+
+
 def test_a_bad_signature() -> None:
     attack = scene()
 
@@ -205,6 +263,115 @@ def test_after_an_attack_the_next_round_completes_without_the_liar() -> None:
     kill(attack.liar)
     vectors = [None if place == attack.place else mine for place, mine in enumerate(small(attack.group))]
     assert results(play(attack.group, vectors))[0].dropped == (attack.name,)
+
+
+# ── what takes room, or can't be read ────────────────────────────────────────────────────────────────────────────────
+
+
+def post_blob(peer: SimulatedPeer, target: PeerId, message: Message, data: Any) -> None:
+    """Send one peer a message with these bytes beside it, whatever the message says of them."""
+    verified = sign(peer, message, bytes(32))
+    link = peer.driver._links[target]
+    link.post((verified.signed.entry, verified.signed.body), link.announce(data.data), data.data)
+
+
+def most_held(attack: Scene, victim: PeerId) -> list[int]:
+    """The bytes in a peer's blobs and in the buffers of those under way, as they come to be."""
+    driver, seen = attack.group.peers[ids(attack.group).index(victim)].driver, [0]
+
+    def look() -> None:
+        under_way = sum(announced.size for _, announced in driver._awaited.values())
+        seen.append(driver.blobs.bytes_held + under_way)
+        attack.group.clock.call_later(0.01, look)
+
+    look()
+    return seen
+
+
+def test_the_same_slice_again_and_again_takes_no_more_room() -> None:
+    attack = scene()
+    group, victim = attack.group, attack.others[0]
+    slow = group.peers[ids(group).index(attack.others[1])]
+    lie(slow, "secagg.masked", lambda _effect: [])  # so that the round stays open for a while
+    driver, honest = attack.liar.driver, attack.liar.driver._post_to
+
+    def post(target: PeerId, verified: Verified, blob: Any) -> None:
+        honest(target, verified, blob)
+        if verified.entry.kind == "secagg.masked" and target == victim:
+            for place in range(40):
+                driver.blobs.lend(blob)
+                again = sign(attack.liar, verified.message, verified.entry.after)
+                group.clock.call_later(0.05 * place, lambda again=again: honest(target, again, blob))
+
+    driver._post_to = post  # type: ignore[method-assign]
+    seen = most_held(attack, victim)
+    size = 50_000
+    vectors = [vector(np.full(size, 0.001, np.float32)) for _ in ids(group)]
+    play(group, vectors, but=[attack.place, group.peers.index(slow)])
+    assert max(seen) <= 3 * 2 * (size + 4)  # as in a round without an attack: three vectors of 16 bits
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda m, me, root: State(0, bytes(32), root),
+        lambda m, me, root: Masked(m.context, (OTHER,) * 4),
+        lambda m, me, root: Masked(m.context, tuple(OTHER if peer == me else root for peer in m.roster)),
+        lambda m, me, root: Again(m.context, 0, OTHER),
+        lambda m, me, root: Again(m.context, 4, root),
+        lambda m, me, root: SliceSum(m.context, 63, root),
+    ],
+    ids=["unasked state", "another root", "another's slice", "again under another root", "slice 4 of 4", "sum 63 of 4"],
+)
+def test_bytes_that_nobody_signed_or_asked_for_get_no_room(made: Any) -> None:
+    attack = scene()
+    group, victim = attack.group, attack.others[0]
+    data = np.ones(1_000, np.uint8)
+    root = blob_root(data.nbytes, piece_digests(data.data))
+    driver = group.peers[ids(group).index(victim)].driver
+    taken: list[bytes] = []
+    link = driver._links[attack.name]
+    accept = link.accept
+
+    def watched(announcement: Announcement, limit: int) -> bool:
+        taken.append(announcement.root)
+        return accept(announcement, limit)
+
+    link.accept = watched  # type: ignore[method-assign]
+    lie(attack.liar, "secagg.masked", lambda _effect: [])
+
+    def flood(machine: Any) -> None:
+        post_blob(attack.liar, victim, made(machine, victim, root), data)
+
+    at(attack.liar, "masked", flood)
+    done = results(play(group, [vector(np.zeros(4_000)) for _ in ids(group)], but=[attack.place]))
+    assert attack.name not in done[0].participants
+    assert root not in taken
+    settle(group)
+    assert driver.blobs.bytes_held == 0
+
+
+HEXADECIMAL = "0x1.0000000000000p+0"
+
+
+@pytest.mark.parametrize(
+    "text", ["0x1p+99999", "0x1p+0", "1.0", "inf", "nan", " " + HEXADECIMAL, HEXADECIMAL.upper(), 1, b"1"]
+)
+def test_a_common_state_whose_ranges_are_not_numbers_as_they_are_written_is_unusable(text: object) -> None:
+    group = simulate(3)
+    first = group.peers[proposer_of(group, 1)]
+    first.session.common._head = lambda: pack((("w", text),))  # type: ignore[method-assign]
+    for error in errors(play(group, small(group), but=[group.peers.index(first)])):
+        assert blamed(error) == ("RV-6", first.identity.id)
+    assert not any(peer.session.common._ranges for peer in group.peers)
+
+
+def test_a_common_state_whose_ranges_are_written_as_they_should_be_is_taken_over() -> None:
+    group = simulate(3)
+    first = group.peers[proposer_of(group, 1)]
+    first.session.common._ranges = {"w": float.fromhex(HEXADECIMAL)}
+    results(play(group, small(group)))
+    assert {peer.session.common._ranges["w"].hex() for peer in group.peers} == {HEXADECIMAL}
 
 
 # ── one's own mistakes ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,42 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError, Unavailable
-from decentra.machine.effects import Abort, Send, SetTimer
-from decentra.machine.events import Expired
-from decentra.protocols.rendezvous.machine import BRIEF
-from decentra.protocols.rendezvous.messages import Absent, Roster
+from decentra.machine.effects import Abort, Effect, Send, SetTimer
+from decentra.machine.events import Event, Expired
+from decentra.protocols.rendezvous.machine import BRIEF, GRACE
+from decentra.protocols.rendezvous.messages import Absent, Leave, Ready, Roster
 from decentra.protocols.round import Round
 from decentra.simulation.group import SimulatedGroup
+from decentra.types import RoundId
+from decentra.wire.codec import Signed
+from decentra.wire.message import Verified
 from helpers import (
     OTHER,
+    PHASE,
+    READY,
+    Watch,
     at,
     blamed,
     cut_off,
     errors,
+    gave_up,
     ids,
     kill,
     lie,
     mend,
     play,
+    post_raw,
     proposer_of,
     results,
+    scene,
     settle,
     simulate,
     small,
     vector,
+    without,
 )
-
-READY, PHASE = 120.0, 30.0  # the templates' deadlines
-
-
-def without(group: SimulatedGroup, *absent: int) -> list:
-    return [None if place in absent else mine for place, mine in enumerate(small(group))]
 
 
 def rosters(group: SimulatedGroup) -> list[Roster]:
@@ -87,10 +92,7 @@ def test_who_stays_away_is_waited_for_in_full_only_after_twice_as_many_rounds_ea
 
 def test_below_the_floor_everyone_is_told_whom_it_waited_for_and_nothing_hangs() -> None:
     group = simulate(5)  # the floor is 4
-    failed = errors(play(group, without(group, 0, 3), patience=3 * READY + 8 * PHASE))
-    for error in failed:
-        assert isinstance(error, Unavailable)
-        assert not error.spent
+    failed = gave_up(play(group, without(group, 0, 3), patience=3 * READY + 8 * PHASE), spent=False)
     assert any(set(error.waited_for) == {ids(group)[0], ids(group)[3]} for error in failed)
     assert any("start those peers" in str(error) for error in failed)
     assert len(results(play(group, small(group)))[0].participants) == 5
@@ -132,6 +134,120 @@ def test_a_peer_that_leaves_while_others_wait_for_it_is_not_waited_for_any_longe
     group.clock.call_later(10.0, group.peers[2].session.leave)
     done = results(play(group, without(group, 2)))
     assert 9.0 < done[0].seconds < 11.0
+
+
+def leave_of(group: SimulatedGroup, place: int, number: int) -> Verified:
+    """A peer's signed word that it leaves a round of this number."""
+    driver = group.peers[place].driver
+    entry = driver.chain.sign(RoundId(group.charter.group.epoch, number), Leave.kind, driver.registry.encode(Leave()))
+    return Verified(entry, Leave(), Signed(entry.packed, driver.registry.encode(Leave())))
+
+
+@pytest.mark.parametrize("phase", ["ready", "deal", "masked", "outcome"])
+def test_a_leave_of_a_far_later_round_ends_none_and_gets_no_honest_proposer_blamed(phase: str) -> None:
+    attack = scene()
+
+    def say(_machine: object) -> None:
+        signed = leave_of(attack.group, attack.place, 10**9).signed
+        post_raw(attack.group.peers[attack.place], signed.entry, signed.body)
+
+    at(attack.liar, phase, say)
+    assert len(results(play(attack.group, small(attack.group)))[0].participants) == 4
+    signed = leave_of(attack.group, attack.place, 10**9).signed
+    post_raw(attack.liar, signed.entry, signed.body)
+    settle(attack.group, 5.0)
+    for _ in range(4):  # who said so and is silent is one that was not heard, whoever proposes
+        assert results(play(attack.group, without(attack.group, attack.place)))[0].dropped == (attack.name,)
+    attack.accused(witnesses=())
+
+
+def test_a_roster_that_cites_a_leave_of_a_later_round_is_refused() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    first = proposer_of(group, 2)
+    victim = (first + 1) % 4
+    leave = leave_of(group, victim, 3)
+
+    def twist(effect: Send) -> list[Send]:
+        members = tuple(peer for peer in ids(group) if peer != ids(group)[victim])
+        return [replace(effect, message=replace(effect.message, members=members, citations=(leave,)))]
+
+    lie(group.peers[first], "rendezvous.roster", twist)
+    for error in errors(play(group, small(group), but=[first])):
+        assert blamed(error) == ("RV-4", ids(group)[first])
+
+
+def test_an_old_leave_does_not_leave_out_who_is_back() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    liar = proposer_of(group, 3)
+    victim = (liar + 1) % 4
+    group.peers[victim].session.leave()
+    settle(group, 5.0)
+    results(play(group, without(group, victim)))
+    old = group.peers[liar].driver.left[ids(group)[victim]]
+    base = group.peers[liar].session._machine
+
+    class Liar(base):
+        """Offers its false roster, and goes on as everybody else does."""
+
+        def handle(self, event: Event) -> list[Effect]:
+            members = tuple(peer for peer in ids(group) if peer != ids(group)[victim])
+            return [
+                replace(effect, message=replace(effect.message, members=members, citations=(old,)))
+                if isinstance(effect, Send) and isinstance(effect.message, Roster) and effect.message.view == 0
+                else effect
+                for effect in super().handle(event)
+            ]
+
+    group.peers[liar].session._machine = Liar
+    assert len(results(play(group, small(group)))[0].participants) == 4
+
+
+def test_a_proposer_that_has_not_heard_yet_who_is_back_is_not_blamed_for_citing_its_leave() -> None:
+    group = simulate(5)
+    results(play(group, small(group)))
+    watch, first = Watch(group), proposer_of(group, 3)
+    back = (first + 1) % 5
+    group.peers[back].session.leave()
+    settle(group, 5.0)
+    results(play(group, without(group, back)))
+    group.network.faults(ids(group)[back], ids(group)[first]).latency = 2.0
+    for error in errors(play(group, small(group))):
+        assert isinstance(error, Unavailable)
+        assert not error.spent
+    assert not any(peer == ids(group)[first] for taken in watch.blames.values() for _, peer in taken)
+    assert len(results(play(group, small(group)))[0].participants) == 5
+
+
+def test_who_comes_back_just_after_the_others_began_is_waited_for() -> None:
+    for back in range(5):
+        group = simulate(5)
+        group.peers[back].session.leave()
+        settle(group, 5.0)
+        mine = small(group)[back]
+        assert mine is not None
+        group.clock.call_later(GRACE / 2, lambda peer=group.peers[back], mine=mine: peer.begin(mine))
+        done = results(play(group, without(group, back)))
+        assert len(done[0].participants) == 5
+        assert done[0].seconds < 1.0
+
+
+@pytest.mark.parametrize("when", ["before", "while others wait"])
+def test_where_too_many_left_to_reach_the_floor_the_round_ends_at_once_and_names_them(when: str) -> None:
+    group = simulate(5)  # the floor is 4
+    for place in (1, 3):
+        if when == "before":
+            group.peers[place].session.leave()
+        else:
+            group.clock.call_later(10.0, group.peers[place].session.leave)
+    if when == "before":
+        settle(group, 5.0)
+    began = group.clock.now()
+    for error in gave_up(play(group, without(group, 1, 3)), spent=False):
+        assert {ids(group)[1], ids(group)[3]} <= set(error.waited_for)
+    assert group.clock.now() - began < (1.0 if when == "before" else 11.0)
+    assert len(results(play(group, small(group)))[0].participants) == 5
 
 
 @pytest.mark.parametrize("stop", ["dead", "mute"])
@@ -381,3 +497,58 @@ def test_a_dead_peer_is_not_in_the_next_roster() -> None:
     results(play(group, small(group)))
     kill(group.peers[4])
     assert results(play(group, without(group, 4)))[0].dropped == (ids(group)[4],)
+
+
+# ── peers in different rounds ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_ahead(group: SimulatedGroup, place: int, rounds: int) -> None:
+    """Have a peer use rounds up alone, as one does that is started and stopped before the others are there."""
+    for other in range(len(group.peers)):
+        if other != place:
+            cut_off(group, other)
+    for _ in range(rounds):
+        group.peers[place].begin(small(group)[place])
+        settle(group, 2.0)
+        group.peers[place].driver.cancel(Unavailable((), 0.0, "its owner", "start it again"))
+        settle(group, 1.0)
+    for other in range(len(group.peers)):
+        mend(group, other)
+    settle(group, 60.0)
+
+
+def test_the_others_do_not_wait_for_a_peer_that_is_in_a_later_round_and_meet_it_there() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    run_ahead(group, 2, 3)
+    began = group.clock.now()
+    group.peers[2].begin(small(group)[2])
+    met = [len(results(play(group, without(group, 2)))[0].participants) for _ in range(4)]
+    assert met == [3, 3, 3, 4]
+    assert group.clock.now() - began < 3.0
+
+
+def test_where_the_floor_needs_a_peer_of_a_later_round_the_others_go_there() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    run_ahead(group, 2, 3)
+    kill(group.peers[0])
+    done = results(play(group, [None, *small(group)[1:]]))
+    assert len(done[0].participants) == 3
+    assert done[0].seconds < READY + PHASE  # the silent one is waited for once
+
+
+def test_who_lies_about_its_round_leads_nobody_on_for_ever() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    kill(group.peers[0])
+    liar = group.peers[1]
+    for number in (10**6, 10, 40, 70, 100, 130, 160):
+        message = Ready(OTHER, OTHER, OTHER, OTHER, OTHER)
+        entry = liar.driver.chain.sign(RoundId(1, number), Ready.kind, liar.driver.registry.encode(message))
+        group.clock.call_later(0.0, partial(post_raw, liar, entry.packed, liar.driver.registry.encode(message)))
+    ended = play(group, [None, None, *small(group)[2:]])
+    for error in errors(ended):
+        assert isinstance(error, Unavailable)
+        assert not error.spent
+    assert max(peer.session.round.number for peer in group.peers) < 1000

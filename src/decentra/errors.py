@@ -6,6 +6,7 @@ Every error is one sentence that says whose fault it is, which clause was broken
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 from decentra.types import PeerId
 
@@ -47,21 +48,48 @@ class Unavailable(DecentraError):
 
     Attributes:
         waited_for: the peers that did not answer.
-        seconds: how long the wait lasted.
+        seconds: how long the wait lasted; 0 where it was over at once, since it could not succeed any more.
     """
 
     def __init__(self, waited_for: Iterable[PeerId], seconds: float, what: str, mend: str) -> None:
         self.waited_for = tuple(waited_for)
         self.seconds = seconds
         self._what, self._mend = what, mend
-        names = ", ".join(str(peer) for peer in self.waited_for) or "the group"
-        super().__init__(f"waited {seconds:.1f} s for {what} from {names}; {mend}")
+        names = ", ".join(str(peer) for peer in self.waited_for)
+        if seconds:
+            said = f"waited {seconds:.1f} s for {what} from {names or 'the group'}"
+        else:
+            said = f"without {names} nothing comes of {what}" if names else f"nothing comes of {what}"
+        super().__init__(f"{said}; {mend}")
 
-    def because(self, reason: str) -> Unavailable:
+    def because(self, reason: str) -> Self:
         """The same error with what is known of why nobody answered."""
-        return Unavailable(self.waited_for, self.seconds, self._what, f"{self._mend} ({reason})")
+        known = type(self)(self.waited_for, self.seconds, self._what, f"{self._mend} ({reason})")
+        known.spent = self.spent
+        return known
 
 
 class Underway(Unavailable):
     """The group is in the middle of its training: there is no common beginning to agree on any more, and this peer
     comes in at the next round."""
+
+
+class Behind(Unavailable):
+    """The others are in a later round, and this peer can go there at once.
+
+    Attributes:
+        round: the number of that round.
+    """
+
+    round = 0
+
+    @classmethod
+    def of(cls, waited_for: Iterable[PeerId], what: str, round: int) -> Self:
+        error = cls(waited_for, 0.0, what, f"they are in round {round}, where this peer goes too")
+        error.round = round
+        return error
+
+    def because(self, reason: str) -> Self:
+        known = super().because(reason)
+        known.round = self.round
+        return known

@@ -13,33 +13,13 @@ from numpy.typing import NDArray
 from decentra import derive
 from decentra.crypto.hashing import digest
 from decentra.errors import LocalError
+from decentra.machine.state import SharedState
 from decentra.wire.codec import Malformed, pack, unpack
 from decentra.wire.entry import ZERO
 
 _LENGTH = struct.Struct("<I")
 MAX_RANGES = 1 << 20
 """Bytes of names and ranges in an exported state: some twenty thousand tensors."""
-
-
-class SharedState(Protocol):
-    """State of the caller's that is equal at every peer before a round, or is made equal (training's parameters)."""
-
-    def digest(self) -> bytes:
-        """SHA-256 of the exported bytes, one array after another."""
-        ...
-
-    def export(self) -> list[NDArray[np.uint8]]:
-        """Views of the state's bytes, valid while the state does not change: until ``average`` returns."""
-        ...
-
-    def adopt(self, data: memoryview) -> None:
-        """Replace the state by another peer's exported bytes; raises LocalError where they are no such state."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that ``export`` gives and ``adopt`` takes."""
-        ...
 
 
 class Terms(Protocol):
@@ -51,7 +31,7 @@ class Terms(Protocol):
     def range_bounds(self) -> tuple[float, float]: ...
 
 
-class Common:
+class GroupState:
     """One peer's copy of the common state (``protocols.setting.CommonState``)."""
 
     def __init__(self, terms: Terms) -> None:
@@ -122,10 +102,18 @@ class Common:
     def _read(self, head: bytes) -> dict[str, float]:
         try:
             pairs = unpack(head, MAX_RANGES)
-            ranges = {str(name): float.fromhex(value) for name, value in pairs}
-        except (Malformed, TypeError, ValueError) as error:
+            ranges = {str(name): _number(value) for name, value in pairs}
+        except (Malformed, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"a common state's ranges can't be read: {error}") from error
         low, high = self._terms.range_bounds
         if any(not low <= bound <= high for bound in ranges.values()):
             raise ValueError("a common state's range lies outside the charter's bounds")
         return ranges
+
+
+def _number(text: str) -> float:
+    """The number that ``float.hex`` wrote. Raises ValueError, or OverflowError, for every other text."""
+    number = float.fromhex(text)
+    if number.hex() != text:
+        raise ValueError(f"{text[:40]!r} is not how a number is written")
+    return number

@@ -11,20 +11,23 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
 
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
+from decentra.driver.fittings import PLAIN, Fittings, Neighbour
 from decentra.driver.ports import Ports
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
-from decentra.transfer import Announcement, Arrived, Completed, Delivered, Link, Rejected, Restarted
+from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted
+from decentra.transfer.entries import WINDOW_ENTRIES
 from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import Signed
+from decentra.wire.codec import Malformed, Signed
 from decentra.wire.entry import Chain, Checker
 from decentra.wire.message import Message, Registry, Verified, addressed_to
 
@@ -43,7 +46,14 @@ class Machine(Protocol):
     """What the driver drives: one round's state machine."""
 
     round: RoundId
-    roster: tuple[PeerId, ...]
+
+    @property
+    def roster(self) -> tuple[PeerId, ...]: ...
+
+    @property
+    def awaited(self) -> tuple[PeerId, ...]:
+        """Whom it waits for now."""
+        ...
 
     def handle(self, event: Event) -> list[Effect]: ...
 
@@ -59,6 +69,10 @@ class Machine(Protocol):
 
     def room(self, message: Message) -> int:
         """The most bytes that the blob beside a message may have."""
+        ...
+
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        """Whether a blob with this root is the one that the message beside it signs, and was asked for if need be."""
         ...
 
 
@@ -94,8 +108,10 @@ class Driver:
         random: randomness for jobs.
         collude: how many members may lie together, the charter's c.
         leaves: the kind of the message by which a peer leaves; it counts for every later round.
+        readies: the kind of the message by which a peer begins a round.
         gathers: how the kinds of the messages begin by which a round finds its roster; any other is of one that has it.
         witness: shown every encoded update, for a leak check; None for nobody.
+        fittings: what a simulation puts in place of the driver's own parts.
     """
 
     def __init__(
@@ -110,28 +126,40 @@ class Driver:
         incarnation: int,
         random: Random,
         leaves: str,
+        readies: str,
         gathers: str,
         collude: int,
         witness: Witness | None = None,
         log: logging.Logger | None = None,
+        fittings: Fittings = PLAIN,
     ) -> None:
+        self._make_link, self._ticks, self._watch = fittings.link, fittings.ticks, fittings.watch
         self.me, self.chain, self.registry = me, chain, registry
         self.blobs = BlobStore()
         self.tally = Tally()
         self.left: dict[PeerId, Verified] = {}
-        self.reasons: dict[PeerId, str] = {}
-        self._down: set[PeerId] = set()
-        """Of whom the reason is that the way to them is broken."""
+        self._faults: dict[PeerId, str] = {}
+        """Which clause a peer broke, which its coming back does not mend."""
+        self._ways: dict[PeerId, str] = {}
+        """Why the way to a peer is broken, until it is open again."""
         self._others = tuple(peer for peer in members if peer != me)
-        self._check, self._limit, self._leaves = check, limit, leaves
+        self._check, self._limit, self._leaves, self._readies = check, limit, leaves, readies
+        self.ahead: dict[PeerId, Verified] = {}
+        """Of each peer the readiness for the latest round: it takes part in no earlier one any more."""
         self._collude, self._gathers = collude, gathers
         self._incarnation, self._random, self._witness = incarnation, random, witness
         self._log = log or logging.getLogger("decentra")
         self._ports: Ports | None = None
-        self._links: dict[PeerId, Link] = {}
+        self._links: dict[PeerId, Neighbour] = {}
         self._sent: dict[tuple[PeerId, int], tuple[Blob, int]] = {}
         self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
+        self._taken: dict[tuple[PeerId, str], bytes] = {}
+        """The message whose blob was let in, by sender and slot, in the round that is on: one of each."""
         self._latest: dict[PeerId, tuple[int, int]] = {}
+        self._recent: dict[PeerId, deque[bytes]] = {}
+        """The hashes of each peer's latest entries, as many as it may have in flight without knowing that they came."""
+        self._again: dict[PeerId, set[bytes]] = {}
+        """Those that a peer may send once more, since this one began their link anew."""
         self._ahead: dict[PeerId, list[Verified]] = {}
         self._machine: Machine | None = None
         self._ended: Callable[[Ended], None] | None = None
@@ -153,12 +181,23 @@ class Driver:
         for peer in self._others:
             self._links[peer] = self._new_link(peer)
             ports.transport.dial(peer)
-        self._tick()
+        if self._ticks:
+            self._tick()
 
     @property
     def busy(self) -> bool:
         """Whether a round is on, or its last job is."""
         return self._machine is not None or self._over is not None
+
+    @property
+    def awaited(self) -> tuple[PeerId, ...]:
+        """Which other peers the round that is on waits for now."""
+        return () if self._machine is None else tuple(peer for peer in self._machine.awaited if peer != self.me)
+
+    @property
+    def reasons(self) -> Mapping[PeerId, str]:
+        """What is known of why a peer does not answer: it left, or broke a clause, or the way to it is broken."""
+        return {**self._ways, **self._faults, **dict.fromkeys(self.left, "it has left the group")}
 
     @property
     def flushed(self) -> bool:
@@ -209,6 +248,8 @@ class Driver:
 
     def _feed(self, event: Event) -> None:
         if self._machine is not None:
+            if self._watch is not None:
+                self._watch(event)
             self._enqueue(self._machine.handle(event))
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
@@ -221,7 +262,11 @@ class Driver:
         self._running = True
         try:
             while self._effects and not self._suspended and not self._closed:
-                self._carry_out(self._effects.popleft())
+                effect = self._effects.popleft()
+                if self._watch is not None:
+                    self._watch(effect)
+                if not self._closed:  # a simulation may have this peer stop right before an effect
+                    self._carry_out(effect)
         finally:
             self._running = False
 
@@ -240,7 +285,7 @@ class Driver:
                 self._jobs += 1
                 ports.pool.submit(job, self._bench, partial(self._computed, self._machine, name))
             case Blame(error):
-                self._take_down(error)
+                self._note_fault(error)
             case Release(blob):
                 self.blobs.release(blob)
             case Finish(result):
@@ -251,7 +296,11 @@ class Driver:
     def _send(self, effect: Send) -> None:
         message = effect.message
         spec = self.registry.codec.spec(message.kind)
-        body = self.registry.encode(message)
+        try:
+            body = self.registry.encode(message)
+        except Malformed as error:  # it may cost this round, and must not end the event loop's callback
+            self.cancel(LocalError(f"a {message.kind} has no encoding ({error}); a defect of decentra: report it"))
+            return
         receiver = b"" if effect.to is None else bytes(effect.to)
         entry = self.chain.sign(self._last, message.kind, body, effect.after, receiver)
         self.tally.signed += 1
@@ -323,6 +372,7 @@ class Driver:
         for key in [key for key in self._awaited if self._awaited[key][0].entry.round <= self._last.number]:
             del self._awaited[key]
             self._links[key[0]].reject(key[1])
+        self._taken.clear()
         callback, self._ended = self._ended, None
         if callback is not None:
             callback(ended)
@@ -337,7 +387,8 @@ class Driver:
         """Add to a failed wait what is known of those who were waited for."""
         if not isinstance(error, Unavailable):
             return error
-        known = [f"{peer}: {self.reasons[peer]}" for peer in error.waited_for if peer in self.reasons]
+        reasons = self.reasons
+        known = [f"{peer}: {reasons[peer]}" for peer in error.waited_for if peer in reasons]
         return error.because("; ".join(known)) if known else error
 
     # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -348,13 +399,10 @@ class Driver:
         if link is None or self._closed:
             return
         if up:
-            if peer in self._down:  # what else is held against a peer is not mended by its coming back
-                self._down.discard(peer)
-                self.reasons.pop(peer, None)
+            self._ways.pop(peer, None)
             link.connected()
         else:
-            self._down.add(peer)
-            self.reasons[peer] = reason
+            self._ways[peer] = reason
             link.disconnected()
 
     def on_receive(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
@@ -370,7 +418,7 @@ class Driver:
         except LocalError as error:  # no memory for what was announced
             self.cancel(error)
 
-    def _on_event(self, peer: PeerId, link: Link, event: object) -> None:
+    def _on_event(self, peer: PeerId, link: Neighbour, event: object) -> None:
         match event:
             case Arrived(parts, announcement):
                 self._on_entry(peer, link, parts, announcement)
@@ -384,47 +432,76 @@ class Driver:
                 if lent is not None:
                     self.blobs.give_back(lent[0])
             case Restarted():
-                self._latest.pop(peer, None)
+                self._lose(peer)
 
     def _on_entry(
-        self, peer: PeerId, link: Link, parts: tuple[bytes, ...], announcement: Announcement | None
+        self, peer: PeerId, link: Neighbour, parts: tuple[bytes, ...], announcement: Announcement | None
     ) -> None:
+        verified, new = self._admit(peer, parts)
+        if announcement is not None:
+            self._expect(verified, link, announcement)
+        elif new:
+            self._route(verified, None)
+
+    def _admit(self, peer: PeerId, parts: tuple[bytes, ...]) -> tuple[Verified, bool]:
+        """An entry of the peer's own, for this one, and whether it is new: later than all that the peer signed before.
+
+        What is not is refused, but for what this peer made the other repeat by beginning their link anew.
+        """
         if len(parts) != 2:
             raise RemoteError(peer, "SCHEMA", f"it sent a message of {len(parts)} parts; an entry and its body are two")
         verified = self.registry.verify(Signed(*parts), self.chain.session, self._check, peer)
         self.tally.verified += 1
-        entry, spec = verified.entry, self.registry.codec.spec(verified.message.kind)
+        entry = verified.entry
         if entry.author != peer or not addressed_to(entry, self.me):
             raise RemoteError(peer, "ROLE", f"it delivered a {entry.kind} that is not its own or not for this peer")
-        if (entry.boot, entry.seq) <= self._latest.get(peer, (-1, -1)):
+        if (entry.boot, entry.seq) > self._latest.get(peer, (-1, -1)):
+            self._latest[peer] = (entry.boot, entry.seq)
+            self._recent.setdefault(peer, deque(maxlen=WINDOW_ENTRIES)).append(sha256(parts[0]).digest())
+            return verified, True
+        again, name = self._again.get(peer, set()), sha256(parts[0]).digest()
+        if name not in again:
             raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
-        self._latest[peer] = (entry.boot, entry.seq)
-        if announcement is not None:
-            machine = self._machine
-            if not spec.blob or machine is None or entry.round_id != machine.round:
-                link.reject(announcement.transfer)
-                return
-            slot = machine.slot(verified.message)
-            awaited = [one for (known, _), (one, _) in self._awaited.items() if known == peer]
-            if any(machine.slot(one.message) == slot for one in awaited):
-                link.reject(announcement.transfer)
-                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} before the first has come")
-            self._awaited[peer, announcement.transfer] = (verified, announcement)
-            if not link.accept(announcement, min(self._limit, machine.room(verified.message))):
-                del self._awaited[peer, announcement.transfer]
+        again.remove(name)
+        return verified, False
+
+    def _expect(self, verified: Verified, link: Neighbour, announcement: Announcement) -> None:
+        """Take the blob beside a message, if the round that is on has use for it; the machine gets both together."""
+        machine, peer, spec = self._machine, verified.sender, self.registry.codec.spec(verified.message.kind)
+        if machine is None or verified.entry.round_id != machine.round or not spec.blob:
+            link.reject(announcement.transfer)
             return
-        self._route(verified, None)
+        slot = machine.slot(verified.message)
+        taken = self._taken.get((peer, slot))
+        if taken is not None:
+            link.reject(announcement.transfer)
+            if taken != verified.body_hash:
+                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} in one round")
+        elif not machine.wants(verified, announcement.root):
+            link.reject(announcement.transfer)
+            self._route(verified, None)  # the machine knows what to hold of a message whose blob does not come
+        elif link.accept(announcement, min(self._limit, machine.room(verified.message))):
+            self._taken[peer, slot] = verified.body_hash
+            self._awaited[peer, announcement.transfer] = (verified, announcement)
+
+    def _lose(self, peer: PeerId) -> None:
+        """The blobs under way from a peer are lost with the link; they may be announced again."""
+        for key in [key for key in self._awaited if key[0] == peer]:
+            verified, _ = self._awaited.pop(key)
+            if self._machine is not None:
+                self._taken.pop((peer, self._machine.slot(verified.message)), None)
 
     def _route(self, verified: Verified, blob: Blob | None) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
         entry, peer = verified.entry, verified.sender
         if entry.kind == self._leaves:
             self.left[peer] = verified
-            self.reasons[peer] = "it has left the group"
-            if self._machine is not None:
-                self._feed(Received(verified))
+            if self._machine is not None and entry.round <= self._machine.round.number + 1:
+                self._feed(Received(verified))  # one of a farther round counts once this peer has come to that
             return
         self.left.pop(peer, None)
+        if entry.kind == self._readies and entry.round > self._rounds.get(peer, 0):
+            self.ahead[peer] = verified
         self._rounds[peer] = max(entry.round, self._rounds.get(peer, 0))
         if not entry.kind.startswith(self._gathers):
             self._begun[peer] = max(entry.round, self._begun.get(peer, 0))
@@ -432,6 +509,8 @@ class Driver:
             self._feed(Received(verified, blob))
         elif entry.round > self._last.number:
             self._keep_ahead(verified)
+            if entry.kind == self._readies and self._machine is not None and entry.round > self._machine.round.number:
+                self._feed(Received(verified))
 
     def _keep_ahead(self, verified: Verified) -> None:
         """Keep a few messages of the latest round that a peer has reached; this peer may have to catch up with it."""
@@ -446,21 +525,22 @@ class Driver:
             mend = f"the group has gone on to round {current}, which is open to this peer"
             self.cancel(Unavailable((), 0.0, f"round {machine.round}", mend))
 
-    def _take_down(self, error: RemoteError) -> None:
+    def _note_fault(self, error: RemoteError) -> None:
         if error.peer is not None:
-            self._down.discard(error.peer)
-            self.reasons[error.peer] = error.reason
+            self._faults[error.peer] = error.reason
         self._log.warning("%s", error)
 
     def _blame(self, peer: PeerId, error: RemoteError) -> None:
-        self._take_down(error)
+        if self._watch is not None:
+            self._watch(Blame(error))
+        self._note_fault(error)
         if self._machine is not None and peer in self._machine.roster:
             self._enqueue(self._machine.faulted(error))
 
     # ── links and timers ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _new_link(self, peer: PeerId) -> Link:
-        return Link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
+    def _new_link(self, peer: PeerId) -> Neighbour:
+        return self._make_link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
 
     def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[Buffer]) -> bool:
         return self._need_ports().transport.send(peer, lane, header, parts)
@@ -469,6 +549,8 @@ class Driver:
         """Forget what a peer never took in: it is gone, and what comes after must not wait behind it."""
         for key in [key for key in self._sent if key[0] == peer]:
             self.blobs.give_back(self._sent.pop(key)[0])
+        self._lose(peer)
+        self._again[peer] = set(self._recent.get(peer, ()))
         transport = self._need_ports().transport
         transport.close_peer(peer)
         self._incarnation += 1

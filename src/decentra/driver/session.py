@@ -15,18 +15,27 @@ from decentra.charter.policy import Policy
 from decentra.crypto.ring import DecodeError, Ring, decode
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.blobs import Random, Witness, Workbench
-from decentra.driver.common import Common, SharedState
+from decentra.driver.common import GroupState
 from decentra.driver.driver import Driver, Ended, memberships
+from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.ports import Ports
-from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Tools
+from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
-from decentra.protocols.rendezvous.messages import Leave
+from decentra.protocols.rendezvous.messages import Leave, Ready
 from decentra.protocols.setting import Contribution, Outcome, Setting
 from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain, Signer
 
+MOST_LEAPS = 3
+"""How often a peer follows others to a later round before its caller hears of it: who lies about rounds must not lead it
+on for ever."""
+
 Done = Callable[[RoundResult | DecentraError], None]
+
+FEW = 20
+"""One coordinate in so many may be clipped, and wait for the next round, without a word."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Session:
         last_round: the last round that this peer signed anything in; it takes part in later ones only.
         witness: shown every encoded update, for a leak check.
         suite: its cryptography; only a simulation has another one than the real.
+        fittings: what a simulation puts in place of this peer's own parts.
     """
 
     def __init__(
@@ -94,55 +104,49 @@ class Session:
         witness: Witness | None = None,
         suite: Suite = REAL,
         log: logging.Logger | None = None,
+        fittings: Fittings = PLAIN,
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
         self.charter, self.me = charter, identity.id
         self._log = log or logging.getLogger("decentra")
-        terms, epoch = charter.protocol, charter.group.epoch
+        terms = charter.protocol
         self.session = session_name(charter)
-        self._setting = Setting(
-            me=identity.id,
-            session=self.session,
-            charter=charter.hash,
-            members=charter.ids,
-            c=terms.c,
-            floor=charter.roster_floor,
-            width=terms.width,
-            max_weight=terms.max_weight,
-            ready_deadline=charter.rounds.ready_deadline,
-            phase_deadline=charter.rounds.phase_deadline,
-            sealing=suite.sealing_key(random),
-            suite=suite,
-        )
-        self._machine = machine(terms.name)
-        self.common = Common(terms)
+        self._setting = _setting(identity.id, self.session, charter, suite, random)
+        self._machine: MachineMaker = fittings.machine or machine(terms.name)
+        self._outcome_clause = machine(terms.name).outcome_clause
+        self.common = GroupState(terms)
         self.last = ZERO
-        self.round = RoundId(epoch, last_round)
+        self.round = RoundId(charter.group.epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
+        self._leaps = 0
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
+        self._said_clipping = False
+        self.driver = self._driver(Chain(identity, self.session, boot), suite, fittings)
+
+    def _driver(self, chain: Chain, suite: Suite, fittings: Fittings) -> Driver:
+        charter = self.charter
         publics = {member.id: member.ed25519 for member in charter.members}
-        self.driver = Driver(
-            me=identity.id,
-            chain=Chain(identity, self.session, boot),
-            registry=registry(terms.name),
+        return Driver(
+            me=self.me,
+            chain=chain,
+            registry=fittings.registry or registry(charter.protocol.name),
             check=memberships(publics, suite.verify),
             members=charter.ids,
-            limit=self._blob_limit(),
-            incarnation=int.from_bytes(random(8), "little") or 1,
-            random=random,
+            # a slice, or a common state of parameters and momentum, with its ranges
+            limit=2 * 4 * charter.model.max_parameters + (4 << 20),
+            incarnation=int.from_bytes(self._random(8), "little") or 1,
+            random=self._random,
             leaves=Leave.kind,
+            readies=Ready.kind,
             gathers="rendezvous.",
-            collude=terms.c,
-            witness=witness,
+            collude=charter.protocol.c,
+            witness=self._witness,
             log=self._log,
+            fittings=fittings,
         )
-
-    def _blob_limit(self) -> int:
-        """The largest blob of the charter: a slice, or a common state of parameters and momentum, with its ranges."""
-        return 2 * 4 * self.charter.model.max_parameters + (4 << 20)
 
     def open(self, ports: Ports) -> None:
         self._ports = ports
@@ -157,12 +161,13 @@ class Session:
         if self.driver.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
+        self._leaps = 0
         self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
         self._start(vector, self._marks(), done)
 
-    def _start(self, vector: Vector, began: tuple[float, int, int], done: Done) -> None:
+    def _start(self, vector: Vector, began: tuple[float, int, int], done: Done, least: int = 0) -> None:
         """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
-        number = max(self.round.number + 1, self.driver.group_round, self.driver.group_begun + 1)
+        number = max(self.round.number + 1, self.driver.group_round, self.driver.group_begun + 1, least)
         self.round = RoundId(self.round.epoch, number)
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         mine = Contribution(
@@ -174,7 +179,7 @@ class Session:
             common=self.common,
             state=self.common.digest(),
             residual=vector.residual,
-            left=dict(self.driver.left),
+            left={**self.driver.ahead, **self.driver.left},
             benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
         )
         self.driver.begin(
@@ -214,6 +219,11 @@ class Session:
                 self._log.info("%s", ended.error)
                 self._start(vector, began, done)  # nothing has left, and the group waits in a later round
                 return
+            if isinstance(ended.error, Behind) and self._leaps < MOST_LEAPS:
+                self._leaps += 1
+                self._log.info("%s", ended.error)
+                self._start(vector, began, done, ended.error.round)
+                return
             ended.error.spent = ended.spent
             done(ended.error)
             return
@@ -245,11 +255,12 @@ class Session:
         if not isinstance(value, tuple):
             error = value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
             if isinstance(value, DecodeError):
-                error = RemoteError(None, self._machine.outcome_clause, f"all peers refuse the certified sum: {value}")
+                error = RemoteError(None, self._outcome_clause, f"all peers refuse the certified sum: {value}")
             error.spent = True
             return error
         values, peaks = value
         self.last = outcome.digest
+        self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
@@ -264,6 +275,26 @@ class Session:
             bytes_received=received - began[2],
             seconds=now - began[0],
             transcript_head=self.driver.chain.head,
+            clipped=outcome.clipped,
+        )
+
+    def _note_clipping(self, vector: Vector, outcome: Outcome) -> None:
+        """Say once that updates are cut; where what is cut waits in a residual, only if that is much."""
+        size, waits = sum(tensor.size for tensor in vector.specs), vector.residual is not None
+        if self._said_clipping or not outcome.clipped or (waits and FEW * outcome.clipped < size):
+            return
+        self._said_clipping = True
+        limits = set(outcome.ranges)
+        beyond = f"±{limits.pop():.3g}" if len(limits) == 1 else "the ranges of their tensors"
+        rest = "waits for the next round" if waits else "is lost"
+        self._log.warning(
+            "%s: %d of %d coordinates of its update exceed %s, and what is cut %s; the charter says where ranges begin "
+            "(said once; RoundResult.clipped counts them)",
+            self.me,
+            outcome.clipped,
+            size,
+            beyond,
+            rest,
         )
 
     def _bench(self, roster: tuple[PeerId, ...]) -> None:
@@ -282,6 +313,27 @@ class Session:
         return self._ports
 
 
+def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random: Random) -> Setting:
+    """What holds for a charter's epoch, with a fresh sealing key."""
+    terms = charter.protocol
+    return Setting(
+        me=me,
+        session=session,
+        charter=charter.hash,
+        members=charter.ids,
+        c=terms.c,
+        floor=charter.roster_floor,
+        width=terms.width,
+        max_weight=terms.max_weight,
+        challenges=charter.challenges,
+        backup=terms.backup,
+        ready_deadline=charter.rounds.ready_deadline,
+        phase_deadline=charter.rounds.phase_deadline,
+        sealing=suite.sealing_key(random),
+        suite=suite,
+    )
+
+
 Kept = tuple[NDArray[np.intp], NDArray[np.float32]]
 
 
@@ -294,22 +346,3 @@ def _kept(residual: NDArray[np.float32]) -> Kept:
 def session_name(charter: Charter) -> bytes:
     """The session that a charter's epoch is: 32 bytes, another one for another text of the spec."""
     return derive.session(spec.load(charter.protocol.name).source, charter.hash, charter.group.epoch)
-
-
-def describe(tensors: Sequence[NDArray[np.float32]], names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
-    """Names and shapes of a plain list of arrays; unnamed ones are called by their place.
-
-    Raises:
-        LocalError: an array is not float32, or the names don't match the arrays.
-    """
-    chosen = [str(index) for index in range(len(tensors))] if names is None else list(names)
-    if len(chosen) != len(tensors):
-        raise LocalError(f"{len(tensors)} tensors and {len(chosen)} names were given; give one name a tensor")
-    specs = []
-    for name, tensor in zip(chosen, tensors, strict=True):
-        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
-            what = getattr(tensor, "dtype", type(tensor).__name__)
-            raise LocalError(f"tensor {name!r} is {what}, not a float32 array; convert it with .astype('float32')")
-        specs.append(TensorSpec(name, tensor.shape, "float32"))
-    return tuple(specs)
-

@@ -47,6 +47,8 @@ class Round(ABC):
         self.context = b""
         self.ranges: tuple[float, ...] = ()
         self.certify: dict[str, Certify] = {}
+        self.gone: set[PeerId] = set()
+        """Who said that it stops, or broke a clause: nobody waits for it."""
         self._votes: list[Verified] = []
 
     # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +208,7 @@ class Round(ABC):
             check,
             self.setting.patience,
             self.out,
+            self.gone,
         )
         self.certify[topic] = vote
         waiting, self._votes = self._votes, []
@@ -244,6 +247,10 @@ class Round(ABC):
     def _on_received(self, event: Received) -> None:
         verified = event.verified
         message, sender = verified.message, verified.sender
+        if verified.entry.round > self.round.number and not isinstance(message, Leave):
+            if self.phase == READY:
+                self.rendezvous.went_ahead(verified)
+            return
         if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
             if sender != self.setting.me:
                 self.ended(sender, message)

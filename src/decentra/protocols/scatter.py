@@ -42,8 +42,6 @@ class Scatter(Round):
         """Coordinates of this peer's update that exceeded their range."""
         self.masked = False
         """Whether this peer's slices have left; unlike ``spent`` it stays, whatever a certificate frees."""
-        self.gone: set[PeerId] = set()
-        """Who said that it stops, or broke a clause: nobody waits for it."""
         self.waited: set[str] = set()
         """Which of the timers that a round goes on from have run out."""
         self._takers: dict[int, int] = {}

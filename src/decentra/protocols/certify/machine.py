@@ -8,7 +8,7 @@ Votes are made durable before they are sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,6 +56,7 @@ class Certify:
         check: the protocol's rule for what a value must follow from.
         timeout: seconds that the first view lasts.
         out: where effects go.
+        gone: who is known to have stopped, as the owner comes to know: their views are passed over.
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class Certify:
         check: Check,
         timeout: float,
         out: list[Effect],
+        gone: Collection[PeerId] = (),
     ) -> None:
         self.topic, self.context = topic, context
         self._order, self._quorum, self._me = order, quorum, me
         self._spare = max(len(order) - quorum, corrupt)
-        self._check, self._timeout, self._out = check, timeout, out
+        self._check, self._timeout, self._out, self._gone = check, timeout, out, gone
         self._proposals: dict[PeerId, tuple[int, Verified]] = {}
         """Of each proposer the latest, with its view: it may have a mebibyte, and its author has left earlier views."""
         self._proposed: dict[int, bytes] = {}
@@ -174,7 +176,7 @@ class Certify:
         rule gives here; None where that gives nothing yet."""
         if not self.offers:
             return
-        if self._waits_for_locks and len(self._shown_locks()) < len(self._order):
+        if self._waits_for_locks and not self._every_lock_is_shown():
             return
         highest = self._highest_lock()
         if highest is not None:
@@ -189,6 +191,8 @@ class Certify:
         if self.certificate:
             return True
         self._follow()
+        while self.proposer() in self._gone and self._proposal() is None:
+            self._enter(self.view + 1)  # nobody will propose here: its time need not run out
         self._prepare()
         self._commit()
         return self._settle()
@@ -287,6 +291,10 @@ class Certify:
 
     def _lasts(self, view: int) -> float:
         return self._timeout * min(1 << view, LONGEST_VIEW)
+
+    def _every_lock_is_shown(self) -> bool:
+        """Whether everybody who is still there has said what it is locked on."""
+        return all(self._locks.get(peer, (-1, None))[0] == self.view for peer in self._order if peer not in self._gone)
 
     def _shown_locks(self) -> list[Lock]:
         return [_as(Lock, verified) for _, (view, verified) in sorted(self._locks.items()) if view == self.view]

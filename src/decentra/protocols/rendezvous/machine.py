@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from decentra import derive
 from decentra.crypto.agreement import check_public
-from decentra.errors import LocalError, RemoteError, Unavailable, Underway
+from decentra.errors import Behind, LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
 from decentra.machine.events import Blob, Received
 from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster, State, Want
@@ -28,6 +28,9 @@ old round hears that the others are in a later one."""
 
 LONGEST_VIEW = 8
 """A view's timeout doubles with the view, up to this many times the first."""
+
+LEAP = 64
+"""Rounds that a peer goes forward at once on the word of others, whoever they are."""
 
 MOST_VIEWS = 64
 """The largest view that a message can name. Every member proposes in one of the first n."""
@@ -75,7 +78,7 @@ class Rendezvous:
         self._offered: set[int] = set()
         self._absent: dict[PeerId, dict[PeerId, Verified]] = {}
         self._gone: dict[PeerId, Verified] = {
-            peer: leave for peer, leave in mine.left.items() if counts(leave, round_id)
+            peer: word for peer, word in mine.left.items() if counts(word, round_id)
         }
         self._graced = False
         """Whether those who left have had their time to come back."""
@@ -159,6 +162,12 @@ class Rendezvous:
                 self._on_state(event, message)
             case _:
                 raise LocalError(f"rendezvous was handed a {verified.message.kind}")
+
+    def went_ahead(self, verified: Verified) -> None:
+        """A peer said something in a later round: it takes no part in this one any more."""
+        if isinstance(verified.message, Ready):
+            self._gone[verified.sender] = verified
+            self.ready.pop(verified.sender, None)
 
     def expired(self, timer: str) -> None:
         if timer == "left":
@@ -266,7 +275,18 @@ class Rendezvous:
             self._out.append(Send(Absent(self.view, missing)))
 
     def _check_floor(self) -> None:
-        """Who is gone from this round won't come back into it: too many of them, and there is nothing to wait for."""
+        """Who is gone from this round won't come back into it: too many of them, and there is nothing to wait for.
+
+        Nor is there where this round lacks those who are in a later one, and with them there would be enough.
+        """
+        floor, ready = self._setting.floor, len(self.ready)
+        ahead = {
+            peer: word.entry.round
+            for peer, word in self._gone.items()
+            if isinstance(word.message, Ready) and word.entry.round <= self._round.number + LEAP
+        }
+        if self._graced and self.roster is None and ready < floor <= ready + len(ahead):
+            raise Behind.of(sorted(ahead), f"a roster of {floor} or more for round {self._round}", max(ahead.values()))
         short = len(self._setting.members) - len(self._gone) < self._setting.floor
         if self._graced and short and self.roster is None:
             what = f"a roster of {self._setting.floor} or more for round {self._round}"
@@ -381,7 +401,7 @@ class Rendezvous:
         for peer in members:
             if peer in chosen or self._is_cited(peer, offer):
                 continue
-            left = [one for one in offer.citations if _is_leave(one, peer) and counts(one, self._round)]
+            left = [one for one in offer.citations if one.sender == peer and counts(one, self._round)]
             if any(not self._is_back(one) for one in left):
                 continue
             if not left:
@@ -458,10 +478,9 @@ class Rendezvous:
         self._wanting.clear()
 
 
-def counts(leave: Verified, round_id: RoundId) -> bool:
-    """Whether a peer that left with these words is out of a round: of that in which it left, and of every later one."""
-    return leave.entry.round <= round_id.number
-
-
-def _is_leave(cited: Verified, peer: PeerId) -> bool:
-    return isinstance(cited.message, Leave) and cited.sender == peer
+def counts(word: Verified, round_id: RoundId) -> bool:
+    """Whether a peer's own word shows that it is out of a round: it left, in this round or before; or it is ready for a
+    later one."""
+    if isinstance(word.message, Leave):
+        return word.entry.round <= round_id.number
+    return isinstance(word.message, Ready) and word.entry.round > round_id.number
