@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 Part = bytes | bytearray | memoryview | int | str
 
 _BYTES, _TEXT, _NATURAL = b"b", b"s", b"n"
 _LENGTH_BYTES = 8
 _HASH_BYTES = 32
+_SMALL = 256
+"""Bodies below so many bytes are copied together: what a protocol hashes is mostly many ids and hashes."""
+
+_HEADS = tuple(_BYTES + length.to_bytes(_LENGTH_BYTES, "little") for length in range(_SMALL))
+"""Tag and length of small byte strings."""
+
 MAX_EXPAND = 255 * _HASH_BYTES
 """The most bytes that one HKDF-SHA256 expansion gives (RFC 5869, 2.3)."""
 
@@ -39,6 +46,13 @@ def _item(part: Part) -> tuple[bytes, bytes | bytearray | memoryview]:
     return tag + length.to_bytes(_LENGTH_BYTES, "little"), body
 
 
+@lru_cache(maxsize=1024, typed=True)
+def _whole(part: str | int) -> bytes:
+    """A label or a number with its head; kept, since a protocol hashes the same ones again and again."""
+    head, body = _item(part)
+    return head + bytes(body)
+
+
 def encode_parts(label: str, *parts: Part) -> bytes:
     """The encoding that ``digest`` hashes and that ``expand`` gives HKDF as its info.
 
@@ -57,11 +71,28 @@ def digest(label: str, *parts: Part) -> bytes:
     Raises:
         TypeError, ValueError: as ``encode_parts``.
     """
-    state = hashlib.sha256()
-    for part in (label, *parts):
+    return digest_after(_whole(label), *parts)
+
+
+def digest_after(encoded: bytes, *parts: Part) -> bytes:
+    """``digest`` of a label and parts whose first ones are given as ``encode_parts`` gives them."""
+    state = hashlib.sha256(encoded)
+    small: list[bytes] = []
+    for part in parts:
+        if isinstance(part, bytes):
+            length = len(part)
+            if length < _SMALL:
+                small += (_HEADS[length], part)
+                continue
+        elif isinstance(part, str | int):
+            small.append(_whole(part))
+            continue
         head, body = _item(part)
+        state.update(b"".join(small))
+        small.clear()
         state.update(head)
         state.update(body)
+    state.update(b"".join(small))
     return state.digest()
 
 

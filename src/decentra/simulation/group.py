@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from decentra.charter.charter import Charter, Member
 from decentra.crypto.keys import Identity
 from decentra.data import locate
 from decentra.driver.driver import Driver
+from decentra.driver.given import check_group, describe
 from decentra.driver.ports import Ports
-from decentra.driver.session import Session, Vector, describe
+from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError, LocalError
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
 from decentra.transport.simulated import Faults, Network
@@ -115,6 +117,7 @@ class SimulatedGroup:
     ) -> None:
         self.charter, self.seed, self.witness = charter, seed, witness
         self.log = log or logging.getLogger("decentra")
+        self._closed = False
         self.clock = EventHeap()
         self.network = Network(self.clock, seed, faults)
         self.peers = tuple(SimulatedPeer(self, identity, 1) for identity in members)
@@ -126,6 +129,8 @@ class SimulatedGroup:
             vectors: one a peer; None for a peer that does not start.
             patience: virtual seconds; a round that has not ended by then is a defect, and LocalError.
         """
+        if self._closed:
+            raise LocalError("this group is closed; make another")
         started = [peer for peer, vector in zip(self.peers, vectors, strict=True) if vector is not None]
         for peer, vector in zip(self.peers, vectors, strict=True):
             if vector is not None:
@@ -141,11 +146,10 @@ class SimulatedGroup:
         """One round over the peers' lists of float32 arrays; every peer's result, in the order of the updates.
 
         Raises:
+            LocalError: the group is closed, or an update can't take part; said before any round.
             DecentraError: what the first peer that failed raised.
         """
-        if len(updates) != len(self.peers):
-            raise LocalError(f"{len(updates)} updates for a group of {len(self.peers)}; give one list a peer")
-        chosen = [1] * len(updates) if weights is None else list(weights)
+        chosen = check_group(updates, weights, len(self.peers), self.charter.protocol.max_weight)
         vectors = [
             Vector(list(tensors), describe(tensors, None), weight=weight)
             for tensors, weight in zip(updates, chosen, strict=True)
@@ -167,5 +171,15 @@ class SimulatedGroup:
         return fresh
 
     def close(self) -> None:
+        """End all peers; a second call does nothing."""
+        self._closed = True
         for peer in self.peers:
             peer.driver.close()
+
+    def __enter__(self) -> SimulatedGroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,166 @@
+"""The body of ``decentra simulate``: schedules of seeds, what they came to, and a trace of whatever was violated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from decentra import derive
+from decentra.charter.policy import LEAST_MEMBERS, MOST_MEMBERS, SHIPPED
+from decentra.cli.report import FAILED, emit
+from decentra.errors import LocalError
+from decentra.simulation.adversaries import ADVERSARIES
+from decentra.simulation.hazards import MIXES, Mix
+from decentra.simulation.search import Outcome, Tally, check_adversary, search, trace_of
+from decentra.simulation.stage import CRYPTO, Play, cast_for
+
+MOST_TRACED = 3
+"""Violating seeds whose traces are printed; the others are listed."""
+
+MOST_SIMULATED = 26
+"""Peers have letters in a trace."""
+
+
+def simulate(
+    protocol: str,
+    n: int,
+    c: int | None,
+    seeds: int,
+    first: int,
+    faults: str,
+    crypto: str,
+    adversary: str | None,
+    frames: bool,
+    trace: int | None,
+    as_json: bool,
+) -> int:
+    """Play schedules and print what they came to.
+
+    Args:
+        protocol: ``secagg`` or ``allreduce``.
+        n: peers.
+        c: how many may lie together; None for the most that leave a peer to spare.
+        seeds: how many schedules, from seed ``first`` on.
+        faults: one of ``MIXES``.
+        crypto: ``ideal`` or ``real``.
+        adversary: how liars lie; None for another way in each schedule.
+        frames: run real links over frames.
+        trace: print this seed's schedule, and nothing else.
+        as_json: print one JSON object.
+
+    Returns:
+        0, or 1 where something was violated.
+
+    Raises:
+        LocalError: there is no such protocol, mix, crypto or adversary, or the numbers don't fit together.
+    """
+    play = _play(protocol, n, c, crypto, frames)
+    mix = _mix(faults)
+    if adversary is not None and mix not in ("liars", "mixed"):
+        raise LocalError(f"nobody lies under --faults {mix}; choose liars or mixed for an adversary")
+    check_adversary(play, adversary)
+    if trace is not None:
+        return _trace(play, mix, _natural(trace, "--trace"), adversary, as_json)
+    if seeds < 1:
+        raise LocalError(f"--seeds {seeds} plays nothing; give 1 or more")
+    tally = search(play, mix, _natural(first, "--first"), seeds, adversary=adversary)
+    emit(as_json, _data(play, seeds, tally), _lines(play, mix, seeds, first, adversary, tally))
+    return FAILED if tally.violating else 0
+
+
+def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool) -> Play:
+    if protocol not in SHIPPED:
+        raise LocalError(f"there is no protocol {protocol!r}; choose {' or '.join(SHIPPED)}")
+    if crypto not in CRYPTO:
+        raise LocalError(f"there is no cryptography {crypto!r}; choose {' or '.join(CRYPTO)}")
+    if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
+        raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
+    chosen = _most_liars(n) if c is None else c
+    if not 1 <= chosen <= n - 2:
+        raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
+    play = Play(protocol, n, chosen, crypto, frames=frames)
+    cast_for(protocol, n, chosen)  # the charter's own policy refuses what else is unsound
+    return play
+
+
+def _most_liars(n: int) -> int:
+    """The largest c whose quorum still leaves a stop to survive, and 1 at least: 2 of 7, 1 of 4."""
+    fitting = [c for c in range(1, n - 1) if n - derive.quorum(n, c) >= c]
+    return max(fitting, default=1)
+
+
+def _mix(faults: str) -> Mix:
+    for mix in MIXES:
+        if mix == faults:
+            return mix
+    raise LocalError(f"there are no faults {faults!r}; choose one of {', '.join(MIXES)}")
+
+
+def _natural(value: int, option: str) -> int:
+    if value < 0:
+        raise LocalError(f"{option} {value} is no seed; give 0 or more")
+    return value
+
+
+def _data(play: Play, seeds: int, tally: Tally) -> dict[str, Any]:
+    return {
+        "protocol": play.protocol,
+        "n": play.n,
+        "seeds": seeds,
+        "schedules_per_minute": round(tally.per_minute),
+        "completed": tally.outcomes["completed"],
+        "failed": tally.outcomes["failed"],
+        "lost": tally.outcomes["lost"],
+        "abandoned": tally.outcomes["abandoned"],
+        "violations": [
+            {"clause": one.clause, "seed": outcome.seed, "who": None if one.who is None else str(one.who)}
+            for outcome in tally.violating
+            for one in outcome.violations
+        ],
+    }
+
+
+def _lines(play: Play, mix: Mix, seeds: int, first: int, adversary: str | None, tally: Tally) -> Iterator[str]:
+    came = tally.outcomes
+    yield (
+        f"{play.protocol}, n = {play.n}, c = {play.c}, {play.crypto} crypto, faults {mix}: "
+        f"seeds {first} to {first + seeds - 1}, {tally.per_minute:,.0f} schedules a minute of one core"
+    )
+    yield (
+        f"{came['completed']} completed, {came['failed']} certified as failed, {came['lost']} certified as lost, "
+        f"{came['abandoned']} ended before they could"
+    )
+    if not tally.violating:
+        yield "no violations"
+        return
+    for outcome in tally.violating:
+        yield from _violations(outcome)
+    for outcome in tally.violating[:MOST_TRACED]:
+        yield f"── seed {outcome.seed} "
+        yield from trace_of(play, outcome.seed, mix, adversary=adversary)[1]
+    yield f"{len(tally.violating)} of {seeds} schedules broke something; --trace SEED shows one"
+
+
+def _violations(outcome: Outcome) -> Iterator[str]:
+    liars = f" ({ADVERSARIES[outcome.adversary].name})" if outcome.adversary else ""
+    for one in outcome.violations:
+        who = "" if one.who is None else f" by {one.who}"
+        yield f"seed {outcome.seed}{liars}: {one.clause}{who} at {one.at:.4f} s: {one.said}"
+
+
+def _trace(play: Play, mix: Mix, seed: int, adversary: str | None, as_json: bool) -> int:
+    outcome, lines = trace_of(play, seed, mix, adversary=adversary)
+    tally = Tally()
+    tally.add(outcome)
+    emit(as_json, {**_data(play, 1, tally), "trace": lines}, [*lines, *_violations(outcome), f"it {_came(outcome)}"])
+    return FAILED if outcome.violations else 0
+
+
+def _came(outcome: Outcome) -> str:
+    match outcome.came:
+        case "completed":
+            return "completed"
+        case "abandoned":
+            return "ended before anything could be certified"
+        case certified:
+            return f"was certified as {certified}"

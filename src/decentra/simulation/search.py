@@ -1,0 +1,195 @@
+"""Searches of seeds: each is one schedule, and what it came to follows from the seed alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from decentra.driver.fittings import MachineMaker
+from decentra.errors import LocalError
+from decentra.protocols.reduce import LOST
+from decentra.protocols.survivors import FAIL
+from decentra.simulation.adversaries import ADVERSARIES
+from decentra.simulation.hazards import Hazards, Mix, draw, generator
+from decentra.simulation.liars import Adversary
+from decentra.simulation.oracle import OUTCOME, SURVIVORS, Violation
+from decentra.simulation.stage import Play, Stage
+from decentra.simulation.trace import Trace
+from decentra.types import RoundResult
+
+Came = Literal["completed", "failed", "lost", "abandoned"]
+CAME: tuple[Came, ...] = ("completed", "failed", "lost", "abandoned")
+"""What a schedule's first round came to: a result; certified as failed; certified as lost; or ended before that."""
+
+Machines = Mapping[int, MachineMaker]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one schedule came to.
+
+    Attributes:
+        seed: the schedule.
+        came: how its first round ended.
+        adversary: how its liars lied; empty where there were none.
+        violations: what did not hold.
+        seconds: virtual time that passed.
+    """
+
+    seed: int
+    came: Came
+    adversary: str
+    violations: tuple[Violation, ...]
+    seconds: float
+
+
+def applicable(protocol: str) -> tuple[str, ...]:
+    """The adversaries that have something to twist in a protocol."""
+    only_secagg = ("bad-deal", "two-deals", "false-share", "both-shares", "bait", "false-beacon", "false-check")
+    return tuple(name for name in ADVERSARIES if protocol == "secagg" or name not in only_secagg)
+
+
+def stage_of(
+    play: Play,
+    seed: int,
+    mix: Mix,
+    *,
+    adversary: str | None = None,
+    machines: Machines | None = None,
+    hazards: Hazards | None = None,
+    trace: Trace | None = None,
+) -> Stage:
+    """The stage of a seed, set and not yet played.
+
+    Args:
+        play: what all schedules of the search have in common.
+        seed: the schedule.
+        mix: what may go wrong.
+        adversary: how the liars lie; drawn from the seed where it is not said.
+        machines: what plays instead of the protocol's own machine, by position.
+        hazards: what goes wrong, in place of what the seed and the mix give.
+        trace: where everything is written down.
+    """
+    chosen = draw(seed, mix, play.n, play.c) if hazards is None else hazards
+    lying: Adversary | None = None
+    if chosen.liars:
+        names = applicable(play.protocol)
+        lying = ADVERSARIES[adversary or generator(seed, "which").choice(names)]
+    made = Stage(play, seed, chosen, adversary=lying, machines=machines, trace=trace)
+    if trace is not None:
+        trace.letters = made.letters
+    return made
+
+
+def run_seed(
+    play: Play,
+    seed: int,
+    mix: Mix,
+    *,
+    adversary: str | None = None,
+    machines: Machines | None = None,
+    hazards: Hazards | None = None,
+    trace: Trace | None = None,
+) -> Outcome:
+    """Play the schedule of one seed; arguments as for ``stage_of``."""
+    stage = stage_of(
+        play, seed, mix, adversary=adversary, machines=machines, hazards=hazards, trace=trace
+    )
+    stage.run()
+    name = stage.coalition.adversary.name if stage.coalition is not None else ""
+    return Outcome(seed, _came(stage), name, tuple(stage.oracle.violations), stage.clock.now())
+
+
+def _came(stage: Stage) -> Came:
+    results = [
+        one
+        for actor, one in zip(stage.actors, stage.rounds[0], strict=True)
+        if isinstance(one, RoundResult) and actor.id not in stage.oracle.liars
+    ]
+    if results:
+        return "completed"
+    first = min((key[0] for key in stage.oracle.certified), default=None)
+    held = {key[2]: list(values) for key, values in stage.oracle.certified.items() if key[0] == first}
+    if FAIL in held.get(SURVIVORS, ()):
+        return "failed"
+    if LOST in held.get(OUTCOME, ()):
+        return "lost"
+    return "abandoned"
+
+
+@dataclass
+class Tally:
+    """What a search has come to so far."""
+
+    outcomes: dict[Came, int] = field(default_factory=lambda: dict.fromkeys(CAME, 0))
+    violating: list[Outcome] = field(default_factory=list)
+    schedules: int = 0
+    cpu: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        self.schedules += 1
+        self.outcomes[outcome.came] += 1
+        if outcome.violations:
+            self.violating.append(outcome)
+
+    @property
+    def per_minute(self) -> float:
+        """Schedules a minute of one core's time."""
+        return 60.0 * self.schedules / self.cpu if self.cpu else 0.0
+
+
+def search(
+    play: Play,
+    mix: Mix,
+    first: int,
+    count: int,
+    *,
+    adversary: str | None = None,
+    machines: Machines | None = None,
+    each: Callable[[Outcome], None] | None = None,
+) -> Tally:
+    """Play the schedules of ``count`` seeds from ``first`` on.
+
+    Raises:
+        LocalError: there is no such adversary in this protocol.
+    """
+    check_adversary(play, adversary)
+    tally, began = Tally(), time.process_time()
+    for outcome in outcomes(play, mix, first, count, adversary=adversary, machines=machines):
+        tally.add(outcome)
+        tally.cpu = time.process_time() - began
+        if each is not None:
+            each(outcome)
+    return tally
+
+
+def outcomes(
+    play: Play,
+    mix: Mix,
+    first: int,
+    count: int,
+    *,
+    adversary: str | None = None,
+    machines: Machines | None = None,
+) -> Iterator[Outcome]:
+    """The outcomes of ``count`` seeds from ``first`` on, one after another."""
+    for seed in range(first, first + count):
+        yield run_seed(play, seed, mix, adversary=adversary, machines=machines)
+
+
+def check_adversary(play: Play, adversary: str | None) -> None:
+    """Refuse an adversary that has nothing to do in the protocol."""
+    known = applicable(play.protocol)
+    if adversary is not None and adversary not in known:
+        raise LocalError(f"{play.protocol} has no adversary {adversary!r}; choose one of {', '.join(known)}")
+
+
+def trace_of(
+    play: Play, seed: int, mix: Mix, *, adversary: str | None = None, machines: Machines | None = None
+) -> tuple[Outcome, list[str]]:
+    """The schedule of one seed, and everything that happened in it, a line each."""
+    trace = Trace()
+    outcome = run_seed(play, seed, mix, adversary=adversary, machines=machines, trace=trace)
+    return outcome, trace.lines

@@ -1,0 +1,104 @@
+"""``decentra simulate``: what it prints, its exit codes, and one sentence for whatever was asked wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from decentra.cli import simulate as body
+from decentra.cli.app import app
+from decentra.simulation.oracle import Oracle
+from decentra.simulation.search import trace_of
+from decentra.simulation.stage import Play
+
+SMALL = ("--protocol", "allreduce", "-n", "4")
+
+
+def decentra(*words: str | int) -> tuple[int, str, str]:
+    line = ["simulate", *map(str, words)]
+    result = CliRunner().invoke(app, line, prog_name="decentra", catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def told(*words: str | int, code: int = 0) -> dict[str, Any]:
+    ended, out, err = decentra(*words, "--json")
+    assert (ended, err) == (code, "")
+    value = json.loads(out)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_it_says_how_many_schedules_a_minute_what_they_came_to_and_that_nothing_was_violated() -> None:
+    code, out, err = decentra(*SMALL, "--seeds", 3, "--faults", "none")
+    assert (code, err) == (0, "")
+    first, second, third = out.splitlines()
+    assert first.startswith("allreduce, n = 4, c = 1, ideal crypto, faults none: seeds 0 to 2, ")
+    assert first.endswith(" schedules a minute of one core")
+    assert second == "3 completed, 0 certified as failed, 0 certified as lost, 0 ended before they could"
+    assert third == "no violations"
+
+
+@pytest.mark.parametrize("crypto", ["ideal", "real"])
+def test_json_has_the_same_and_each_schedule_is_counted_once(crypto: str) -> None:
+    data = told(*SMALL, "--seeds", 4, "--first", 7, "--faults", "mixed", "--crypto", crypto)
+    assert (data["protocol"], data["n"], data["seeds"], data["violations"]) == ("allreduce", 4, 4, [])
+    assert sum(data[came] for came in ("completed", "failed", "lost", "abandoned")) == 4
+    assert data["schedules_per_minute"] > 0
+
+
+def test_what_is_not_said_is_the_largest_coalition_that_leaves_stops_to_survive() -> None:
+    assert [body._most_liars(n) for n in (3, 4, 5, 6, 7, 8, 10, 16)] == [1, 1, 1, 1, 2, 2, 3, 5]
+
+
+def test_a_trace_has_a_line_for_everything_that_happens() -> None:
+    code, out, _ = decentra(*SMALL, "--faults", "crashes", "--trace", 5)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[:-1] == trace_of(Play("allreduce", 4, 1), 5, "crashes")[1]
+    assert lines[-1].startswith("it ")
+    assert any("  A  ▸ all  rendezvous.ready" in line for line in lines)
+    assert told(*SMALL, "--faults", "crashes", "--trace", 5)["trace"] == lines[:-1]
+
+
+@pytest.fixture
+def _always_guilty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Oracle, "close", lambda self: self.violated("XX-1", None, "it is planted"))
+
+
+@pytest.mark.usefixtures("_always_guilty")
+def test_a_violation_is_told_with_its_seed_and_a_trace_and_exits_with_1() -> None:
+    code, out, _ = decentra(*SMALL, "--seeds", 5, "--first", 2, "--faults", "none")
+    assert code == 1
+    assert out.count("XX-1 at ") == 5 and out.count("✗ XX-1: it is planted") == out.count("── seed") == 3
+    assert "seed 2: XX-1" in out and out.splitlines()[-1] == "5 of 5 schedules broke something; --trace SEED shows one"
+    data = told(*SMALL, "--seeds", 2, "--first", 2, "--faults", "none", code=1)
+    assert data["violations"] == [{"clause": "XX-1", "seed": seed, "who": None} for seed in (2, 3)]
+    assert decentra(*SMALL, "--faults", "none", "--trace", 2)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "words, mend",
+    [
+        (("--protocol", "bfv"), "choose secagg or allreduce"),
+        (("--crypto", "none"), "choose ideal or real"),
+        (("--faults", "many"), "choose one of none, drops, crashes, liars, mixed"),
+        (("-n", 2), "simulate a group of that size"),
+        (("-n", 27), "simulate a group of that size"),
+        (("-n", 4, "-c", 3), "out of 1..2"),
+        (("-c", 0), "out of 1..5"),
+        (("--seeds", 0), "give 1 or more"),
+        (("--first", -1), "give 0 or more"),
+        (("--trace", -1), "give 0 or more"),
+        (("--faults", "liars", "--adversary", "nobody"), "choose one of equivocator"),
+        (("--protocol", "allreduce", "--faults", "liars", "--adversary", "bad-deal"), "choose one of equivocator"),
+        (("--faults", "crashes", "--adversary", "bait"), "choose liars or mixed"),
+    ],
+)
+def test_what_is_asked_wrong_is_refused_in_a_sentence(words: tuple[str | int, ...], mend: str) -> None:
+    code, out, err = decentra(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and mend in err and err.count("\n") == 1
+    assert json.loads(decentra(*words, "--json")[2])["kind"] == "local"
