@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from decentra.peer.transcript import read
+from decentra.wire.entry import parse
 from starting import DEADLINE
 
 COMMAND = [sys.executable, "-m", "decentra.cli", "demo"]
@@ -72,6 +72,8 @@ def wait_for_round(number: int, process: subprocess.Popen[str], out: Path) -> No
         (["--peers", "99"], "99"),
         (["--protocol", "secag"], "there is no protocol 'secag'; there are allreduce, secagg"),
         (["--rounds", "many"], "--rounds"),
+        (["--peers", "3", "--kill"], "with 3 peers none may be killed, since a round takes 3; choose more --peers"),
+        (["--rounds", "5", "--kill"], "in 5 rounds a killed peer may not be back in time; choose --rounds 6 or more"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_makes_nothing(tmp_path: Path, words: Sequence[str], sentence: str) -> None:
@@ -118,8 +120,10 @@ def test_two_rounds_of_secagg_leak_nothing_and_a_second_run_takes_the_same_folde
     assert {peer["id"] for peer in result["peers"]}.isdisjoint(peer["id"] for peer in second["peers"])
 
 
-def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protocol: str) -> None:
-    assert result["ok"] and result["equal_parameters"] and result["lost"] == []
+def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protocol: str, missed: int = 0) -> None:
+    """What holds of every run; who was killed, if anybody was, has ``missed`` some rounds."""
+    assert result["ok"] and (result["killed"] is not None) == (missed > 0)
+    assert result["equal_parameters"] and result["lost"] == []
     assert (result["rounds"], result["protocol"]) == (rounds, protocol)
     assert result["leak"]["windows"] > 100_000 and result["leak"]["planted"] == peers
     assert result["wall_seconds"] > 0 and result["cpu_seconds"] > 0
@@ -131,7 +135,12 @@ def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protoco
     for peer in result["peers"]:
         assert set(peer["before"]) == set(peer["after"]) == silos
         assert all(peer["after"][silo] < peer["before"][silo] for silo in silos)
-        assert (peer["rounds"], peer["failed"], peer["exit_code"]) == (rounds, 0, 0)
+        assert peer["exit_code"] == 0
+        if missed and peer["name"] == "peer-2":
+            assert 0 < peer["rounds"] <= rounds - missed
+        else:
+            assert peer["rounds"] == rounds
+        assert missed or peer["failed"] == 0  # where one was killed, a slow machine may lose a round, and repeats it
         assert peer["bytes_sent"] > 0 and peer["round_seconds"] > 0 and len(peer["parameters"]) == 64
         assert len({signed.entry for signed in read(Path(peer["transcript"]))}) > 5
     assert not list(out.glob("peer-*/witness"))  # updates are not left lying about
@@ -139,20 +148,24 @@ def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protoco
 
 
 @pytest.mark.slow
-def test_a_peer_that_is_killed_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with started(out, "--rounds", "3") as process:
-        wait_for_round(2, process, out)
-        victim = next(pid for pid, words in running(out).items() if f"{out}/peer-1" in words)
-        os.kill(victim, signal.SIGKILL)
-        said, _ = process.communicate(timeout=4 * DEADLINE)
-        assert process.returncode == 1
-        assert "peer-1 ended early with code -9" in said and "3 peers hold the same parameters" in said
-    result = json.loads((out / "result.json").read_text())
-    assert result["lost"] == ["peer-1"] and not result["ok"]
-    assert [peer["exit_code"] for peer in result["peers"]] == [0, -9, 0, 0]
-    assert not running(out)
-    assert not list(out.glob("peer-*/witness"))
+def test_a_peer_that_is_killed_in_a_round_comes_back_with_the_others_parameters(tmp_path: Path) -> None:
+    ended = demo("--rounds", "6", "--json", "--out", str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    killed = result["killed"]
+    check(result, tmp_path, peers=4, rounds=6, protocol="secagg", missed=killed["back_in_round"] - killed["round"])
+    assert killed["peer"] == "peer-2" and 1 <= killed["round"] <= 2 < killed["back_in_round"] <= 6
+    assert result["leak"]["found"] == 0
+
+    sent = {peer["name"]: [parse(one.entry) for one in read(Path(peer["transcript"]))] for peer in result["peers"]}
+    assert {entry.boot for entry in sent["peer-2"]} == {1, 2}
+    number = max(entry.round for entry in sent["peer-2"] if entry.boot == 1)
+    assert number == 3  # joining is a round too
+    said = {name: {entry.kind for entry in entries if entry.round == number} for name, entries in sent.items()}
+    assert "secagg.endorse" in said["peer-2"]  # the round had begun
+    assert "secagg.masked" not in said["peer-2"]  # and its update never left
+    others = [peer for peer in result["peers"] if peer["name"] != "peer-2"]
+    assert all("certify.certificate" in said[peer["name"]] for peer in others if not peer["failed"])
 
 
 @pytest.mark.slow

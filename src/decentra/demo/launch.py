@@ -11,21 +11,19 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from types import FrameType
 from typing import Any
 
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
+from decentra.demo.processes import Processes, Told
 from decentra.demo.screen import Screen, summary_lines
 from decentra.demo.silos import load, silo_names
 from decentra.errors import LocalError
@@ -37,64 +35,16 @@ INITIAL_RANGE = 0.084
 """Σ of the inner learning rates of a phase at full rate, 20 × 4e-3, and five hundredths more: AdamW moves a coordinate
 by about one rate a step."""
 
-LEAVE_SECONDS = 20.0
-"""How long processes have to leave their group after an interrupt before they are ended."""
+PHASE_DEADLINE = 10.0
+"""Seconds: a peer that is killed costs its round about as many, or nearly twice where it was soon to propose; on two cores
+a round in which nobody stops takes less than one."""
 
-SILENCE_SECONDS = 600.0
-"""How long the launcher waits for any news: longer than every deadline of the demo's charter together."""
+VICTIM = 2
+"""The third peer is killed."""
 
-
-@dataclass
-class Told:
-    """One peer of the demo, and what its process told."""
-
-    name: str
-    id: str
-    silo: str
-    folder: Path
-    process: subprocess.Popen[str] = field(repr=False)
-    before: dict[str, float] = field(default_factory=dict)
-    after: dict[str, float] = field(default_factory=dict)
-    alone: dict[str, float] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-    done: bool = False
-    exit_code: int | None = None
-
-    @property
-    def witness(self) -> Path:
-        return self.folder / "witness"
-
-    def take(self, fact: dict[str, Any]) -> None:
-        """One line of the process's."""
-        match fact.get("event"):
-            case "joined":
-                self.before = fact["before"]
-            case "round":
-                self.progress = fact
-            case "done":
-                self.progress = {**self.progress, **fact}
-                self.after, self.done = fact["after"], True
-            case "alone":
-                self.alone = fact["alone"]
-
-    def record(self) -> dict[str, Any]:
-        """What ``result.json`` says of this peer."""
-        told = self.progress
-        return {
-            "name": self.name,
-            "id": self.id,
-            "silo": self.silo,
-            "rounds": told.get("rounds", 0),
-            "failed": told.get("failed", 0),
-            "before": self.before,
-            "after": self.after,
-            "alone": self.alone,
-            "bytes_sent": told.get("bytes", 0),
-            "round_seconds": told.get("seconds", 0.0),
-            "parameters": told.get("parameters", ""),
-            "transcript": told.get("transcript", ""),
-            "exit_code": self.exit_code,
-        }
+LEAST_ROUNDS = 6
+"""With fewer a peer that was killed in the first third may not be back before the end: it misses the round it was
+killed in and one or two while it starts, and one more tells it that the group trains already."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +56,26 @@ class Options:
     protocol: str
     seed: int
     compare: bool
+    kill: bool
     out: Path
 
 
-def main(*, peers: int, rounds: int, protocol: str, seed: int, compare: bool, out: Path, as_json: bool) -> int:
-    """Run the demo; see ``decentra demo --help``.
+def main(
+    *,
+    peers: int,
+    rounds: int,
+    protocol: str,
+    seed: int,
+    compare: bool,
+    out: Path,
+    as_json: bool,
+    kill: bool | None = None,
+) -> int:
+    """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
 
     Returns:
-        0 if every peer came through, all hold the same parameters, and the leak check says what it must; 130 after
-        Ctrl-C and 143 after SIGTERM, once every peer has ended.
+        0 if every peer came through, all hold the same parameters, the leak check says what it must, and who was killed
+        came back; 130 after Ctrl-C and 143 after SIGTERM, once every peer has ended.
 
     Raises:
         LocalError: an option is wrong, or the folder is in use.
@@ -122,9 +83,10 @@ def main(*, peers: int, rounds: int, protocol: str, seed: int, compare: bool, ou
     began = time.monotonic()
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
-    options = Options(tuple(silo_names(peers)), rounds, protocol, seed, compare, out)
-    identities = fresh_identities(len(options.silos))
+    silos = tuple(silo_names(peers))
+    identities = fresh_identities(len(silos))
     charter = _charter(identities, protocol)
+    options = Options(silos, rounds, protocol, seed, compare, _may_kill(kill, charter, rounds), out)
     _clear(out)
     try:
         told = _run(options, identities, charter, quiet=as_json or not sys.stdout.isatty())
@@ -174,8 +136,22 @@ def _charter(identities: Sequence[Identity], protocol: str) -> Charter:
         protocol__width=16,
         protocol__initial_range=INITIAL_RANGE,
         rounds__ready_deadline=60.0,
+        rounds__phase_deadline=PHASE_DEADLINE,
         training__steps=LOCAL_STEPS,
     )
+
+
+def _may_kill(wanted: bool | None, charter: Charter, rounds: int) -> bool:
+    """Whether a peer is killed: as asked for, or else wherever the others can go on without it and it can come back."""
+    peers, least = len(charter.members), charter.roster_floor
+    problem = ""
+    if peers - 1 < least:
+        problem = f"with {peers} peers none may be killed, since a round takes {least}; choose more --peers"
+    elif rounds < LEAST_ROUNDS:
+        problem = f"in {rounds} rounds a killed peer may not be back in time; choose --rounds {LEAST_ROUNDS} or more"
+    if wanted and problem:
+        raise LocalError(f"{problem}, or leave --kill out")
+    return wanted is not False and not problem
 
 
 def _prepare(options: Options, identities: Sequence[Identity], charter: Charter, ports: Sequence[int]) -> list[Told]:
@@ -184,17 +160,18 @@ def _prepare(options: Options, identities: Sequence[Identity], charter: Charter,
     for index, (identity, silo) in enumerate(zip(identities, options.silos, strict=True)):
         folder = write_folder(options.out / f"peer-{index}", identity, charter, ports, index)
         (options.out / "held-out" / f"{silo}.txt").write_bytes(load(silo).held_out)
-        told.append(Told(f"peer-{index}", str(identity.id), silo, folder.path, _NOT_STARTED))
+        command = _command(folder.path, silo, index, options)
+        told.append(Told(f"peer-{index}", str(identity.id), silo, folder.path, command))
     return told
 
 
-def _command(one: Told, index: int, options: Options) -> list[str]:
+def _command(folder: Path, silo: str, index: int, options: Options) -> list[str]:
     """The command line of one peer: ``decentra run`` on the demo's program. Every peer starts from its own model."""
     program = Path(__file__).with_name("program.py")
-    words = ["--silo", one.silo, "--held-out", str(options.out / "held-out"), "--rounds", str(options.rounds)]
-    words += ["--seed", str(1000 * options.seed + index), "--witness", str(one.witness)]
+    words = ["--silo", silo, "--held-out", str(options.out / "held-out"), "--rounds", str(options.rounds)]
+    words += ["--seed", str(1000 * options.seed + index), "--witness", str(folder / "witness")]
     words += ["--compare"] * options.compare
-    return [sys.executable, "-m", "decentra.cli", "run", str(program), "--state", str(one.folder), "--", *words]
+    return [sys.executable, "-m", "decentra.cli", "run", str(program), "--state", str(folder), "--", *words]
 
 
 # ── during ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,9 +181,10 @@ def _run(options: Options, identities: Sequence[Identity], charter: Charter, *, 
     """Start everybody and follow them to their end."""
     with _terminable(), held_ports(len(identities)) as ports:
         told = _prepare(options, identities, charter, ports)
-        commands = [_command(one, index, options) for index, one in enumerate(told)]
-        with Screen(told, options.rounds, quiet=quiet) as screen, _processes(told, commands):
-            _follow(told, screen)
+        victim = told[VICTIM] if options.kill else None
+        processes = Processes(told, victim, 1 + options.rounds // 3)  # joining is round 1
+        with Screen(told, options.rounds, quiet=quiet) as screen, processes:
+            processes.follow(screen.show)
     return told
 
 
@@ -229,85 +207,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-@contextmanager
-def _processes(told: Sequence[Told], commands: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Start every peer's process, and leave none behind, however this ends.
-
-    Each has a session of its own, so that a terminal's Ctrl-C comes to this process alone, which then ends them.
-    """
-    try:
-        for one, command in zip(told, commands, strict=True):
-            with (one.folder / "stderr.txt").open("w") as errors:
-                one.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    start_new_session=True,
-                )
-        yield
-    finally:
-        _end([one.process for one in told if one.process is not _NOT_STARTED])
-
-
-def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Ask who still runs to leave; end who doesn't, or everybody at once where this is interrupted again."""
-    try:
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + LEAVE_SECONDS
-        for process in processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-
-def _follow(told: Sequence[Told], screen: Screen) -> None:
-    """Read what the processes tell until all have ended."""
-    news: SimpleQueue[tuple[Told, str]] = SimpleQueue()
-    for one in told:
-        Thread(target=_read, args=(one, news), name=f"demo-{one.name}", daemon=True).start()
-    running = len(told)
-    while running:
-        try:
-            one, line = news.get(timeout=SILENCE_SECONDS)
-        except Empty:
-            names = ", ".join(one.name for one in told if one.exit_code is None)
-            raise LocalError(
-                f"{names} said nothing for {SILENCE_SECONDS:.0f} s; see stderr.txt in their folders"
-            ) from None
-        if line:
-            one.take(_fact(line))
-        else:
-            with suppress(subprocess.TimeoutExpired):  # else it hangs at its end, and is ended with the others
-                one.exit_code = one.process.wait(LEAVE_SECONDS)
-            running -= 1
-        screen.show()
-
-
-def _read(one: Told, news: SimpleQueue[tuple[Told, str]]) -> None:
-    if one.process.stdout is not None:
-        with one.process.stdout as lines:
-            for line in lines:
-                news.put((one, line))
-    news.put((one, ""))
-
-
-def _fact(line: str) -> dict[str, Any]:
-    """A line of a peer's; what is no report of the demo's program says nothing."""
-    try:
-        fact = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
-    return fact if isinstance(fact, dict) else {}
-
-
 # ── after ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -320,7 +219,9 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
         as_expected = as_expected and (found.found == 0 if options.protocol == "secagg" else found.found > 0)
-    completed = all(one.progress.get("rounds", 0) == options.rounds for one in through)
+    completed = all(one.round == options.rounds for one in through)
+    killed = next((one for one in told if one.killed_in is not None), None)
+    returned = killed is not None and killed.back_in is not None
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "peers": [one.record() for one in told],
@@ -329,10 +230,13 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
         "seed": options.seed,
         "equal_parameters": equal,
         "leak": None if found is None else asdict(found),
+        "killed": None
+        if killed is None
+        else {"peer": killed.name, "round": killed.killed_in, "back_in_round": killed.back_in},
         "lost": [one.name for one in told if one not in through],
         "wall_seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in usage), 1),
-        "ok": equal and as_expected and completed,
+        "ok": equal and as_expected and completed and returned == options.kill,
     }
 
 
@@ -351,6 +255,3 @@ def _forget_witnesses(out: Path) -> None:
     """The captured updates and traffic were for the leak check alone."""
     for folder in out.glob("peer-*/witness"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-_NOT_STARTED: Any = object()

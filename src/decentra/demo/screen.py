@@ -20,6 +20,9 @@ class Row(Protocol):
     progress: dict[str, Any]
     done: bool
     exit_code: int | None
+    killed_in: int | None
+    started_again: bool
+    back_in: int | None
 
 
 class Screen:
@@ -57,8 +60,8 @@ class Screen:
             table.add_row(
                 row.name,
                 row.silo,
-                f"{told['rounds']} of {self._rounds}" if told else "",
-                f"{told['loss']:.3f}" if told else "",
+                f"{told['round']} of {self._rounds}" if told else "",
+                f"{told['loss']:.3f}" if "loss" in told else "",
                 f"{told['bytes'] / 1e6:.1f} MB" if told else "",
                 f"{told['seconds']:.1f} s" if told else "",
                 _state(row),
@@ -67,6 +70,15 @@ class Screen:
 
 
 def _state(row: Row) -> str:
+    state = _doing(row)
+    return state if row.back_in is None else f"{state}, back in round {row.back_in}"
+
+
+def _doing(row: Row) -> str:
+    if row.killed_in is not None and not row.started_again:
+        return f"killed in round {row.killed_in}"
+    if row.started_again and row.back_in is None and row.exit_code is None:
+        return f"killed in round {row.killed_in}, starts again"
     if row.exit_code not in (None, 0):
         return f"ended with {row.exit_code}"
     if row.done:
@@ -84,14 +96,27 @@ def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:
     for name in result["lost"]:
         code = next(peer["exit_code"] for peer in peers if peer["name"] == name)
         lines.append(f"{name} ended early with code {code}; see {out / name / 'stderr.txt'}")
+    lines += _killed(result)
     hashes = sorted({peer["parameters"][:16] for peer in through})
     same = "hold the same parameters" if len(hashes) == 1 else "DO NOT hold the same parameters"
     lines.append(f"{len(through)} peers {same}: {', '.join(hashes)}")
     lines.append(_leak_line(result))
     sent = max((peer["bytes_sent"] for peer in through), default=0)
-    lines.append(f"each sent {sent / 1e6:.1f} MB in {result['rounds']} rounds; a transcript lies in each peer's folder")
+    lines.append(f"each sent up to {sent / 1e6:.1f} MB in {result['rounds']} rounds; its folder holds its transcript")
     lines.append(f"{result['wall_seconds']:.0f} s, {result['cpu_seconds']:.0f} CPU-seconds; {out / 'result.json'}")
     return lines
+
+
+def _killed(result: Mapping[str, Any]) -> list[str]:
+    """What became of the peer that was killed, if one was."""
+    killed = result["killed"]
+    if killed is None:
+        return []
+    said = f"{killed['peer']} was killed in the middle of round {killed['round']}, which the others ended without it"
+    back = killed["back_in_round"]
+    if back is None:
+        return [f"{said}; IT DID NOT COME BACK"]
+    return [f"{said}; started again, it took over their parameters and was back in round {back}"]
 
 
 def _leak_line(result: Mapping[str, Any]) -> str:

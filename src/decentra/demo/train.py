@@ -63,9 +63,9 @@ def make_optimizer(model: nn.Module) -> AdamW:
     return AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def make_schedule(optimizer: Optimizer, steps: int) -> LambdaLR:
-    """The learning rate of each of ``steps`` steps: see ``rate_factor``."""
-    return LambdaLR(optimizer, lambda step: rate_factor(step, steps))
+def make_schedule(optimizer: Optimizer, steps: int, first: int = 0) -> LambdaLR:
+    """The learning rate of each of ``steps`` steps, from step ``first`` on: see ``rate_factor``."""
+    return LambdaLR(optimizer, lambda step: rate_factor(first + step, steps))
 
 
 def batches(data: bytes, seed: int) -> Iterator[Tensor]:
