@@ -2,7 +2,8 @@
 
     decentra run peers/train.py --state FOLDER -- my-text.txt --rounds 8
 
-Everybody in the group runs it, each on a text of its own; the text never leaves. What leaves is said when it joins.
+Everybody in the group runs it, each on a text of its own; the text never leaves. What leaves, `decentra run` says when
+it joins.
 """
 
 from __future__ import annotations

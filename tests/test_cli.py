@@ -145,7 +145,9 @@ def test_init_with_the_groups_charter_says_whether_one_is_in_it() -> None:
 def test_every_template_begins_a_charter() -> None:
     for name, template in zip(NAMES, ("secagg", "allreduce"), strict=False):
         made(name, "--template", template)
-        shown = told("charter", "show", f"{name}/charter.toml")
+        ended = decentra("charter", "show", f"{name}/charter.toml", "--json")
+        shown = json.loads(ended.out)
+        assert ended.code == 2, "a charter of one is not sound"
         assert (shown["protocol"], [member["name"] for member in shown["members"]]) == (template, [name])
         assert len(shown["problems"]) == 1 and "needs at least 3 members" in shown["problems"][0]
 
@@ -205,6 +207,52 @@ def test_help_of_every_command_tells_exit_codes_and_json(words: list[str]) -> No
     assert "Exit codes: 0 done; 1 the operation failed" in text and "--json" in text
 
 
+@pytest.mark.parametrize("words", [[], ["charter"]])
+def test_no_commands_summary_is_cut_at_80_columns(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = decentra(*words, "--help").out
+    assert "..." not in text.replace("[ARGS]...", "") and max(map(len, text.splitlines())) <= 80
+
+
+def test_show_tells_everything_that_one_signs() -> None:
+    for name in NAMES:
+        made(name)
+    done("charter", "add", "--state", "alice", *(f"{name}/member.toml" for name in reversed(NAMES[1:])))
+    charter = Path("alice/charter.toml")
+    text = charter.read_text().replace("# fingerprint = \"…\" ", f'fingerprint = "{"ab" * 32}" ')
+    text = text.replace("# [protocol.ranges] ", "[protocol.ranges] ").replace('# "*.bias" = 0.01', '"*.bias" = 0.01')
+    charter.write_text(text)
+    shown = told("charter", "show", "--state", "alice")
+    assert [member["name"] for member in shown["members"]] == list(NAMES) == shown["missing"]
+    assert (shown["steps"], shown["outer_lr"], shown["outer_momentum"], shown["nesterov"]) == (20, 1.0, 0.5, True)
+    assert (shown["phase_deadline"], shown["ready_deadline"], shown["max_parameters"]) == (30.0, 120.0, 100_000_000)
+    assert (shown["fingerprint"], shown["challenges"], shown["rule"]) == ("ab" * 32, 1, "mean")
+    assert (shown["initial_range"], shown["ranges"], shown["range_bounds"]) == (0.1, {"*.bias": 0.01}, [1e-6, 100.0])
+    printed = done("charter", "show", "alice/charter.toml")
+    for said in (
+        "ranges begin with ±0.1, *.bias ±0.01, and move within ±1e-06 and ±100",
+        "rule: mean, weights up to 1; slices recomputed in a round: 1",
+        "up to 120 s for members to be ready, and 30 s in each phase",
+        "a round every 20 local steps; outer learning rate 1, Nesterov momentum 0.5",
+        f"at most 100,000,000 parameters, of the model {'ab' * 32} only",
+        "still to sign: alice, bob, carol, dave",
+    ):
+        assert said in printed, said
+    rows = [line.split()[1] for line in printed.splitlines() if line.startswith("│")]
+    assert rows == list(NAMES)
+
+
+def test_show_ends_with_2_where_something_is_wrong_and_says_which_signatures_are_void() -> None:
+    group()
+    done("charter", "show", "--state", "alice")
+    charter = Path("alice/charter.toml")
+    charter.write_text(charter.read_text().replace("outer_lr = 1.0", "outer_lr = 9.0"))
+    ended = decentra("charter", "show", "--state", "alice")
+    assert (ended.code, ended.out.count("problem: "), ended.out.count("another text")) == (2, 1, 4)
+    shown = json.loads(decentra("charter", "show", "--state", "alice", "--json").out)
+    assert shown["signed"] == [] and sorted(shown["missing"]) == sorted(NAMES) and len(shown["problems"]) == 1
+
+
 # ── the wrong ways ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -216,6 +264,9 @@ def test_no_command_shows_the_help() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["foo"], "no such command 'foo'; the commands are keys, init, run, "),
+        (["sign"], "no such command 'sign'; it is `decentra charter sign`; see `decentra --help`"),
+        (["charter", "foo"], "no such command 'foo'; the commands are add, sign, show; see `decentra charter --help`"),
         (["inti"], "no such command 'inti'. Did you mean 'init'? See `decentra --help`"),
         (["init", "--state", "a"], "missing option '--name'; see `decentra init --help`"),
         (["init", "--name", "a"], "missing option '--state' (env var: 'DECENTRA_STATE'); see `decentra init --help`"),
@@ -277,7 +328,42 @@ def test_a_folder_of_other_things_is_left_alone() -> None:
 def test_a_wrong_folder_says_how_to_make_one(words: list[str]) -> None:
     Path("program.py").touch()
     sentence = refused(*words, "--state", "alcie")
-    assert sentence == "there is no peer folder alcie; run `decentra init --state alcie --name NAME` first"
+    assert sentence.startswith("there is no peer folder alcie; check the path, or make the folder with `decentra init ")
+
+
+def test_who_has_still_its_own_charter_is_told_to_sign_the_groups() -> None:
+    for name in NAMES:
+        made(name)
+    Path("program.py").touch()
+    for words in (["charter", "sign"], ["charter", "sign", "--merge", "alice/charter.toml"], ["run", "program.py"]):
+        sentence = refused(*words, "--state", "bob")
+        assert sentence.startswith(
+            "bob has still its own one-member charter; sign the group's with `decentra charter sign --state bob "
+            "--charter FILE`, or add the others with `decentra charter add`"
+        )
+    done("charter", "add", "--state", "alice", *(f"{name}/member.toml" for name in NAMES[1:]))
+    signed = done("charter", "sign", "--state", "bob", "--charter", "alice/charter.toml")
+    assert "it replaces" not in signed  # what only it was in was nobody's agreement
+
+
+def test_a_folder_where_a_file_is_expected_is_told_which_file_was_meant() -> None:
+    for name in NAMES[:2]:
+        made(name)
+    for words, sentence in (
+        (["charter", "show", "alice"], "alice is a folder; name alice/charter.toml, or use --state alice"),
+        (["charter", "sign", "--state", "bob", "--charter", "alice"], "alice is a folder; name alice/charter.toml"),
+        (["charter", "add", "--state", "alice", "bob"], "bob is a folder; name bob/member.toml"),
+        (["init", "--state", "c", "--name", "c", "--charter", "alice"], "alice is a folder; name alice/charter.toml"),
+        (["run", "alice", "--state", "alice"], "alice is a folder; name a Python file"),
+        (["charter", "show", "--state", "alice/charter.toml"], "alice/charter.toml is a file; name the peer's folder"),
+    ):
+        assert refused(*words).startswith(sentence)
+
+
+def test_keys_alone_say_what_is_still_to_do() -> None:
+    assert "next: `decentra init --state alice --name alice" in done("keys", "--state", "alice")
+    done("init", "--state", "alice", "--name", "alice")
+    assert "next:" not in done("keys", "--state", "alice")
 
 
 def test_a_charter_typo_names_the_right_key_whichever_command_meets_it() -> None:
@@ -369,9 +455,12 @@ def test_a_peers_fault_and_an_unanswered_wait_are_code_1(launched: list[dict[str
 def test_the_demo_is_handed_its_options(launched: list[dict[str, Any]]) -> None:
     done("demo")
     done("demo", "--peers", "5", "--rounds", "7", "--protocol", "allreduce", "--seed", "9", "--compare", "--out", "o")
+    done("demo", "--kill")
+    done("demo", "--no-kill")
     base = {"peers": 4, "rounds": 16, "protocol": "secagg", "seed": 0, "compare": False, "out": Path("demo")}
     more = {"peers": 5, "rounds": 7, "protocol": "allreduce", "seed": 9, "compare": True, "out": Path("o")}
-    assert launched == [{**base, "as_json": False}, {**more, "as_json": False}]
+    kill = [{**base, "kill": kill, "as_json": False} for kill in (None, True, False)]
+    assert launched == [kill[0], {**more, "kill": None, "as_json": False}, *kill[1:]]
 
 
 # ── run, in real processes ───────────────────────────────────────────────────────────────────────────────────────────
@@ -418,7 +507,8 @@ def test_a_program_runs_as_main_with_its_arguments_and_its_peers_folder() -> Non
             "error: an unknown sender broke SA-1: a bad deal\n",
         ),
         ("raise KeyboardInterrupt", 130, ""),
-        ("import logging; logging.getLogger('decentra.peer').warning('left')", 0, "decentra: left\n"),
+        ("import logging; logging.getLogger('decentra.peer').info('joined')", 0, "decentra: joined\n"),
+        ("import logging; logging.getLogger('decentra.peer').debug('leaves')", 0, ""),
     ],
 )
 def test_the_programs_end_is_the_commands_end(program: str, code: int, error: str) -> None:
@@ -485,5 +575,6 @@ def test_a_charter_that_somebody_tampered_with_is_not_run() -> None:
     Path("program.py").write_text("open('ran', 'w')")
     ended = decentra("run", "program.py", "--state", "alice")
     assert ended.code == 2 and not Path("ran").exists()
-    assert all(f"the signature of {member.label} is not for this charter" in ended.err for member in charter.members)
+    assert ended.err.count("\n") == 1 and "this charter was changed after it was signed by 'alice' (" in ended.err
+    assert "put the change back, or have all sign again" in ended.err
     assert Charter.parse(keeper.charter.read_text()).hash != charter.hash

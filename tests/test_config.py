@@ -95,7 +95,7 @@ def test_a_new_configuration_reads_back_what_was_asked_for(name: str, host: str,
     config = Config.parse(write_config(name, bind, advertise))
     assert (config.peer.name, config.peer.bind, config.peer.advertise) == (name, bind, advertise)
     assert config.address == (advertise or bind)
-    assert (config.run.threads, config.run.keep_secrets, dict(config.peers)) == (1, 0, {})
+    assert (config.run.threads, dict(config.peers)) == (1, {})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_new_configuration_reads_back_what_was_asked_for(name: str, host: str,
         ('[peer]\nname = "a b"\nbind = "tcp://h:1"', "'name' in [peer] must be 1 to 32 letters"),
         ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[peers]\nbob = 7431', "'bob' in [peers] must be a text in quotes"),
         ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[run]\nthreads = 0', "'threads' in [run] must be at least 1, not 0"),
-        ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[run]\nkeep_secrets = true', "must be a whole number, not true"),
+        ('[peer]\nname = "a"\nbind = "tcp://h:1"\n[run]\nthreads = true', "must be a whole number, not true"),
         ('[peers]\n', "'peer' at the top is missing; add the table [peer]"),
     ],
 )  # fmt: skip
@@ -151,7 +151,8 @@ def test_a_folder_in_order_is_ready(tmp_path: Path) -> None:
 def test_a_wrong_folder_says_how_to_make_one(tmp_path: Path) -> None:
     nowhere = PeerFolder(tmp_path / "alcie")
     assert refusal(nowhere.load) == (
-        f"there is no peer folder {nowhere.path}; run `decentra init --state {nowhere.path} --name NAME` first"
+        f"there is no peer folder {nowhere.path}; check the path, or make the folder with `decentra init --state "
+        f"{nowhere.path} --name NAME`"
     )
     nowhere.path.mkdir()
     assert f"{nowhere.path} has no identity.key; run `decentra init" in refusal(nowhere.load)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
 import math
 import struct
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,44 +17,25 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-SPEC = Path(__file__).resolve().parent.parent / "specs" / "crypto"
+from beside import vectors
+
+VECTORS = vectors("crypto")
+SCRIPT, FILES, ALL, cases = VECTORS.script, VECTORS.names, VECTORS.parameters, VECTORS.cases
 P = 2**255 - 19
-FILES = sorted(path.stem for path in (SPEC / "vectors" / "v1").glob("*.json"))
-
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_vectors", SPEC / "make_vectors.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(SPEC / "make_vectors.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = _script()
-
-
-def _cases(primitive: str) -> list[dict[str, Any]]:
-    text = (SPEC / "vectors" / "v1" / f"{primitive}.json").read_text("utf-8")
-    cases: list[dict[str, Any]] = json.loads(text)["cases"]
-    return cases
-
-
-ALL = [pytest.param(name, case, id=f"{name}-{case['name']}") for name in FILES for case in _cases(name)]
 
 
 def test_every_primitive_has_a_file_with_answers_and_refusals() -> None:
     assert sorted(SCRIPT.INPUTS) == FILES == sorted(SCRIPT.COMPUTE)
     for name in FILES:
-        cases = _cases(name)
-        assert len({case["name"] for case in cases}) == len(cases)
-        assert any("output" in case for case in cases)
-        assert any("refused" in case or case.get("output") is False for case in cases)
+        found = cases(name)
+        assert len({case["name"] for case in found}) == len(found)
+        assert any("output" in case for case in found)
+        assert any("refused" in case or case.get("output") is False for case in found)
 
 
 @pytest.mark.parametrize("primitive", FILES)
 def test_the_files_are_what_the_script_writes(primitive: str) -> None:
-    assert (SPEC / "vectors" / "v1" / f"{primitive}.json").read_text("utf-8") == SCRIPT.rendered(primitive)
+    assert VECTORS.text(primitive) == SCRIPT.rendered(primitive)
 
 
 @pytest.mark.parametrize(("primitive", "case"), ALL)
@@ -248,7 +225,7 @@ ANSWERS = [
     pytest.param(name, case, id=f"{name}-{case['name']}")
     for name in FILES
     if name != "verify"  # its answers are yes or no, and its one yes is a signature of identity's
-    for case in _cases(name)
+    for case in cases(name)
     if "output" in case
 ]
 

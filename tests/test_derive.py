@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import json
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beside import SPECS, vectors
 from decentra import derive
 from decentra.types import PeerId, RoundId, TensorSpec
 
-SPEC = Path(__file__).resolve().parent.parent / "specs" / "derive"
-FILES = sorted(path.stem for path in (SPEC / "vectors" / "v1").glob("*.json"))
-
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_derive_vectors", SPEC / "make_vectors.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(SPEC / "make_vectors.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = _script()
-
-
-def text_of(function: str) -> str:
-    return (SPEC / "vectors" / "v1" / f"{function}.json").read_text("utf-8")
-
-
-def cases(function: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(text_of(function))["cases"]
-    return found
-
-
-ALL = [pytest.param(name, case, id=f"{name}-{case['name']}") for name in FILES for case in cases(name)]
+VECTORS = vectors("derive")
+SCRIPT, FILES, ALL, cases = VECTORS.script, VECTORS.names, VECTORS.parameters, VECTORS.cases
 
 
 # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -62,7 +35,7 @@ def test_every_function_has_vectors_and_a_formula() -> None:
 
 @pytest.mark.parametrize("function", FILES)
 def test_the_files_are_what_the_script_writes(function: str) -> None:
-    assert text_of(function) == SCRIPT.rendered(function)
+    assert VECTORS.text(function) == SCRIPT.rendered(function)
 
 
 @pytest.mark.parametrize(("function", "case"), ALL)
@@ -321,7 +294,7 @@ def test_a_layout_tells_where_a_name_ends(first: str, second: str, shape: list[i
 
 
 def test_the_readme_names_every_label_and_every_file() -> None:
-    text = (SPEC / "README.md").read_text("utf-8")
+    text = (SPECS / "derive" / "README.md").read_text("utf-8")
     labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "vote", "outcome"}
     labels |= {"beacon", "challenged", "verifier"}
     assert all(f"`{label}`" in text for label in labels)

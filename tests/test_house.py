@@ -69,7 +69,7 @@ OUTSIDE = {
     "zmq": {"transport"},
     "asyncio": {"transport", "peer"},
     "sqlite3": {"peer"},
-    "msgpack": {"wire", "peer"},
+    "msgpack": {"wire"},
     "cryptography": {"crypto"},
     "pydantic": {"charter", "peer", "cli"},
     "typer": {"cli"},
@@ -167,6 +167,19 @@ def test_only_its_rooms_use(module: str) -> None:
 def test_no_clock_randomness_thread_or_socket_in(room: str) -> None:
     used = {(str(path), line, name) for path, line, name in IMPORTS if room_of(path) == room}
     assert not {found for found in used if found[2].split(".")[0] in WORLDLY}
+
+
+def test_no_interface_is_written_down_twice() -> None:
+    seen: dict[tuple[str, ...], str] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases):
+                calls = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+                shape = tuple(f"{call.name} {ast.dump(call.args)} {ast.dump(call.returns or call)}" for call in calls)
+                where = f"{path.relative_to(PACKAGE)}: {node.name}"
+                assert shape not in seen, f"{where} is {seen[shape]} once more"
+                seen[shape] = where
+    assert seen
 
 
 def test_modules_are_loaded_by_name_at_the_front_door_only() -> None:

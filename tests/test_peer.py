@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 import decentra
 from decentra import LocalError, RemoteError, RoundResult, Unavailable
 from decentra.crypto.keys import Identity, verify
-from decentra.driver.session import describe
+from decentra.driver.given import describe
 from decentra.groups import LocalGroup, held_ports
+from decentra.peer import runtime
 from decentra.peer.runtime import Peer
 from decentra.peer.transcript import read
 from decentra.simulation.group import charter_for
@@ -243,9 +244,38 @@ def test_a_refused_weight_does_not_make_a_local_group_wait() -> None:
     group = decentra.local_group(3, transport="zeromq")  # the others would wait for two minutes
     assert isinstance(group, LocalGroup)
     with group:
-        with pytest.raises(LocalError, match="the weight 5 is not between 1 and 1"):
+        with pytest.raises(LocalError, match=r"weights\[1\] is 5 and must be .* 1 to 1"):
             group.average([update(peer) for peer in range(3)], weights=[1, 5, 1])
         assert len(group.average([update(peer) for peer in range(3)])) == 3
+
+
+def test_a_peer_says_for_whom_it_waits_once_until_that_changes(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks, look = SimpleQueue[str](), Peer._look
+    monkeypatch.setattr(runtime, "LOOK_SECONDS", 0.01)
+
+    def counted(peer: Peer, *more: Any) -> None:
+        look(peer, *more)
+        if peer is peers[0]:
+            looks.put("looked")
+
+    monkeypatch.setattr(Peer, "_look", counted)
+    caplog.set_level("INFO", "decentra")
+    group = make_group(3)
+    peers = [group.peer(index) for index in range(3)]
+    first = threading.Thread(target=peers[0].average, args=[update(0)])
+    first.start()
+    for _ in range(20):
+        looks.get(timeout=DEADLINE)
+    assert [record.getMessage() for record in caplog.records] == ["waiting for peer-1, peer-2 (round 1.1)"]
+    second = threading.Thread(target=peers[1].average, args=[update(1)])
+    second.start()
+    while "waiting for peer-2 (round 1.1)" not in caplog.messages:
+        looks.get(timeout=DEADLINE)
+    peers[2].average(update(2))
+    first.join(DEADLINE)
+    second.join(DEADLINE)
 
 
 def test_a_second_round_at_once_is_refused_and_the_first_goes_on(make_group: MakeGroup) -> None:
@@ -504,13 +534,6 @@ def test_a_transcript_that_cannot_be_written_is_said_and_the_peer_is_closed_all_
     with pytest.raises(LocalError, match=r"transcript .* can't be written .*the journal still has all of it"):
         peer.close()
     assert peer.close().rounds == 0
-
-
-def test_a_file_that_is_no_transcript_is_refused(tmp_path: Path) -> None:
-    for content in (b"\xc1", b"\x01", b"\x92\xc4\x01"):
-        (tmp_path / "x.log").write_bytes(content)
-        with pytest.raises(LocalError, match="transcript"):
-            assert not list(read(tmp_path / "x.log"))
 
 
 # Defects must not hang.

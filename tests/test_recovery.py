@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decentra.derive import quorum
-from decentra.driver.session import Vector, describe
+from decentra.driver.given import describe
+from decentra.driver.session import Vector
 from decentra.errors import DecentraError, LocalError, Unavailable, Underway
 from decentra.machine.effects import Effect, Finish
 from decentra.protocols.setting import Outcome

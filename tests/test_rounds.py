@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from decentra import derive
 from decentra.crypto import prg
+from decentra.crypto.ring import Encoded as Counts
 from decentra.crypto.ring import Ring, decode
 from decentra.driver.session import Vector
 from decentra.protocols import jobs
@@ -314,10 +315,11 @@ def view_of_the_third(
     keys: list[set[bytes]] = [set() for _ in tensors]
     masking: list[int] = []
 
-    def encode(update: Sequence[NDArray[np.float32]], *_args: object, out: NDArray[Any], **_more: object) -> None:
+    def encode(update: Sequence[NDArray[np.float32]], *_args: object, out: NDArray[Any], **_more: object) -> Counts:
         out[:-1] = update[0].astype(np.int64).astype(out.dtype)
         out[-1] = 1
         masking.append(next(place for place, tensor in enumerate(tensors) if update[0] is tensor))
+        return Counts(0, len(update[0]))
 
     def apply(vector: NDArray[Any], masks: Sequence[prg.Mask], offset: int = 0) -> None:
         prg.apply_masks(vector, masks, offset)

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import sys
 from collections.abc import Iterable
 from itertools import combinations, pairwise, product
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATH = Path(__file__).parent.parent / "specs" / "secagg" / "model.py"
+from beside import SPECS, program
+
+PATH = SPECS / "secagg" / "model.py"
 TEXT = PATH.with_name("MODEL.md").read_text(encoding="utf-8")
 
-
-def load() -> Any:
-    """The model is a program beside its spec, in no package."""
-    spec = importlib.util.spec_from_file_location("secagg_model", PATH)
-    if spec is None or spec.loader is None:
-        raise ImportError(PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["secagg_model"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-model = load()
+model = program(PATH)
 Model = model.Model
 NAMES = [invariant.name for invariant in model.INVARIANTS]
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import sys
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from beside import SPECS, program
 from decentra import spec
 from decentra.data import locate
 from decentra.errors import LocalError
@@ -28,10 +25,9 @@ from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
 from decentra.spec import FieldType, MessageSpec
 from decentra.wire import codec, entry
 from decentra.wire import message as wire
-from decentra.wire.message import Registry
+from decentra.wire.message import Message, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
-SPECS = ROOT / "specs"
 MACHINES = ROOT / "src" / "decentra" / "protocols"
 
 MESSAGES = {
@@ -46,19 +42,8 @@ GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "
 """What breaks the wire rather than a protocol; specs/wire says what each means."""
 
 
-def program(path: Path, name: str) -> Any:
-    """A script or model beside the specs, which is in no package."""
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise ImportError(path)
-    module: ModuleType = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-TABLES = program(SPECS / "make_tables.py", "make_tables")
-MODEL = program(SPECS / "secagg" / "model.py", "model_of_the_spec")
+TABLES = program(SPECS / "make_tables.py")
+MODEL = program(SPECS / "secagg" / "model.py")
 
 
 def own(name: str) -> spec.Spec:
@@ -414,7 +399,9 @@ def test_the_specs_are_found_where_the_checkout_has_them() -> None:
         spec.load("nothing")
 
 
-def test_every_message_is_frozen() -> None:
-    made = rendezvous.Want(0, bytes(32))
-    with pytest.raises(AttributeError):
-        made.view = 1  # type: ignore[misc]
+@pytest.mark.parametrize("cls", [cls for messages in MESSAGES.values() for cls in messages], ids=lambda cls: cls.kind)
+def test_every_message_is_frozen(cls: type[Message]) -> None:
+    made = object.__new__(cls)
+    for name in [field.name for field in fields(cls)] or ["another"]:
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, name, 1)

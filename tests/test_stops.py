@@ -23,10 +23,12 @@ from decentra.types import RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import parse
 from helpers import (
+    PHASE,
+    READY,
     Watch,
     at,
     cut_off,
-    errors,
+    gave_up,
     ids,
     kill,
     lie,
@@ -37,6 +39,7 @@ from helpers import (
     simulate,
     small,
     with_ports,
+    without,
 )
 
 WALKS = [
@@ -45,7 +48,6 @@ WALKS = [
     for phase in ("ready", *transitions.values())
     if phase != "done"
 ]
-READY, PHASE = 120.0, 30.0  # the templates' deadlines
 BEFORE = ("deal", "context")
 """Phases in which nothing is spent yet, so that who stops ends the round."""
 SCATTERING = ("masked", "slices")
@@ -152,7 +154,7 @@ def test_a_peer_that_stops_as_it_enters_a_phase(protocol: str, phase: str, stop:
         assert held == [0] * 3
 
     base = group.clock.now()
-    after = play(group, [None if place == victim else mine for place, mine in enumerate(small(group))])
+    after = play(group, without(group, victim))
     assert results(after)[0].dropped == (name,)
     assert group.clock.now() - base < READY + PHASE
     assert [peer.driver.blobs.bytes_held for peer in survivors] == [0] * 3
@@ -186,25 +188,17 @@ def test_two_peers_that_die_before_anything_is_masked_are_both_named() -> None:
     group = simulate(7, protocol__c=2)
     for place in (1, 4):
         at(group.peers[place], "context", lambda _machine, peer=group.peers[place]: kill(peer))
-    failed = errors(play(group, small(group), but=[1, 4]))
+    failed = gave_up(play(group, small(group), but=[1, 4]), spent=False, on=(ids(group)[1], ids(group)[4]))
     assert len(failed) == 5
-    for error in failed:
-        assert isinstance(error, Unavailable)
-        assert set(error.waited_for) == {ids(group)[1], ids(group)[4]}
-        assert not error.spent
 
 
 def test_two_owners_that_die_after_the_certificate_are_both_named() -> None:
     group = simulate(7, protocol__c=2)
     for place in (1, 4):
         at(group.peers[place], "unmask", lambda _machine, peer=group.peers[place]: kill(peer))
-    failed = errors(play(group, small(group), but=[1, 4]))
+    failed = gave_up(play(group, small(group), but=[1, 4]), spent=True, on=(ids(group)[1], ids(group)[4]))
     assert len(failed) == 5
-    for error in failed:
-        assert isinstance(error, Unavailable)
-        assert set(error.waited_for) == {ids(group)[1], ids(group)[4]}
-        assert error.spent
-        assert "lost" in str(error)
+    assert all("lost" in str(error) for error in failed)
 
 
 def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are_named() -> None:
@@ -214,10 +208,8 @@ def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are
         die = partial(group.clock.call_later, 0.01, partial(kill, group.peers[place]))  # its endorsement has come
         at(group.peers[place], "masked", lambda _machine, die=die: die())
     began = group.clock.now()
-    for error in errors(play(group, small(group), but=[1, 2])):
-        assert isinstance(error, Unavailable)
+    for error in gave_up(play(group, small(group), but=[1, 2]), spent=True):  # nobody can certify the contrary
         assert error.waited_for  # the owners of slices that nobody holds
-        assert error.spent  # nobody can certify that it was not summed
         assert error.seconds == 6 * PHASE
     assert group.clock.now() - began < 6.6 * PHASE
     settle(group)
@@ -249,13 +241,9 @@ def test_for_a_peer_that_leaves_in_a_round_nobody_waits(phase: str) -> None:
         watch.exact(1, done)
         assert group.clock.now() - began < 1.0
         return
-    failed = errors(ended)
+    failed = gave_up(ended, spent=phase == "unmask", on=[name])
     assert len(failed) == 3
-    for error in failed:
-        assert isinstance(error, Unavailable)
-        assert error.waited_for == (name,)
-        assert error.spent is (phase == "unmask")
-        assert ("lost" if phase == "unmask" else "left") in str(error)
+    assert all(("lost" if phase == "unmask" else "left") in str(error) for error in failed)
     if phase == "deal":
         assert group.clock.now() - began < 1.0
     else:  # t others show their shares, but nobody sums its slice
@@ -270,11 +258,7 @@ def test_a_peer_whose_owner_interrupts_it_ends_the_round_for_all_and_is_named() 
     ended = play(group, small(group))
     assert ended[1] is stop
     assert not stop.spent
-    for place in (0, 2, 3):
-        error = ended[place]
-        assert isinstance(error, Unavailable)
-        assert error.waited_for == (ids(group)[1],)
-        assert not error.spent
+    gave_up([ended[place] for place in (0, 2, 3)], spent=False, on=[ids(group)[1]])
 
 
 # ── acts that happen once ────────────────────────────────────────────────────────────────────────────────────────────
@@ -369,9 +353,8 @@ def test_with_a_journal_that_is_never_durable_nothing_is_sent_at_all() -> None:
     group = simulate(4)
     diary, _ = keep_a_diary(group.peers[1], lambda _what: True)
     before = group.peers[1].driver._ports.transport.counters.bytes_sent
-    others = [mine if place != 1 else None for place, mine in enumerate(small(group))]
     group.peers[1].begin(small(group)[1])
-    done = results(play(group, others, patience=300.0))
+    done = results(play(group, without(group, 1), patience=300.0))
     assert done[0].dropped == (ids(group)[1],)
     assert diary == ["entry rendezvous.ready"]
     assert before == 0 or group.peers[1].ended is None
@@ -396,13 +379,9 @@ def test_what_is_not_durable_does_not_leave(stuck: str, never: str, outcome: str
         assert done[0].dropped == (ids(group)[1],)
         watch.exact(1, done)
     else:
-        failed = errors(ended)
+        failed = gave_up(ended, spent=True, on=[ids(group)[1]])
         assert len(failed) == 3
-        for error in failed:
-            assert isinstance(error, Unavailable)
-            assert error.waited_for == (ids(group)[1],)
-            assert error.spent
-            assert "lost" in str(error)
+        assert all("lost" in str(error) for error in failed)
     settle(group, 500.0)
     assert stuck in diary
     assert f"sent {never}" not in diary

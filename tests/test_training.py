@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
-from decentra.training import Common, Leaving, OuterSGD, SharedState, Training, attach
+from decentra.training import Leaving, OuterSGD, OuterState, SharedState, Training, attach
 from decentra.training.outer import CHUNK
 from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 
@@ -333,8 +333,8 @@ def test_models_that_cannot_be_averaged_are_refused(model: torch.nn.Module, mess
 # The common state.
 
 
-def common_of(model: torch.nn.Module, mu: float = 0.9) -> Common:
-    return Common(Leaving(model), OuterSGD(1.0, mu), LOG)
+def common_of(model: torch.nn.Module, mu: float = 0.9) -> OuterState:
+    return OuterState(Leaving(model), OuterSGD(1.0, mu), LOG)
 
 
 def exported(state: SharedState) -> bytes:
@@ -598,6 +598,32 @@ def test_a_peer_that_missed_a_round_catches_up_and_brings_its_progress(caplog: p
     assert all(same_bits(values_of(models[0]), values_of(model)) for model in models)
     assert [len(digests) for digests in group.digests] == [1] * 4
     assert sum("its own progress is kept" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_peer_that_starts_anew_catches_up_before_its_first_step_and_contributes_nothing() -> None:
+    group, models = Group(3, Terms(steps=1)), [network(1) for _ in range(3)]
+    group.failures[2] = lambda index: error_with(FAILURES["silence"](), False) if index == 2 else None
+    summaries: dict[int, tuple[int, int]] = {}
+
+    def program(peer: Peer) -> None:
+        model = models[peer.index]
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        training = attach(peer, model, optimizer)
+        local_step(model, optimizer, peer.index, 0)
+        if peer.index == 2:  # another process of it, which remembers nothing
+            models[2] = network(77)
+            training = attach(peer, models[2], torch.optim.SGD(models[2].parameters(), 0.05))
+            training.catch_up()
+        else:
+            local_step(model, optimizer, peer.index, 1)
+            local_step(model, optimizer, peer.index, 2)
+        summaries[peer.index] = training.summary().rounds, training.summary().outer_steps
+
+    together(group, program)
+    assert summaries == {0: (3, 3), 1: (3, 3), 2: (1, 3)}  # the first try failed
+    assert all(same_bits(values_of(models[0]), values_of(model)) for model in models)
+    assert all(not values.any() for values in group.peers[2].contributed[1])
+    assert any(values.any() for values in group.peers[0].contributed[1])
 
 
 def test_errors_of_ones_own_come_out_of_the_step_and_the_next_step_tries_again() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from decentra.crypto.hashing import digest
+from decentra.crypto.hashing import digest, digest_after, encode_parts
 from decentra.types import PeerId, RoundId, TensorSpec
 
 
@@ -107,24 +107,14 @@ def share_hash(
     value: bytes,
 ) -> bytes:
     """The hash that a dealer signs for one share; it binds the share to its place, so that no other deal can use it."""
-    return digest(
-        "share",
-        session,
-        round_id.epoch,
-        round_id.number,
-        view,
-        _roster_hash(tuple(roster)),
-        dealer,
-        receiver,
-        kind,
-        value,
-    )
+    place = _share_place(session, round_id.epoch, round_id.number, view, tuple(roster))
+    return digest_after(place, dealer, receiver, kind, value)
 
 
 @lru_cache(maxsize=64)
-def _roster_hash(roster: tuple[PeerId, ...]) -> bytes:
-    """The hash of a roster; kept, since every share of a round is bound to the same one."""
-    return digest("roster", *roster)
+def _share_place(session: bytes, epoch: int, number: int, view: int, roster: tuple[PeerId, ...]) -> bytes:
+    """What the hashes of all shares of a view begin with; kept, since a round hashes 3n² of them."""
+    return encode_parts("share", session, epoch, number, view, digest("roster", *roster))
 
 
 def secret_hash(session: bytes, round_id: RoundId, view: int, dealer: PeerId, kind: str, value: bytes) -> bytes:

@@ -9,19 +9,17 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import SupportsIndex
 
 from decentra.charter.charter import Charter
+from decentra.charter.policy import LEAST_MEMBERS, MOST_MEMBERS
 from decentra.crypto.keys import Identity
+from decentra.driver.given import Update, check_group
 from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder, write_config
 from decentra.peer.runtime import Peer
 from decentra.simulation.group import SimulatedGroup, charter_for, identities
 from decentra.types import RoundResult
-
-Update = Sequence[NDArray[np.float32]]
 
 INTERRUPT_AGAIN = 0.1
 """Seconds between interrupts of the peers that still wait in a round that has failed."""
@@ -31,10 +29,13 @@ class LocalGroup:
     """n real peers in this process, each with its own folder, threads and port, over ZeroMQ on loopback.
 
     Attributes:
+        charter: the group's agreement.
         peers: in the order of their ids.
     """
 
     def __init__(self, charter: Charter, members: Sequence[Identity]) -> None:
+        self.charter = charter
+        self._closed = False
         self._home = tempfile.TemporaryDirectory(prefix="decentra-")
         self.peers: list[Peer] = []
         try:
@@ -47,14 +48,15 @@ class LocalGroup:
             raise
 
     def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[RoundResult]:
-        """One round; every peer's result, in the order of the updates.
+        """One round over the peers' lists of float32 arrays; every peer's result, in the order of the updates.
 
         Raises:
+            LocalError: the group is closed, or an update can't take part; said before any round.
             DecentraError: what the first peer that failed raised, once the round has ended for all.
         """
-        if len(updates) != len(self.peers):
-            raise LocalError(f"{len(updates)} updates for a group of {len(self.peers)}; give one list a peer")
-        chosen = [1] * len(updates) if weights is None else list(weights)
+        if self._closed:
+            raise LocalError("this group is closed; make another")
+        chosen = check_group(updates, weights, len(self.peers), self.charter.protocol.max_weight)
         with ThreadPoolExecutor(len(self.peers)) as threads:
             calls = [
                 threads.submit(peer.average, list(update), weight=weight)
@@ -89,7 +91,8 @@ class LocalGroup:
             waiting = bool(wait(calls, INTERRUPT_AGAIN).not_done)
 
     def close(self) -> None:
-        """End all peers and erase their folders."""
+        """End all peers and erase their folders; a second call does nothing."""
+        self._closed = True
         with ExitStack() as last:
             last.callback(self._home.cleanup)
             with ThreadPoolExecutor(max(1, len(self.peers))) as threads:
@@ -150,7 +153,12 @@ def write_folder(path: Path, identity: Identity, charter: Charter, ports: Sequen
 def local_group(
     n: int, *, protocol: str = "secagg", transport: str = "simulated", seed: int = 0, **changes: object
 ) -> SimulatedGroup | LocalGroup:
-    """n peers in this process that average together.
+    """n peers in this process that average together, until the group's ``close`` or the end of its ``with``.
+
+    An update travels as integers within a range that all agree on, ``protocol.initial_range`` in the first round, ±0.1.
+    A coordinate beyond it is cut to it, and what is cut is lost: each peer warns once in the log, and
+    ``RoundResult.clipped`` counts. After a round the range moves by up to a factor of 2 towards what the mean needs.
+    Set it to what you average, such as ``protocol__initial_range=5.0``, and ``protocol__width=32`` for finer steps.
 
     Args:
         n: 3 to 64.
@@ -160,7 +168,7 @@ def local_group(
         changes: replace the charter template's values by ``section__key``, such as ``protocol__width=32``.
 
     Raises:
-        LocalError: an unknown protocol or transport, or a charter that is not sound.
+        LocalError: another n, an unknown protocol or transport, or a charter that is not sound.
 
     >>> import numpy as np
     >>> group = local_group(4, protocol="secagg", protocol__width=32)
@@ -168,6 +176,10 @@ def local_group(
     >>> results[0].values[0].round(4).tolist()
     [[0.015, 0.015], [0.015, 0.015]]
     """
+    if not isinstance(n, SupportsIndex):
+        raise LocalError(f"n is {n!r} and must be a whole number, {LEAST_MEMBERS} to {MOST_MEMBERS}")
+    if not LEAST_MEMBERS <= n <= MOST_MEMBERS:
+        raise LocalError(f"n is {n} and must be {LEAST_MEMBERS} to {MOST_MEMBERS}")
     if transport not in ("simulated", "zeromq"):
         raise LocalError(f"there is no transport {transport!r}; there are 'simulated' and 'zeromq'")
     members = identities(n, seed) if transport == "simulated" else fresh_identities(n)

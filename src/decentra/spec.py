@@ -105,10 +105,6 @@ class Spec:
     clauses: Mapping[str, Clause]
     source: bytes
 
-    @property
-    def own_kinds(self) -> frozenset[str]:
-        return frozenset(kind for kind in self.messages if kind.startswith(f"{self.name}."))
-
 
 def _table(raw: object, where: str) -> dict[str, object]:
     if not isinstance(raw, dict):

@@ -71,6 +71,7 @@ class RoundResult:
         bytes_received: what this peer received in the round, framing included.
         seconds: wall time from the call to the result.
         transcript_head: the hash of this peer's last signed entry of the round.
+        clipped: coordinates of this peer's own update that exceeded their tensor's range, and were cut to it.
     """
 
     round: RoundId
@@ -83,3 +84,13 @@ class RoundResult:
     bytes_received: int
     seconds: float
     transcript_head: bytes
+    clipped: int = 0
+
+    def __str__(self) -> str:
+        without = f", without {', '.join(map(str, self.dropped))}" if self.dropped else ""
+        cut = f"; {self.clipped} coordinates were clipped" if self.clipped else ""
+        return (
+            f"round {self.round}: {len(self.participants)} peers averaged{without}; "
+            f"sent {self.bytes_sent / 1e6:.3f} MB, received {self.bytes_received / 1e6:.3f} MB, {self.seconds:.2f} s; "
+            f"result {self.digest.hex()[:16]}{cut}"
+        )

@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 charter_app = typer.Typer(
+    cls=Commands,
     help="The group's signed agreement: add members, sign, show.", rich_markup_mode=None, no_args_is_help=False
 )
 app.add_typer(charter_app, name="charter", epilog=_EPILOG)
@@ -50,7 +51,9 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Train one model together, without a server, and without anyone seeing an update."""
     if context.invoked_subcommand is None:
@@ -66,7 +69,11 @@ def keys(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make this peer's keys, if there are none yet, and write member.toml for whoever keeps the charter."""
+    """Make this peer's keys alone; `init` makes them with the folder.
+
+    Keys that are there already are kept. It writes member.toml, for whoever keeps the charter, so that a peer can be
+    added and sign before the rest of its folder is made.
+    """
     from decentra.cli import setup
 
     setup.keys(state, name, json)
@@ -91,7 +98,10 @@ def init(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a peer's folder: keys, decentra.toml, and a charter with this peer as its first member."""
+    """Make a peer's folder: keys, addresses, a charter to begin with.
+
+    Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept.
+    """
     from decentra.cli import setup
 
     setup.init(state, name, template, bind, advertise, charter, json)
@@ -103,7 +113,10 @@ def add(
     state: State,
     json: Json = False,
 ) -> None:
-    """Add members to the charter. It is another charter then, so its signatures are removed, and everybody signs."""
+    """Add members to the charter, which all sign afresh then.
+
+    It is another charter with them, so the signatures that it had are removed.
+    """
     from decentra.cli import charters
 
     charters.add(files, state, json)
@@ -125,7 +138,10 @@ def sign(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Sign the charter, if it is sound, and collect the signatures of other copies of it."""
+    """Sign the charter if it is sound; merge other copies of it.
+
+    With --charter a charter from elsewhere takes the place of the folder's own; --merge takes the signatures of copies.
+    """
     from decentra.cli import charters
 
     if more and not merge:
@@ -141,12 +157,15 @@ def show(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show members, thresholds, missing signatures, and whatever is not sound."""
+    """Show what one agrees to by signing, and whatever is wrong.
+
+    The exit code is 2 where something is wrong with the charter; that members have still to sign is not.
+    """
     from decentra.cli import charters
 
     if file is None and state is None:
         raise typer.BadParameter("name a charter, or a peer's folder with --state")
-    charters.show(file, state, json)
+    raise typer.Exit(charters.show(file, state, json))
 
 
 @app.command(epilog=_EPILOG, context_settings={"ignore_unknown_options": True})
@@ -158,13 +177,42 @@ def run(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run a program as this peer: checks folder and charter, sets DECENTRA_STATE, and ends with the program's code.
+    """Run a Python program as this peer, and end with its code.
 
-    SIGTERM and Ctrl-C interrupt the program, so that the peer leaves its group; the codes are then 143 and 130.
+    Folder and charter are checked first, and DECENTRA_STATE is set. What the peer does is said on stderr. SIGTERM and
+    Ctrl-C interrupt the program, so that the peer leaves its group; the codes are then 143 and 130.
     """
     from decentra.cli import running
 
     raise typer.Exit(running.run(program, tuple(arguments or ()), state, json))
+
+
+@app.command(epilog=_EPILOG)
+def simulate(
+    protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
+    n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
+    c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,
+    first: Annotated[int, typer.Option("--first", help="The first seed.")] = 0,
+    faults: Annotated[str, typer.Option("--faults", help="none, drops, crashes, liars or mixed.")] = "mixed",
+    crypto: Annotated[str, typer.Option("--crypto", help="ideal (keyed hashes) or real.")] = "ideal",
+    adversary: Annotated[
+        str | None, typer.Option("--adversary", metavar="NAME", help="How liars lie; else each schedule's own way.")
+    ] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="Run real links over frames that are lost; slower.")] = False,
+    trace: Annotated[
+        int | None, typer.Option("--trace", metavar="SEED", help="Print everything that happens in one schedule.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Play hostile schedules of a round, and hold each to the specs.
+
+    All peers of a schedule are in this process, on a virtual network and clock. Exit code 0 if nothing was violated, 1
+    if something was.
+    """
+    from decentra.cli import simulate as body
+
+    raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, trace, json))
 
 
 @app.command(epilog=_EPILOG)
@@ -174,12 +222,30 @@ def demo(
     protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
     seed: Annotated[int, typer.Option("--seed", help="The seed of model and batches.")] = 0,
     compare: Annotated[bool, typer.Option("--compare", help="Also train each peer alone, for as many steps.")] = False,
+    kill: Annotated[
+        bool | None,
+        typer.Option(
+            "--kill/--no-kill",
+            help="Kill the third peer in the middle of a round and start it again; the default where 4 peers or more "
+            "have 6 rounds or more.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result.json goes.")] = Path("demo"),
     json: Json = False,
 ) -> None:
-    """Train one language model in several processes, each on its own private text."""
+    """Train one model in several processes, each on a private text."""
     from decentra.demo.launch import main
 
     raise typer.Exit(
-        main(peers=peers, rounds=rounds, protocol=protocol, seed=seed, compare=compare, out=out, as_json=json)
+        main(
+            peers=peers,
+            rounds=rounds,
+            protocol=protocol,
+            seed=seed,
+            compare=compare,
+            kill=kill,
+            out=out,
+            as_json=json,
+        )
     )

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentra.charter import Charter, Policy
-from decentra.charter.toml import read_text, save_text
+from decentra.charter import Charter, Member, Policy
+from decentra.charter.toml import save_text
+from decentra.cli.files import open_charter
 from decentra.cli.members import read_members
-from decentra.cli.report import emit
+from decentra.cli.report import MISUSED, emit
 from decentra.peer.config import PeerFolder
 
 
-def _open(file: Path) -> tuple[str, Charter]:
-    text = read_text(file, "name a charter.toml")
-    return text, Charter.parse(text, str(file))
-
-
 def _names(charter: Charter) -> dict[str, list[str]]:
-    missing = charter.missing_signatures
+    """Whose signatures it has, and whose not; one that does not fit counts for nothing."""
+    valid = charter.without_stale_signatures().signatures
     return {
-        "signed": [member.name for member in charter.members if member not in missing],
-        "missing": [member.name for member in missing],
+        "signed": [member.name for member in _by_name(charter) if member.id in valid],
+        "missing": [member.name for member in _by_name(charter) if member.id not in valid],
     }
 
 
@@ -34,7 +31,7 @@ def add(files: Sequence[Path], state: Path, as_json: bool) -> None:
     """
     folder = PeerFolder(state)
     before = folder.load_charter()
-    text, _ = _open(folder.charter)
+    text, _ = open_charter(folder.charter)
     added = [member for file in files for member in read_members(file)]
     charter = before.with_members(added)
     save_text(folder.charter, charter.to_toml(like=text))
@@ -64,14 +61,16 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
     """
     folder = PeerFolder(state)
     identity = folder.load_identity()
-    text, given = _open(folder.charter if charter_file is None else charter_file)
+    if charter_file is None:
+        folder.refuse_alone(identity.id, folder.load_charter())
+    text, given = open_charter(charter_file or folder.charter)
     Policy(given).check(str(charter_file or folder.charter))
     charter = given.without_stale_signatures()
     charter.check(signed=False, where=str(charter_file or folder.charter))
     stale = len(given.signatures) - len(charter.signatures)
     replaced = _replaced(folder, charter) if charter_file is not None else ()
     for copy in copies:
-        charter = charter.merge(_open(copy)[1], str(copy))
+        charter = charter.merge(open_charter(copy)[1], str(copy))
     charter = charter.sign(identity)
     save_text(folder.charter, charter.to_toml(like=text))
     names = _names(charter)
@@ -91,42 +90,77 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
 
 
 def _replaced(folder: PeerFolder, charter: Charter) -> tuple[str, ...]:
-    """How the charter differs from the one that it replaces in the folder."""
-    return charter.differences(folder.load_charter()) if folder.charter.exists() else ()
+    """How the charter differs from the one that it replaces in the folder, if that was a group's."""
+    before = folder.load_charter() if folder.charter.exists() else None
+    return () if before is None or len(before.members) < 2 else charter.differences(before)
 
 
-def show(file: Path | None, state: Path | None, as_json: bool) -> None:
+def show(file: Path | None, state: Path | None, as_json: bool) -> int:
     """Print what a charter means, and what is wrong with it.
+
+    Returns:
+        0, or 2 where something is wrong; a missing signature is not.
 
     Raises:
         LocalError: there is no charter, or it cannot be read.
     """
-    charter = PeerFolder(state or Path()).load_charter() if file is None else _open(file)[1]
+    if file is None:
+        charter = PeerFolder(state or Path()).load_charter()
+    else:
+        charter = open_charter(file, f", or use --state {file}")[1]
     policy = Policy(charter)
     problems = [*policy.problems, *charter.problems]
+    if as_json:
+        emit(True, _told(charter, policy, problems), ())
+    else:
+        _print(charter, policy, problems)
+    return MISUSED if problems else 0
+
+
+def _by_name(charter: Charter) -> list[Member]:
+    return sorted(charter.members, key=lambda member: member.name.lower())
+
+
+def _told(charter: Charter, policy: Policy, problems: Sequence[str]) -> dict[str, Any]:
     names = _names(charter)
-    data: dict[str, Any] = {
+    terms, fingerprint = charter.protocol, charter.model.fingerprint
+    return {
         "group": charter.group.name,
         "epoch": charter.group.epoch,
         "hash": charter.hash.hex(),
-        "protocol": charter.protocol.name,
-        "c": charter.protocol.c,
+        "protocol": terms.name,
+        "rule": terms.rule,
+        "c": terms.c,
         "threshold": policy.threshold,
         "stops_survived": policy.stops_survived,
         "roster_floor": charter.roster_floor,
-        "width": charter.protocol.width,
+        "challenges": _challenges(charter),
+        "width": terms.width,
         "quanta": policy.quanta,
+        "max_weight": terms.max_weight,
+        "initial_range": terms.initial_range,
+        "ranges": dict(terms.ranges),
+        "range_bounds": list(terms.range_bounds),
+        "phase_deadline": charter.rounds.phase_deadline,
+        "ready_deadline": charter.rounds.ready_deadline,
+        "steps": charter.training.steps,
+        "outer_lr": charter.training.outer_lr,
+        "outer_momentum": charter.training.outer_momentum,
+        "nesterov": charter.training.nesterov,
+        "max_parameters": charter.model.max_parameters,
+        "fingerprint": None if fingerprint is None else fingerprint.hex(),
         "members": [
-            {"name": member.name, "id": member.id.hex(), "signed": member.id in charter.signatures}
-            for member in charter.members
+            {"name": member.name, "id": member.id.hex(), "signed": member.name in names["signed"]}
+            for member in _by_name(charter)
         ],
         **names,
-        "problems": problems,
+        "problems": list(problems),
     }
-    if as_json:
-        emit(True, data, ())
-    else:
-        _print(charter, policy, problems)
+
+
+def _challenges(charter: Charter) -> int:
+    """How many slices' sums a round recomputes; a protocol without a beacon has none."""
+    return charter.challenges if charter.protocol.name == "secagg" else 0
 
 
 def _print(charter: Charter, policy: Policy, problems: Sequence[str]) -> None:
@@ -134,26 +168,46 @@ def _print(charter: Charter, policy: Policy, problems: Sequence[str]) -> None:
     from rich.table import Table
 
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    terms, count = charter.protocol, len(charter.members)
     console.print(
-        f"{charter.group.name}, epoch {charter.group.epoch}: {terms.name}, charter {charter.hash.hex()[:16]}"
+        f"{charter.group.name}, epoch {charter.group.epoch}: {charter.protocol.name}, charter {charter.hash.hex()[:16]}"
     )
-    table = Table("member", "id", "signed")
-    for member in charter.members:
-        table.add_row(member.name, str(member.id), "yes" if member.id in charter.signatures else "no")
-    if count:
+    if charter.members:
+        table = Table("member", "id", "signed")
+        signed = _names(charter)["signed"]
+        for member in _by_name(charter):
+            void = "another text" if member.id in charter.signatures else "no"
+            table.add_row(member.name, str(member.id), "yes" if member.name in signed else void)
         console.print(table)
+    for line in _terms(charter, policy):
+        console.print(line)
+    if missing := sorted(member.name for member in charter.missing_signatures):
+        console.print(f"still to sign: {', '.join(missing)}")
+    for problem in problems:
+        console.print(f"problem: {problem}")
+
+
+def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
+    """What one agrees to by signing, a line a matter."""
+    terms, training, rounds, model = charter.protocol, charter.training, charter.rounds, charter.model
+    count, challenges = len(charter.members), _challenges(charter)
     if not policy.problems:
-        console.print(
+        yield (
             f"{count} members, at most {terms.c} of them corrupt: a round starts with {charter.roster_floor} or more "
             f"and needs {policy.threshold} to end, so {policy.stops_survived} may stop when all {count} take part"
         )
-        console.print(
-            f"numbers of {terms.width} bits, ±{policy.quanta} steps within the range (first ±{terms.initial_range:g}), "
-            f"weights up to {terms.max_weight}"
-        )
-    missing = charter.missing_signatures
-    if missing:
-        console.print(f"still to sign: {', '.join(member.name for member in missing)}")
-    for problem in problems:
-        console.print(f"problem: {problem}")
+    yield f"rule: {terms.rule}, weights up to {terms.max_weight}; slices recomputed in a round: {challenges}"
+    yield f"numbers of {terms.width} bits, ±{policy.quanta} steps within a tensor's range"
+    low, high = terms.range_bounds
+    named = "".join(f", {pattern} ±{value:g}" for pattern, value in terms.ranges.items())
+    yield f"ranges begin with ±{terms.initial_range:g}{named}, and move within ±{low:g} and ±{high:g}"
+    yield (
+        f"a round waits up to {rounds.ready_deadline:g} s for members to be ready, and {rounds.phase_deadline:g} s in "
+        "each phase"
+    )
+    momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.outer_momentum:g}"
+    yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
+    if model.fingerprint is None:
+        which = "any model that all members share"
+    else:
+        which = f"the model {model.fingerprint.hex()} only"
+    yield f"at most {model.max_parameters:,} parameters, of {which}"

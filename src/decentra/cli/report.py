@@ -44,6 +44,23 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As click's, with more help for a command that is not there."""
+        name = args[0]
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            if "Did you mean" not in error.message:
+                error.message = f"no such command {name!r}; {self._instead(ctx, name)}"
+            raise
+
+    def _instead(self, ctx: Any, name: str) -> str:
+        for group, command in self.commands.items():
+            if isinstance(command, TyperGroup) and name in command.commands:
+                return f"it is `{ctx.command_path} {group} {name}`"
+        return f"the commands are {', '.join(self.list_commands(ctx))}"
+
+
 def _kind(error: DecentraError) -> str:
     match error:
         case LocalError():

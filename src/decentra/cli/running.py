@@ -31,7 +31,7 @@ def run(program: Path, arguments: Sequence[str], state: Path, as_json: bool) -> 
         program: a Python file.
         arguments: its arguments.
         state: the peer's folder.
-        as_json: log as JSON lines, from INFO on.
+        as_json: log as JSON lines.
 
     Returns:
         The program's exit code; 130 after Ctrl-C and 143 after SIGTERM.
@@ -40,6 +40,8 @@ def run(program: Path, arguments: Sequence[str], state: Path, as_json: bool) -> 
         LocalError: there is no such program, or the folder is not ready.
         DecentraError: the program let one pass.
     """
+    if program.is_dir():
+        raise LocalError(f"{program} is a folder; name a Python file")
     if not program.is_file():
         raise LocalError(f"there is no program {program}; name a Python file")
     _, _, config = PeerFolder(state).ready()
@@ -110,11 +112,12 @@ class _JsonLines(logging.Formatter):
 
 
 def _configure_logs(as_json: bool) -> None:
+    """From INFO on: what leaves, whom a round waits for, and what came of it. A program may set the level higher."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if as_json else logging.Formatter("decentra: %(message)s"))
     logger = logging.getLogger("decentra")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO if as_json else logging.WARNING)
+    logger.setLevel(logging.INFO)
     logger.propagate = False
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from decentra.charter import Charter, Member
 from decentra.charter.charter import valid_name
 from decentra.charter.toml import nearest, read_text, save_text
+from decentra.cli.files import refuse_folder
 from decentra.cli.members import read_members
 from decentra.cli.report import emit
 from decentra.crypto.keys import Identity
@@ -53,8 +54,17 @@ def keys(state: Path, name: str | None, as_json: bool) -> None:
         f"{'made new keys' if fresh else 'keys'} in {state}",
         *(f"  {key:8} {data[key]}" for key in ("name", "id", "ed25519", "curve")),
         f"{folder.member} is this peer's record: hand it to whoever keeps the charter",
+        *_after_keys(folder, chosen),
     ]
     emit(as_json, data, lines)
+
+
+def _after_keys(folder: PeerFolder, name: str) -> list[str]:
+    """Keys alone make no peer."""
+    if folder.config.exists():
+        return []
+    init = f"decentra init --state {folder.path} --name {name}"
+    return [f"next: `{init} --bind ADDRESS` makes the rest of the folder, around these keys"]
 
 
 def init(
@@ -75,10 +85,8 @@ def init(
     folder = PeerFolder(state)
     _checked(name)
     _refuse_occupied(folder)
-    if template is not None and charter_file is not None:
-        raise LocalError("--template and --charter exclude each other; name the one that the charter begins with")
+    given = _given(folder, template, charter_file)
     config = write_config(name, bind, advertise or _guess_address(bind))
-    given = folder.charter if template is None and charter_file is None and folder.charter.exists() else charter_file
     text = _begin(template, given)
     charter = Charter.parse(text, str(given or template or _DEFAULT_TEMPLATE))
     if given is not None:
@@ -94,9 +102,14 @@ def init(
     save_text(folder.member, member.to_toml())
     save_text(folder.charter, text)
     save_text(folder.config, config)
-    address = Config.parse(config).address
+    _tell_made(folder, name, Config.parse(config).address, charter, identity, as_json)
+
+
+def _tell_made(
+    folder: PeerFolder, name: str, address: str, charter: Charter, identity: Identity, as_json: bool
+) -> None:
     data = {
-        "state": str(state),
+        "state": str(folder.path),
         "name": name,
         "id": identity.id.hex(),
         "address": address,
@@ -160,9 +173,19 @@ def _guess_address(bind: str) -> str | None:
     return None
 
 
+def _given(folder: PeerFolder, template: str | None, charter_file: Path | None) -> Path | None:
+    """The charter that is there already: the one that was named, or the folder's own; None where a template begins."""
+    if template is not None and charter_file is not None:
+        raise LocalError("--template and --charter exclude each other; name the one that the charter begins with")
+    if template is None and charter_file is None and folder.charter.exists():
+        return folder.charter
+    return charter_file
+
+
 def _begin(template: str | None, charter_file: Path | None) -> str:
     """The text of the charter to begin with."""
     if charter_file is not None:
+        refuse_folder(charter_file, "charter.toml")
         return read_text(charter_file, "name the group's charter with --charter")
     name = _DEFAULT_TEMPLATE if template is None else template
     room = locate("protocols")

@@ -65,10 +65,9 @@ class PeerSection(Section):
 
 
 class RunSection(Section):
-    """How it runs: torch threads, and for how many rounds a round's secrets stay on disk for self-audit."""
+    """How it runs: torch threads."""
 
     threads: int = Field(default=1, ge=1, le=1024, examples=[1])
-    keep_secrets: int = Field(default=0, ge=0, lt=2**31, examples=[0])
 
 
 class Config(Section):
@@ -164,14 +163,13 @@ def write_config(name: str, bind: str, advertise: str | None) -> str:
 # bob = "tcp://bob.example.org:7431"
 
 [run]
-threads = 1        # of torch; one a peer is fastest where peers share a machine
-keep_secrets = 0   # rounds for which a round's secrets stay on disk, for self-audit; 0 erases them at once
+threads = 1   # of torch; one a peer is fastest where peers share a machine
 """
 
 
 @dataclass(frozen=True)
 class PeerFolder:
-    """The folder of one peer, ``--state DIR``: what each file in it is for stands in the design, under the disk."""
+    """The folder of one peer, ``--state DIR``: where each thing that it keeps is."""
 
     path: Path
 
@@ -213,19 +211,9 @@ class PeerFolder:
         return self.path / "journal.db"
 
     @property
-    def outbox(self) -> Path:
-        """Masked vectors of open rounds."""
-        return self.path / "outbox"
-
-    @property
     def transcripts(self) -> Path:
         """One signed log a session."""
         return self.path / "transcripts"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Checkpoints of the training."""
-        return self.path / "checkpoints"
 
     def load(self) -> tuple[Identity, Charter, Config]:
         """Read identity, charter and configuration; neither signatures nor soundness are judged (``ready``).
@@ -243,6 +231,7 @@ class PeerFolder:
                 member or has another name there, or a member without an address.
         """
         identity, charter, config = self.load()
+        self.refuse_alone(identity.id, charter)
         Policy(charter).check(str(self.charter))
         charter.check(where=str(self.charter))
         member = charter.member(identity.id)
@@ -255,6 +244,18 @@ class PeerFolder:
             )
         config.addresses(charter, identity.id, str(self.config))
         return identity, charter, config
+
+    def refuse_alone(self, me: PeerId, charter: Charter) -> None:
+        """Refuse the charter that ``init`` began, with this peer alone in it: there is a group's to be signed first.
+
+        Raises:
+            LocalError: it is that one.
+        """
+        if charter.ids == (me,):
+            raise LocalError(
+                f"{self.path} has still its own one-member charter; sign the group's with `decentra charter sign "
+                f"--state {self.path} --charter FILE`, or add the others with `decentra charter add` if you keep it"
+            )
 
     def load_identity(self) -> Identity:
         """The peer's keys; raises as ``load``."""
@@ -274,8 +275,13 @@ class PeerFolder:
         return Config.parse(toml.read_text(self.config, self._first()), str(self.config))
 
     def _exists(self) -> None:
+        if self.path.is_file():
+            raise LocalError(f"{self.path} is a file; name the peer's folder with --state {self.path.parent}")
         if not self.path.is_dir():
-            raise LocalError(f"there is no peer folder {self.path}; {self._first()}")
+            raise LocalError(
+                f"there is no peer folder {self.path}; check the path, or make the folder with `decentra init --state "
+                f"{self.path} --name NAME`"
+            )
 
     def _missing(self, name: str) -> str:
         return f"{self.path} has no {name}; {self._first()}"

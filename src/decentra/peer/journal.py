@@ -95,13 +95,6 @@ class SqliteJournal:
         values = (self._session, round_id.epoch, round_id.number, record.kind, record.topic, record.value)
         self._put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
-    def acts(self) -> list[tuple[int, Record]]:
-        """The one-time acts of this session, with the number of the round of each, in order."""
-        rows = self._database.execute(
-            "SELECT round, kind, topic, value FROM acts WHERE session = ? ORDER BY rowid", (self._session,)
-        ).fetchall()
-        return [(int(number), Record(kind, topic, bytes(value))) for number, kind, topic, value in rows]
-
     def log(self) -> Iterator[tuple[bytes, bytes | None]]:
         """This session's own entries in order, each with its body unless the spec logs that by hash.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.effects import Job, Tools
 
 THREADS = 2
 """Jobs at once: one round has one or two, and peers share machines with training."""
+
+_log = logging.getLogger("decentra")
 
 
 class ThreadPool:
@@ -36,21 +38,19 @@ class ThreadPool:
                 value = LocalError(f"not enough memory for {what}; give this peer more, or a smaller model")
             self._later(lambda: done(value))
 
+        def report(ran: Future[None]) -> None:
+            """A defect must not become a hang: what no job may raise ends the round that waits for it."""
+            error = None if ran.cancelled() else ran.exception()
+            if error is not None:
+                _log.error("a job failed", exc_info=error)
+                what = f"{type(job).__name__.lower()} failed with {type(error).__name__}: {error}"
+                self._later(lambda: done(LocalError(f"{what}; a defect of decentra: report it")))
+
         try:
-            self._threads.submit(work).add_done_callback(self._report)
+            self._threads.submit(work).add_done_callback(report)
         except RuntimeError:  # the interpreter is ending, and joins pools before it lets peers leave their groups
             self._later(lambda: done(LocalError("this peer is closing; start the round again in another run")))
-
-    def _report(self, work: Future[None]) -> None:
-        """A defect must not become a hang: what no job may raise comes up again on the driver's thread."""
-        error = None if work.cancelled() else work.exception()
-        if error is not None:
-            self._later(partial(_raise, error))
 
     def close(self) -> None:
         """Wait for running jobs and start no more."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _raise(error: BaseException) -> None:
-    raise error

@@ -17,6 +17,7 @@ from concurrent.futures import Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
@@ -27,10 +28,11 @@ from numpy.typing import NDArray
 
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
-from decentra.driver.common import SharedState
+from decentra.driver.given import describe
 from decentra.driver.ports import Ports
-from decentra.driver.session import Session, Vector, describe, session_name
-from decentra.errors import DecentraError, LocalError, Unavailable
+from decentra.driver.session import Session, Vector, session_name
+from decentra.errors import DecentraError, LocalError
+from decentra.machine.state import SharedState
 from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
@@ -59,6 +61,9 @@ FLUSH_POLL = 0.02
 
 SETTLE_SECONDS = 2.0
 """How long after its start a peer's connections may still be on their way, so that who closes then waits for them."""
+
+LOOK_SECONDS = 3.0
+"""Seconds between looks at whom a round waits for. Who is missing at two looks running is told, once."""
 
 INTERRUPT_DEADLINE = 5.0
 """Seconds that an interrupted call waits for its round to end, so that the next one can begin."""
@@ -94,14 +99,14 @@ class Peer:
 
     Args:
         folder: the peer's folder, made by ``decentra init``.
-        witness: a folder for a leak check: it gets this peer's encoded updates and everything that it receives. For
-            demonstrations only, since whoever reads it sees the updates.
+        witness: for a leak check it is shown this peer's encoded updates and everything that it receives, and closed
+            with the peer. For demonstrations only, since whoever reads its folder sees the updates.
 
     Raises:
         LocalError: the folder, charter or configuration can't be used, or the port is taken.
     """
 
-    def __init__(self, folder: PeerFolder, *, witness: Path | None = None) -> None:
+    def __init__(self, folder: PeerFolder, *, witness: Witness | None = None) -> None:
         identity, charter, config = folder.ready()
         self.folder = folder
         self.id: PeerId = identity.id
@@ -160,6 +165,7 @@ class Peer:
         try:
             self._check()
             self._loop.call_soon_threadsafe(self._begin, vector, future)
+            self._loop.call_soon_threadsafe(self._look, future, (), ())
             ended = self._wait(future)
         finally:
             self._rounds.discard(future)
@@ -240,16 +246,15 @@ class Peer:
 
     # ── opening and leaving ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self, identity: Identity, config: Config, witness: Path | None) -> None:
+    def _open(self, identity: Identity, config: Config, witness: Witness | None) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._on_defect)
         self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
         self._thread.start()
         self._release.callback(self._settle, LocalError(_CLOSED))
         self._release.callback(self._stop_loop)
-        shown = None if witness is None else Witness(witness)
-        if shown is not None:
-            self._release.callback(shown.close)
+        if witness is not None:
+            self._release.callback(witness.close)
         journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
         self._journal = journal
         self._release.callback(journal.close)
@@ -259,18 +264,18 @@ class Peer:
             boot=journal.boot,
             random=os.urandom,
             last_round=journal.last_round,
-            witness=None if shown is None else shown.update,
+            witness=None if witness is None else witness.update,
             log=self._log,
         )
         pool = ThreadPool(self._later)
         self._release.callback(pool.close)
-        self._call(lambda: self._listen(identity, config, shown, pool), START_DEADLINE)
+        self._call(lambda: self._listen(identity, config, witness, pool), START_DEADLINE)
         self._release.callback(self._write_transcript)
         self._release.callback(journal.finish)
         self._release.callback(pool.close)
         self._release.callback(lambda: self._call(self._session.driver.close, START_DEADLINE))
 
-    def _listen(self, identity: Identity, config: Config, shown: Witness | None, pool: ThreadPool) -> None:
+    def _listen(self, identity: Identity, config: Config, witness: Witness | None, pool: ThreadPool) -> None:
         """On the I/O thread: open the port and dial everyone."""
         driver = self._session.driver
         self._transport = ZeroMQTransport(
@@ -280,7 +285,7 @@ class Peer:
             {member.id: member.curve for member in self.charter.members},
             config.peer.bind,
             config.addresses(self.charter, identity.id, str(self.folder.config)),
-            driver.on_receive if shown is None else shown.wrap(driver.on_receive),
+            driver.on_receive if witness is None else witness.wrap(driver.on_receive),
             self._on_link,
         )
         try:
@@ -385,17 +390,20 @@ class Peer:
 
     def _begin(self, vector: Vector, future: Future[Ended]) -> None:
         try:
-            self._session.begin(vector, lambda ended: self._ended(vector, future, ended))
+            self._session.begin(vector, partial(_resolve, future))
         except DecentraError as error:
             _resolve(future, error)
 
-    def _ended(self, vector: Vector, future: Future[Ended], ended: Ended) -> None:
-        """A peer that finds its group in a later round, before it had a roster in its own, follows at once."""
-        late = isinstance(ended, Unavailable) and not ended.waited_for and not ended.spent
-        if late and self._session.driver.group_round > self._session.round.number:
-            self._begin(vector, future)
-        else:
-            _resolve(future, ended)
+    def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
+        """Say in the log whom the round waits for, whenever that has become somebody else for a while."""
+        if future.done():
+            return
+        awaited = self._session.driver.awaited
+        if awaited and awaited == seen and awaited != told:
+            names = ", ".join(sorted(self.charter.member(peer).name for peer in awaited))
+            self._log.info("waiting for %s (round %s)", names, self._session.round)
+            told = awaited
+        self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
 
     def _cancel(self) -> None:
         self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
@@ -442,4 +450,11 @@ def _close_all() -> None:
             peer.close()
 
 
+def _let_go_of_ports() -> None:
+    """A child that lives on must not keep the port from the peer's next process."""
+    for peer in list(_LIVE):
+        peer._transport.forked()
+
+
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_let_go_of_ports)

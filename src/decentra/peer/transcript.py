@@ -6,13 +6,16 @@ The file is a sequence of MessagePack arrays ``[entry, body]``; the body is empt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgpack
-
 from decentra.errors import LocalError
-from decentra.wire.codec import MAX_BODY, MAX_ENTRY, Signed, pack
+from decentra.wire.codec import MAX_BODY, MAX_ENTRY, Malformed, Signed, pack, read_signed
+from decentra.wire.reader import Reader
+
+MAX_RECORD = MAX_ENTRY + MAX_BODY + 16
+"""Bytes of the largest entry and body together, and of the lengths that stand before them."""
 
 
 def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
@@ -35,23 +38,27 @@ def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
 
 
 def read(path: Path) -> Iterator[Signed]:
-    """The entries of a transcript in the file's order, not verified.
+    """The entries of a transcript in the file's order, not verified. Memory is bounded by a few times the file's size,
+    whatever it holds.
 
     Raises:
         LocalError: the file is missing, or is not a transcript from some place on.
     """
+    at = 0
     try:
         with path.open("rb") as file:
-            unpacker = msgpack.Unpacker(file, raw=False, use_list=False, max_buffer_size=MAX_BODY + MAX_ENTRY + 64)
-            end = 0
-            for item in unpacker:
-                end = unpacker.tell()
-                match item:
-                    case (bytes(entry), bytes(body)):
-                        yield Signed(entry, body)
-                    case _:
-                        raise LocalError(f"{path} is not a transcript: it holds something else than signed entries")
-            if end != path.stat().st_size:
-                raise LocalError(f"the transcript {path} ends inside an entry; ask its peer for a whole copy")
-    except (OSError, ValueError, msgpack.UnpackException) as error:
-        raise LocalError(f"{path} can't be read as a transcript ({error})") from error
+            size = os.fstat(file.fileno()).st_size
+            while at < size:
+                file.seek(at)
+                reader = Reader(file.read(min(2 * MAX_RECORD, size - at)), 2 * MAX_RECORD)
+                end = at + reader.left
+                if reader.left < 2 * MAX_RECORD:
+                    size = end  # the last of it, also where the file has become shorter
+                while reader.left >= MAX_RECORD or (reader.left and end == size):
+                    yield read_signed(reader, "an entry")
+                    at = end - reader.left
+    except Malformed as error:
+        what = f"{path} is no transcript from byte {at} on ({error})"
+        raise LocalError(f"{what}; ask its peer for a whole copy") from error
+    except OSError as error:
+        raise LocalError(f"the transcript {path} can't be read ({error.strerror}); check who owns it") from error

@@ -5,6 +5,7 @@ Whoever reads the folder sees this peer's updates, so it is for demonstrations a
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -61,14 +62,37 @@ def read_capture(path: Path) -> Iterator[bytes]:
             yield record
 
 
+def _reopen(path: Path) -> BinaryIO:
+    """A capture to be written on; a last record that was cut is given the length that it has."""
+    path.touch()
+    file = path.open("r+b")
+    at, end = 0, file.seek(0, os.SEEK_END)
+    while at < end:
+        file.seek(at)
+        head = file.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            file.truncate(at)
+            break
+        length, rest = _LENGTH.unpack(head)[0], end - at - _LENGTH.size
+        if length > rest:
+            file.seek(at)
+            file.write(_LENGTH.pack(rest))
+        at += _LENGTH.size + min(length, rest)
+    file.seek(0, os.SEEK_END)
+    return file
+
+
 class Witness:
-    """Writes captures of what came, ``received.bin`` and ``results.bin``, and one ``update-N.npy`` a round."""
+    """Writes captures of what came, ``received.bin`` and ``results.bin``, and one ``update-N.npy`` a round.
+
+    Where a peer's earlier process left captures it goes on, even if that one was killed in the middle of a record.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._file = (folder / CAPTURE).open("wb")
-        self._results = (folder / RESULTS).open("wb")
+        self._file = _reopen(folder / CAPTURE)
+        self._results = _reopen(folder / RESULTS)
         self._sums: set[tuple[PeerId, int]] = set()
 
     def update(self, round_id: RoundId, encoded: NDArray[Any]) -> None:
@@ -81,6 +105,7 @@ class Witness:
         def tapped(peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
             file = self._results if self._is_result(peer, lane, header, buffers) else self._file
             write_record(file, (header, *buffers))
+            file.flush()  # a kill must not lose what came before it
             receive(peer, lane, header, buffers)
 
         return tapped

@@ -1,6 +1,7 @@
 """Training together: a step hook that runs a round every H local steps, and the outer optimiser behind it."""
 
-from decentra.training.common import Common, SharedState
+from decentra.machine.state import SharedState
+from decentra.training.common import OuterState
 from decentra.training.hook import Averager, Summary, Training, attach
 from decentra.training.join import TrainingPeer, join
 from decentra.training.outer import OuterSGD
@@ -8,9 +9,9 @@ from decentra.training.tensors import Leaving
 
 __all__ = [
     "Averager",
-    "Common",
     "Leaving",
     "OuterSGD",
+    "OuterState",
     "SharedState",
     "Summary",
     "Training",

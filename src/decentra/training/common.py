@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,28 +21,7 @@ MAGIC = b"decentra/outer/1"
 HEADER = len(MAGIC) + 8 + 32
 
 
-class SharedState(Protocol):
-    """State that is equal at every peer before a round, or is made equal."""
-
-    def digest(self) -> bytes:
-        """SHA-256 of the exported bytes, one array after another."""
-        ...
-
-    def export(self) -> list[NDArray[np.uint8]]:
-        """Views of the state's bytes, valid while the state does not change: until `average` returns."""
-        ...
-
-    def adopt(self, data: memoryview) -> None:
-        """Replace the state by another peer's exported bytes; raises LocalError where they are no such state."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that `export` gives and `adopt` takes."""
-        ...
-
-
-class Common:
+class OuterState:
     """The common parameters and outer momentum, and the model's way from them: the `SharedState` of training.
 
     The exported bytes are: 16 bytes of format name; the number of outer steps, 8 bytes little-endian; the origin, the
@@ -161,8 +140,8 @@ class Update(Sequence[NDArray[np.float32]]):
     """A peer's pseudo-gradients, common − local parameters, tensor by tensor; float32, in the model's shapes.
 
     Nothing is stored: an item is a fresh array, computed from the model when it is read, and the reader owns it.
-    Whoever encodes item by item never needs a float32 copy of the whole, and what is read after `Common.adopt` counts
-    from the adopted state. The model must not be stepped meanwhile.
+    Whoever encodes item by item never needs a float32 copy of the whole, and what is read after `OuterState.adopt`
+    counts from the adopted state. The model must not be stepped meanwhile.
     """
 
     def __init__(self, leaving: Leaving, common: NDArray[np.float32]) -> None:

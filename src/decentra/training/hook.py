@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
-from decentra.training.common import Common, SharedState
+from decentra.machine.state import SharedState
+from decentra.training.common import OuterState
 from decentra.training.outer import OuterSGD, refuse_flushing
 from decentra.training.tensors import Leaving
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decentra.types import RoundResult
+
+
+CATCH_UP_ROUNDS = 3
+"""A peer that comes while the others gather for a round is left out of that one; of the next hardly ever."""
 
 
 class Terms(Protocol):
@@ -91,6 +96,8 @@ class Summary:
     Attributes:
         rounds: rounds completed.
         failed: rounds that failed.
+        outer_steps: the group's outer steps that the common parameters have behind them, equal at all peers after a
+            round: more than ``rounds`` at a peer that joined late or missed some. A learning-rate schedule goes by it.
         bytes_sent: what this peer sent in completed rounds, framing included.
         bytes_received: what this peer received in completed rounds, framing included.
         seconds: wall time for which rounds, failed ones too, held up the training loop.
@@ -101,11 +108,21 @@ class Summary:
 
     rounds: int
     failed: int
+    outer_steps: int
     bytes_sent: int
     bytes_received: int
     seconds: float
     transcript: Path | None
     parameters: str
+
+    def __str__(self) -> str:
+        failed = f" ({self.failed} failed)" if self.failed else ""
+        kept = "" if self.transcript is None else f"; transcript {self.transcript}"
+        return (
+            f"{self.rounds} rounds{failed}: sent {self.bytes_sent / 1e6:.3f} MB, received "
+            f"{self.bytes_received / 1e6:.3f} MB, waited {self.seconds:.1f} s; "
+            f"parameters {self.parameters[:16]}{kept}"
+        )
 
 
 class Training:
@@ -133,7 +150,7 @@ class Training:
         if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
         outer = OuterSGD(terms.outer_lr, terms.outer_momentum, terms.nesterov)
-        self._common = Common(self.leaving, outer, self._log)
+        self._common = OuterState(self.leaving, outer, self._log)
         self._steps = 0  # since the last round that completed or failed
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
@@ -199,6 +216,19 @@ class Training:
             what = "nothing had left this peer, which contributes its progress to the next round"
         self._log.warning("a round failed: %s; %s; training goes on", error, what)
 
+    def catch_up(self) -> None:
+        """Take part in the group's next round with what there is, at the beginning nothing.
+
+        So a peer that joins while the others train holds their parameters before its own first step, instead of making
+        a phase of steps on others. Where the round fails, because they began it too early, say, the next one may do; if
+        none of a few does, the first round of training makes up for it.
+        """
+        before = self._rounds
+        for _ in range(CATCH_UP_ROUNDS):
+            self._round()
+            if self._rounds > before:
+                break
+
     def go_back(self) -> None:
         """Set the model to the last common parameters and begin the phase anew: the steps since then are lost."""
         self._common.go_back()
@@ -226,6 +256,7 @@ class Training:
         return Summary(
             rounds=self._rounds,
             failed=self._failed,
+            outer_steps=self._common.rounds,
             bytes_sent=self._sent,
             bytes_received=self._received,
             seconds=self._seconds,

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from decentra import derive
 from decentra.charter.charter import Charter
 from decentra.errors import LocalError, Underway
+from decentra.machine.state import SharedState
 from decentra.peer.config import PeerFolder
 from decentra.peer.runtime import Peer
-from decentra.training.common import SharedState
+from decentra.peer.witness import Witness
 from decentra.training.hook import Summary, Training, attach
 from decentra.types import PeerId, RoundResult, TensorSpec
 
@@ -135,19 +135,24 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
-    witness: Path | None = None,
+    witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model together with a group, from the next ``optimizer.step()`` on.
 
     Every H optimizer steps (the charter's ``training.steps``) a round averages the peers' pseudo-gradients under the
     charter's protocol, and the outer optimizer applies the mean. Joining itself is a first round, with an empty vector:
-    peers whose initial parameters differ take the first proposer's.
+    peers whose initial parameters differ take the first proposer's. A peer that joins while the others train already
+    takes part in their next round instead, with an update of zeros: there it takes over the parameters for which more
+    than c of them vouch as those of their last certified result, and ``summary().outer_steps`` says where they are.
+
+    What leaves, whom a round waits for and what came of it is logged under ``decentra`` at INFO, and at DEBUG the name,
+    shape and dtype of every tensor that leaves. `decentra run` shows INFO; elsewhere ``logging`` decides.
 
     Args:
         model: its parameters with ``requires_grad`` leave this peer; everything else stays.
         optimizer: the one that steps the model.
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
-        witness: a folder for a leak check, see ``decentra.peer.witness``; for demonstrations only.
+        witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
     Raises:
         LocalError: the folder, the charter, the model or the optimizer can't be used.
@@ -163,25 +168,39 @@ def join(
         training = attach(rounds, model, optimizer)
         undo.callback(training.detach)
         rounds.leaves(training.leaving.specs)
-        _tell(peer, training)
+        _tell(peer, training, rounds.fingerprint)
         try:
-            peer.align(training.state, rounds.fingerprint)
+            joined = peer.align(training.state, rounds.fingerprint)
         except Underway as error:
             peer.log().warning("%s", error)
+            training.catch_up()
+        else:
+            _tell_joined(peer, training, joined)
         undo.pop_all()  # from here on the caller closes
     return TrainingPeer(peer, training)
 
 
-def _tell(peer: Peer, training: Training) -> None:
+def _tell(peer: Peer, training: Training, fingerprint: bytes) -> None:
     """Say what leaves before anything does."""
-    terms, specs = peer.charter.protocol, training.leaving.specs
+    charter, specs = peer.charter, training.leaving.specs
     peer.log().info(
-        "joining %r as %s under %s: %d tensors leave, %d coordinates of %d bits, every %d steps",
-        peer.charter.group.name,
-        peer.id,
-        terms.name,
+        "joining %r as %s under %s: every %d steps the change of %d tensors leaves, %d coordinates of %d bits; "
+        "the model's fingerprint is %s",
+        charter.group.name,
+        charter.member(peer.id).label,
+        charter.protocol.name,
+        charter.training.steps,
         len(specs),
         sum(spec.size for spec in specs),
-        terms.width,
-        peer.charter.training.steps,
+        charter.protocol.width,
+        fingerprint.hex(),
     )
+    for spec in specs:
+        peer.log().debug("leaves: %s %s %s", spec.name, spec.shape, spec.dtype)
+
+
+def _tell_joined(peer: Peer, training: Training, joined: RoundResult) -> None:
+    """Say with whom, and from what, training begins."""
+    names = ", ".join(sorted(peer.charter.member(one).name for one in joined.participants))
+    parameters = training.leaving.digest().hex()[:8]
+    peer.log().info("joined %r: %s begin with parameters %s", peer.charter.group.name, names, parameters)

@@ -32,7 +32,7 @@ leaves out 21 and cites 22 statements for each: half of this. A proposal that sh
 MAX_DEPTH = 8
 """Arrays within arrays in a value without a schema."""
 
-__all__ = ["MAX_BODY", "MAX_ENTRY", "Codec", "Malformed", "Signed", "pack", "unpack"]
+__all__ = ["MAX_BODY", "MAX_ENTRY", "Codec", "Malformed", "Signed", "pack", "read_signed", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ def _read(field: FieldType, reader: Reader, what: str) -> object:
         case "peer":
             return PeerId(reader.binary(32, 32, what))
         case "entry":
-            _pair(reader, what)
-            return Signed(reader.binary(MIN_ENTRY, MAX_ENTRY, what), reader.binary(0, MAX_BODY, what))
+            return read_signed(reader, what)
         case "list" if field.inner is not None:
             inner = field.inner
             return tuple(_read(inner, reader, what) for _ in range(reader.array(field.cap, what)))
@@ -111,6 +110,12 @@ def _read_map(field: FieldType, inner: FieldType, reader: Reader, what: str) -> 
             raise Malformed(f"{what}: the peers must be in ascending order, each once")
         pairs.append((key, _read(inner, reader, what)))
     return tuple(pairs)
+
+
+def read_signed(reader: Reader, what: str) -> Signed:
+    """A packed entry beside its body, as certificates and transcripts hold them. Raises Malformed."""
+    _pair(reader, what)
+    return Signed(reader.binary(MIN_ENTRY, MAX_ENTRY, what), reader.binary(0, MAX_BODY, what))
 
 
 def _pair(reader: Reader, what: str) -> None:

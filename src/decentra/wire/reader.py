@@ -78,10 +78,15 @@ class Reader:
         except UnicodeDecodeError:
             raise Malformed(f"{what}: a text is not UTF-8") from None
 
+    @property
+    def left(self) -> int:
+        """Bytes not read yet."""
+        return len(self._raw) - self._at
+
     def end(self, what: str) -> None:
         """Nothing may be left over."""
-        if self._at != len(self._raw):
-            raise Malformed(f"{what}: {len(self._raw) - self._at} bytes are left over")
+        if self.left:
+            raise Malformed(f"{what}: {self.left} bytes are left over")
 
     def comes(self) -> str:
         """What kind of value stands next: ``array``, ``natural``, ``bytes`` or ``text``."""
