@@ -1,4 +1,4 @@
-"""Searches schedules for every planted bug of tests/mutants.py, from fresh seeds on, and says how long each stays hidden.
+"""Searches schedules for every planted bug of tests/mutants.py, from fresh seeds on, and says how long each hides.
 
     python benches/mutants.py [--name lock-forgotten] [--first 100000] [--seconds 60] [--write]
     python benches/mutants.py --real 2000        # the real machines in the same schedules: nothing may be found

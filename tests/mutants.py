@@ -101,12 +101,25 @@ def propose_another(liar: Liar, effect: Send) -> Sequence[Effect]:
     return [replace(effect, message=_second_proposal(liar, effect)) if message.topic == "survivors" else effect]
 
 
+def believe_a_false_sum(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """Publish a wrong sum, and go on as if it were right: so the lie comes to be recomputed."""
+    message: Any = effect.message
+    if not effect.blobs:
+        return [effect]
+    blob = liar.ring.blob(liar.me, next(iter(effect.blobs.values())).size, 0)
+    object.__setattr__(message, "root", blob.root)  # in place, so that its own machine hears the lie as its own word
+    liar.honest._totals[message.slice] = blob
+    return [replace(effect, blobs=dict.fromkeys(effect.blobs, blob))]
+
+
 OWN = {
     one.name: one
     for one in (
         Adversary("grabber", "SA-11", "holds every slice at once", {"holding": grab}),
         Adversary("loner", "CE-4", "proposes what nobody else would, and votes for everything",
                   {"propose": propose_another}, vote_for_all),
+        Adversary("stubborn-sum", "SA-8", "publishes a wrong sum and stands by it", {"sum": believe_a_false_sum},
+                  spoils=True),
     )
 }
 """Adversaries that the simulator has not."""
@@ -227,7 +240,7 @@ def _ends() -> Iterator[Mutant]:
     yield Mutant("early-beacon", "SA-12", "shows the beacon before the outcome is certified", p.fixed(p.EarlyBeacon),
                  FOUR, "none", None)
     yield Mutant("yes-verifier", "SA-13", "a verifier always says that a sum is right", p.fixed(p.VerifiesNothing),
-                 FOUR, "liars", "false-sum", rule="finishes")
+                 FOUR, "liars", "stubborn-sum", rule="picked")
     yield Mutant("hearsay-repair", "SA-13", "votes for a repair without recomputing", p.fixed(p.RepairsOnHearsay),
                  FOUR, "liars", "false-check", rule="repairs")
     yield Mutant("two-vectors-unseen", "EQUIVOCATION", "says nothing of a second message in a slot",

@@ -538,7 +538,8 @@ class YesChallenge(Challenge):
     """Finds every sum that it recomputes to be what its owner published."""
 
     def computed(self, position: int, total: Any) -> None:
-        super().computed(position, replace(total, root=self._host.published(position)))
+        _, published = self._host.published(position)
+        super().computed(position, replace(total, root=published))
 
 
 class VerifiesNothing(SecAgg):

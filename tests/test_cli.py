@@ -445,7 +445,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_a_peers_fault_and_an_unanswered_wait_are_code_1(launched: list[dict[str, Any]]) -> None:
-    assert refused("demo", "--rounds", "1", code=1).startswith("an unknown sender broke SA-3")
+    assert refused("demo", "--rounds", "1", code=1).startswith("an unnamed peer broke SA-3")
     assert json.loads(decentra("demo", "--rounds", "1", "--json").err)["kind"] == "remote"
     assert "waited 3.0 s for readiness" in refused("demo", "--rounds", "2", code=1)
     assert json.loads(decentra("demo", "--rounds", "2", "--json").err)["kind"] == "unavailable"
@@ -504,7 +504,7 @@ def test_a_program_runs_as_main_with_its_arguments_and_its_peers_folder() -> Non
         (
             "from decentra.errors import RemoteError\nraise RemoteError(None, 'SA-1', 'a bad deal')",
             1,
-            "error: an unknown sender broke SA-1: a bad deal\n",
+            "error: an unnamed peer broke SA-1: a bad deal\n",
         ),
         ("raise KeyboardInterrupt", 130, ""),
         ("import logging; logging.getLogger('decentra.peer').info('joined')", 0, "decentra: joined\n"),

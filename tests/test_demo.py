@@ -73,7 +73,7 @@ def wait_for_round(number: int, process: subprocess.Popen[str], out: Path) -> No
         (["--protocol", "secag"], "there is no protocol 'secag'; there are allreduce, secagg"),
         (["--rounds", "many"], "--rounds"),
         (["--peers", "3", "--kill"], "with 3 peers none may be killed, since a round takes 3; choose more --peers"),
-        (["--rounds", "5", "--kill"], "in 5 rounds a killed peer may not be back in time; choose --rounds 6 or more"),
+        (["--rounds", "5", "--kill"], "in 5 rounds a killed peer may not be back in time; choose --rounds 8 or more"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_makes_nothing(tmp_path: Path, words: Sequence[str], sentence: str) -> None:
@@ -149,12 +149,12 @@ def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protoco
 
 @pytest.mark.slow
 def test_a_peer_that_is_killed_in_a_round_comes_back_with_the_others_parameters(tmp_path: Path) -> None:
-    ended = demo("--rounds", "6", "--json", "--out", str(tmp_path))
+    ended = demo("--rounds", "8", "--json", "--out", str(tmp_path))
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
     killed = result["killed"]
-    check(result, tmp_path, peers=4, rounds=6, protocol="secagg", missed=killed["back_in_round"] - killed["round"])
-    assert killed["peer"] == "peer-2" and 1 <= killed["round"] <= 2 < killed["back_in_round"] <= 6
+    check(result, tmp_path, peers=4, rounds=8, protocol="secagg", missed=killed["back_in_round"] - killed["round"])
+    assert killed["peer"] == "peer-2" and 1 <= killed["round"] <= 2 < killed["back_in_round"] <= 8
     assert result["leak"]["found"] == 0
 
     sent = {peer["name"]: [parse(one.entry) for one in read(Path(peer["transcript"]))] for peer in result["peers"]}

@@ -42,8 +42,9 @@ def test_ten_million_coordinates_take_three_ring_vectors_and_little_more(
         assert len({fact["digest"] for fact in facts}) == 1
         for index, mean in enumerate(facts[0]["mean"]):
             assert mean == pytest.approx(sum(fact["mine"][index] for fact in facts) / 4, abs=1e-6)
-        for fact in facts:  # each peer sends three slices and three times its own slice of the sum, 2(n-1)/n · d · w, and
-            # its part of each challenged slice to c + 1 = 2 verifiers
+        # each peer sends three slices and three times its own slice of the sum, 2(n-1)/n · d · w, and its part of each
+        # challenged slice to c + 1 = 2 verifiers
+        for fact in facts:
             assert fact["bytes_sent"] <= 1.02 * (2 * 3 + 2 * challenges) / 4 * RING_VECTOR
     for figures in memory:
         assert figures["frame"] <= MIB

@@ -1,7 +1,7 @@
 """Planted bugs are found: each mutant's recorded schedule shows it, and shows nothing of the real machines.
 
-``benches/mutants.py`` searches for them from fresh seeds. Where a machine or the simulator has changed so that a recorded
-seed shows nothing any more, ``python benches/mutants.py --name NAME --write`` finds and records another.
+``benches/mutants.py`` searches for them from fresh seeds. Where a machine or the simulator has changed so that a
+recorded seed shows nothing any more, ``python benches/mutants.py --name NAME --write`` finds and records another.
 """
 
 from __future__ import annotations

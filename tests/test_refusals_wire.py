@@ -69,7 +69,7 @@ def outsider_scene(said: Any) -> tuple[Scene, list[Ending]]:
 @pytest.mark.parametrize(
     "said",
     [
-        lambda machine: Endorse(OTHER),
+        lambda machine: Endorse(machine.context),
         lambda machine: Unmask(machine.context, OTHER, (), ()),
         lambda machine: Prepare(machine.context, "survivors", 0, OTHER),
         lambda machine: SliceSum(machine.context, 0, OTHER),
@@ -83,6 +83,15 @@ def test_a_member_outside_the_roster_is_taken_down_and_cannot_end_the_round(
         attack, ended = outsider_scene(said)
     assert len(results(ended)) == 4
     assert any("broke ROLE" in record.message and str(attack.name) in record.message for record in caplog.records)
+
+
+def test_a_member_outside_the_roster_that_follows_another_one_is_not_taken_down(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "decentra"):
+        _, ended = outsider_scene(lambda _machine: Endorse(OTHER))
+    assert len(results(ended)) == 4
+    assert not any("broke" in record.message for record in caplog.records)
 
 
 def test_what_an_outsider_said_before_the_roster_was_known_is_left_aside() -> None:
@@ -247,12 +256,13 @@ def test_a_body_that_is_not_the_one_signed_and_one_that_is_no_message() -> None:
     refused(tampered(attack, no_message), "SCHEMA", attack.name)
 
 
-def test_an_end_by_a_liar_names_who_reported_it() -> None:
+def test_an_end_by_a_liar_names_who_reported_it_and_blames_nobody() -> None:
     attack = scene()
     accused = attack.others[0]
     lie(attack.liar, "secagg.deal", lambda e: [e, Send(AbortRound("SA-1", (accused,), "it sealed nonsense"))])
     for error in attack.attacked():
-        assert f"as {attack.name} reports" in str(error)
+        assert f"{attack.name} ended the round, and names {accused}" in str(error)
+        assert isinstance(error, RemoteError) and error.peer is None
     nothing_left(attack)
 
 

@@ -433,3 +433,12 @@ def test_an_outcome_is_what_the_seed_says() -> None:
     outcome = run_seed(SMALL, 2, "liars", adversary="bad-deal")
     assert isinstance(outcome, Outcome)
     assert (outcome.seed, outcome.adversary, outcome.came) == (2, "bad-deal", "abandoned")
+
+
+def test_a_restarted_peer_never_gives_what_its_earlier_process_gave() -> None:
+    """Its update may have left then; only what this process was given, and got back, goes again."""
+    for seed in (2288, 2297):
+        stage = stage_of(PLAY, seed, "crashes")
+        stage.run()
+        assert not stage.oracle.violations
+        assert all(actor.boot == 1 or actor.update != "first" for actor in stage.actors)

@@ -32,12 +32,12 @@ class RemoteError(DecentraError):
     """A peer broke a clause of a spec.
 
     Attributes:
-        peer: who broke it; None where the sender could not be authenticated.
+        peer: who broke it; None where nobody can be named for it.
         clause: the id of the broken clause, such as ``SA-3`` or a generic rule such as ``SCHEMA``.
     """
 
     def __init__(self, peer: PeerId | None, clause: str, message: str) -> None:
-        super().__init__(f"{'an unknown sender' if peer is None else f'peer {peer}'} broke {clause}: {message}")
+        super().__init__(f"{'an unnamed peer' if peer is None else f'peer {peer}'} broke {clause}: {message}")
         self.peer = peer
         self.clause = clause
         self.reason = message

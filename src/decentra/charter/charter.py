@@ -101,7 +101,7 @@ class ProtocolTerms(Section):
         initial_range: the largest magnitude that the first round keeps of any coordinate; the rest is clipped.
         ranges: overrides of ``initial_range`` by a glob over tensor names.
         range_bounds: how low and how high a range may ever move.
-        backup: whether every peer's part of its own slice goes to a second peer too, so that a slice survives its owner.
+        backup: whether each peer's part of its own slice goes to a second peer too, so that a slice survives its owner.
         challenges: how many slices' sums c+1 peers recompute in a round; where it is absent one, in secagg.
     """
 

@@ -227,7 +227,7 @@ def demo(
         typer.Option(
             "--kill/--no-kill",
             help="Kill the third peer in the middle of a round and start it again; the default where 4 peers or more "
-            "have 6 rounds or more.",
+            "have 8 rounds or more.",
             show_default=False,
         ),
     ] = None,

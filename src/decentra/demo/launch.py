@@ -36,15 +36,16 @@ INITIAL_RANGE = 0.084
 by about one rate a step."""
 
 PHASE_DEADLINE = 10.0
-"""Seconds: a peer that is killed costs its round about as many, or nearly twice where it was soon to propose; on two cores
-a round in which nobody stops takes less than one."""
+"""Seconds: a peer that is killed costs its round about as many, or nearly twice where it was soon to propose. On two
+cores a round in which nobody stops takes less than one second."""
 
 VICTIM = 2
 """The third peer is killed."""
 
-LEAST_ROUNDS = 6
+LEAST_ROUNDS = 8
 """With fewer a peer that was killed in the first third may not be back before the end: it misses the round it was
-killed in and one or two while it starts, and one more tells it that the group trains already."""
+killed in and one or two while it starts; one more tells it that the group trains already, and a slow machine may cost
+it another."""
 
 
 @dataclass(frozen=True)

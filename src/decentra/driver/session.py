@@ -29,8 +29,8 @@ from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain, Signer
 
 MOST_LEAPS = 3
-"""How often a peer follows others to a later round before its caller hears of it: who lies about rounds must not lead it
-on for ever."""
+"""How often a peer follows others to a later round before its caller hears of it: who lies about rounds must not lead
+it on for ever."""
 
 Done = Callable[[RoundResult | DecentraError], None]
 

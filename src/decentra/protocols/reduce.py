@@ -45,6 +45,7 @@ class Reduce(Scatter):
         self._totals: dict[int, Blob] = {}
         self._lacking = self._assembling = False
         self._summing: set[int] = set()
+        self._sound_sums: dict[int, Received] = {}
         self._assembled: Assembled | None = None
 
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
@@ -87,7 +88,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "spare"):
+        if timer in ("hold", "fail", "spare"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -148,13 +149,13 @@ class Reduce(Scatter):
         return True
 
     def _offer_survivors(self, vote: Certify) -> None:
-        """Propose what the holdings give; in a later view, to fail the round, if they give nothing."""
+        """Propose what the holdings give; or, once slices had their time to pass on, to fail the round."""
         shown = self.shown_holdings()
         given = derive_survivors(self.roster, self.quorum, shown, self._holding_kind, self.context)
         if given is not None:
             chosen = {verified.body_hash: verified for verified in shown}
             vote.offer(given.pack(), tuple(chosen[one] for one in given.holdings))
-        elif vote.view > 0 and len({verified.sender for verified in shown}) >= self.quorum:
+        elif "fail" in self.waited and len({verified.sender for verified in shown}) >= self.quorum:
             vote.offer(FAIL, tuple(shown))
         else:
             vote.offer(None)
@@ -218,6 +219,9 @@ class Reduce(Scatter):
 
     def _sum_of(self, position: int) -> Received | None:
         """A slice's sum, if it is what its summer signed; the owner's before the spare's."""
+        known = self._sound_sums.get(position)
+        if known is not None and known.verified.sender == self.owners[position]:
+            return known
         published = self.got(f"{self.sum_type.kind}/{position}")
         for summer in self._summers(position):
             received = published.get(summer)
@@ -229,6 +233,7 @@ class Reduce(Scatter):
             elif summer == self.setting.me or self.sound_blob(
                 summer, self.sum_clause, received.blob, message.root, self.slice_size(position)
             ):
+                self._sound_sums[position] = received
                 return received
         return None
 

@@ -48,7 +48,9 @@ class Round(ABC):
         self.ranges: tuple[float, ...] = ()
         self.certify: dict[str, Certify] = {}
         self.gone: set[PeerId] = set()
-        """Who said that it stops, or broke a clause: nobody waits for it."""
+        """Who said that it stops, or broke a clause."""
+        self.absent: set[PeerId] = set()
+        """These, and whose slices did not come in their time: nobody waits for them."""
         self._votes: list[Verified] = []
 
     # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +210,7 @@ class Round(ABC):
             check,
             self.setting.patience,
             self.out,
-            self.gone,
+            self.absent,
         )
         self.certify[topic] = vote
         waiting, self._votes = self._votes, []
@@ -260,9 +262,10 @@ class Round(ABC):
                 self.rendezvous.received(event)
             return
         if self.phase != READY and sender not in self.roster:
-            # It may follow a roster of another view in good faith, and must not be able to end this one's round.
-            said = f"it sent a {message.kind} in round {self.round}, whose roster it is not in"
-            self.out.append(Blame(RemoteError(sender, "ROLE", said)))
+            # It may follow a roster of another view in good faith; but no honest peer speaks under this one's context.
+            if self.context and getattr(message, "context", b"") == self.context:
+                said = f"it sent a {message.kind} in round {self.round}, whose roster it is not in"
+                self.out.append(Blame(RemoteError(sender, "ROLE", said)))
             return
         if message.kind.startswith("certify."):
             self._vote(verified)

@@ -74,6 +74,7 @@ class Scatter(Round):
         elif (error.clause, error.peer) not in self._unsound:
             self._unsound.add((error.clause, error.peer))
             self.gone.add(error.peer)
+            self.absent.add(error.peer)
             self.out.append(Blame(error))
 
     def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
@@ -81,6 +82,7 @@ class Scatter(Round):
         if not self.masked:
             super().ended(sender, message)
         self.gone.add(sender)
+        self.absent.add(sender)
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
@@ -166,11 +168,13 @@ class Scatter(Round):
         before = (self.position - 1) % self.n
         if self.setting.backup and self.roster[before] not in self.parts(before, self.again_type.kind, self.got(kind)):
             whole.pop(self.roster[before], None)  # with its own part of its own slice it is whole
-        awaited = [peer for peer in self.roster if peer not in whole and peer not in self.gone]
+        awaited = [peer for peer in self.roster if peer not in whole and peer not in self.absent]
         if awaited and "hold" not in self.waited:
             return False
+        self.absent.update(peer for peer in awaited if peer != self.setting.me and peer not in self.got(kind))
         self._hold(self.position, {peer: received.verified.body_hash for peer, received in whole.items()})
         self.out.append(SetTimer("takeover", self.setting.patience))
+        self.out.append(SetTimer("fail", 2 * self.setting.patience))
         self.go("slices held")
         return True
 
@@ -216,16 +220,16 @@ class Scatter(Round):
     def take_over(self, silent: bool) -> None:
         """Pass every slice that nobody holds to the next peer in the roster, with the same bytes as before.
 
-        At once where the one before is gone, and then to the next that is not, whatever came so far, so that all choose
-        alike; or, where the one before was ``silent`` for too long, to the next that did hold its own.
+        At once where the one before is absent, and then to the next that is not, whatever came so far, so that all
+        choose alike; or, where the one before was ``silent`` for too long, to the next that did hold its own.
         """
         for position in range(self.n):
-            if self.covered(position) or not (silent or self._taker(position) in self.gone):
+            if self.covered(position) or not (silent or self._taker(position) in self.absent):
                 continue
             for _ in range(self.n):
                 self._takers[position] = self._takers.get(position, 0) + 1
                 taker = self._taker(position)
-                if taker not in self.gone and not (silent and not self.covered(self.roster.index(taker))):
+                if taker not in self.absent and not (silent and not self.covered(self.roster.index(taker))):
                     break
             self.send_again(position, taker)
 
@@ -246,7 +250,7 @@ class Scatter(Round):
             parts = self.parts(position, kind, sent)
             if position in self._held or len(parts) <= 1:
                 continue
-            awaited = [peer for peer in sent if peer not in parts and peer not in self.gone]
+            awaited = [peer for peer in sent if peer not in parts and peer not in self.absent]
             if not awaited or ("takeover" in self.waited and len(parts) >= self.quorum):
                 self._hold(position, {peer: sent[peer].verified.body_hash for peer in parts})
 
@@ -289,7 +293,7 @@ class Scatter(Round):
         shown: list[Verified] = []
         for position, owner in enumerate(self.roster):
             holdings = self.holdings(position)
-            passed = owner in self.gone or "takeover" in self.waited
+            passed = owner in self.absent or "takeover" in self.waited
             for taker in (*self.roster[position:], *self.roster[:position]) if passed else (owner,):
                 if taker in holdings and taker in self.holdings(self.roster.index(taker)):
                     shown.append(holdings[taker])

@@ -98,6 +98,8 @@ class Actor:
         self.id = identity.id
         self.alive, self.ended = True, False
         self.result: RoundResult | DecentraError | None = None
+        self.update = ""
+        """The name of what it was last given to contribute."""
         self._effects = self._writes = 0
         crashes = stage.hazards.crashes.get(position, ())
         self._crash: Crash | None = crashes[boot - 1] if boot <= len(crashes) else None
@@ -329,6 +331,7 @@ class Stage:
         """An update of a peer's; each name is another one."""
         draw = np.frombuffer(SeededRandom(self.seed, actor.id + name.encode())(2 * self.size), np.int16)
         tensor = draw.astype(np.float32) * np.float32(0.09 / 32768)
+        actor.update = name
         self.oracle.given(actor, name)
         return Vector([tensor], describe([tensor], None))
 
@@ -344,7 +347,7 @@ class Stage:
         ]
         restarted = [actor.position for actor in self.actors if actor.alive and actor.boot > 1]
         if self.play.again and not self.oracle.hung and (freed or restarted) and self.rng.random() < 0.5:
-            names = {actor.position: "first" if actor.position in freed else "second" for actor in self.actors}
+            names = {actor.position: actor.update if actor.position in freed else "second" for actor in self.actors}
             self._round(names)
         for actor in self.actors:
             if actor.alive:
