@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import planted
+import planted_votes
 from decentra.derive import quorum
 from decentra.machine.effects import Effect, Send
+from decentra.protocols.certify.machine import Certify
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.protocols.setting import Contribution, Setting
-from decentra.simulation.adversaries import ADVERSARIES, Adversary, Liar, _second_proposal, vote_for_all
+from decentra.simulation.adversaries import ADVERSARIES, _second_proposal, vote_for_all
 from decentra.simulation.hazards import Crash, Hazards, Mix, draw, generator
+from decentra.simulation.liars import Adversary, Liar
 from decentra.simulation.oracle import Violation
 from decentra.simulation.search import applicable
 from decentra.simulation.stage import Play, Stage
@@ -146,32 +149,32 @@ def finds(mutant: Mutant, seed: int) -> bool:
 
 
 def _votes() -> Iterator[Mutant]:
-    def voting(kind: type[planted.Certify]) -> Callable[[], Maker]:
-        return planted.fixed(planted.voting(kind))
+    def voting(kind: type[Certify]) -> Callable[[], Maker]:
+        return planted.fixed(planted_votes.voting(kind))
 
-    p = planted
-    yield Mutant("quorum-t-1", "CE-4", "t − 1 votes are a quorum", voting(p.LowQuorum), FOUR, "crashes", None)
-    yield Mutant("one-vote", "CE-4", "commits on a proposal, without prepares", voting(p.CommitsUnprepared),
+    p, v = planted, planted_votes
+    yield Mutant("quorum-t-1", "CE-4", "t − 1 votes are a quorum", voting(v.LowQuorum), FOUR, "crashes", None)
+    yield Mutant("one-vote", "CE-4", "commits on a proposal, without prepares", voting(v.CommitsUnprepared),
                  FOUR, "none", None)
-    yield Mutant("prepares-suffice", "SA-7", "unmasks on t prepares", voting(p.PreparesSuffice),
+    yield Mutant("prepares-suffice", "SA-7", "unmasks on t prepares", voting(v.PreparesSuffice),
                  FOUR, "none", None)
-    yield Mutant("no-certificate", "SA-7", "unmasks on a proposer's word", voting(p.TakesAWord),
+    yield Mutant("no-certificate", "SA-7", "unmasks on a proposer's word", voting(v.TakesAWord),
                  FOUR, "none", None)
     yield Mutant("thin-certificate", "SA-7", "counts a certificate's commits, not their signers",
-                 voting(p.CountsMessages), FOUR, "liars", "bait")
-    yield Mutant("stale-certificate", "SA-12", "takes commits of anything for a certificate", voting(p.AnyCommits),
+                 voting(v.CountsMessages), FOUR, "liars", "bait")
+    yield Mutant("stale-certificate", "SA-12", "takes commits of anything for a certificate", voting(v.AnyCommits),
                  FOUR, "liars", "stale-certificate")
-    yield Mutant("lock-forgotten", "CE-3", "comes to a view without its lock", voting(p.ForgetsLock),
+    yield Mutant("lock-forgotten", "CE-3", "comes to a view without its lock", voting(v.ForgetsLock),
                  FOUR, "drops", "loner", storm_of_liars)
-    yield Mutant("lock-ignored", "CE-3", "prepares against its lock", voting(p.IgnoresLock),
+    yield Mutant("lock-ignored", "CE-3", "prepares against its lock", voting(v.IgnoresLock),
                  FOUR, "drops", "loner", storm_of_liars)
-    yield Mutant("prepares-twice", "CE-2", "prepares two values in a view", voting(p.PreparesTwice),
+    yield Mutant("prepares-twice", "CE-2", "prepares two values in a view", voting(v.PreparesTwice),
                  SEVEN, "liars", "equivocator")
-    yield Mutant("prepares-below", "CE-2", "prepares in a view that it has left", voting(p.PreparesBelow),
+    yield Mutant("prepares-below", "CE-2", "prepares in a view that it has left", voting(v.PreparesBelow),
                  FOUR, "drops", None, storm)
-    yield Mutant("commits-below", "CE-4", "commits in a view below one acted in", voting(p.CommitsBelow),
+    yield Mutant("commits-below", "CE-4", "commits in a view below one acted in", voting(v.CommitsBelow),
                  FOUR, "drops", None, storm)
-    yield Mutant("proposes-again", "CE-1", "proposes what it thinks better now", voting(p.ProposesAgain),
+    yield Mutant("proposes-again", "CE-1", "proposes what it thinks better now", voting(v.ProposesAgain),
                  FOUR, "drops", None, storm)
     for kind in ("prepare", "commit"):
         yield Mutant(f"{kind}-unsaved", "SA-5", f"sends a {kind} that it did not write down",

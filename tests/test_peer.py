@@ -473,9 +473,11 @@ def test_a_peer_that_cannot_be_reached_is_named_with_the_reason_and_how_long_it_
     missing = group.identities[2].id
     for error in ended:
         assert isinstance(error, Unavailable) and not error.spent
-        assert error.waited_for == (missing,) and error.seconds >= 2.0
-        assert f"from {missing}" in str(error) and "start those peers" in str(error)
+        assert error.waited_for == (missing,)
+        assert str(missing) in str(error) and "start those peers" in str(error)
         assert f"({missing}: nobody answers at its address: is it running" in str(error)
+    # who gave up first waited in full; the other may have ended on its word
+    assert max(error.seconds for error in ended if isinstance(error, Unavailable)) >= 2.0
 
 
 def test_a_model_of_another_shape_is_its_owners_mistake_and_the_others_go_on(make_group: MakeGroup) -> None:

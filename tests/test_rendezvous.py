@@ -250,6 +250,17 @@ def test_where_too_many_left_to_reach_the_floor_the_round_ends_at_once_and_names
     assert len(results(play(group, small(group)))[0].participants) == 5
 
 
+def test_who_gave_up_waiting_first_is_not_what_the_others_name() -> None:
+    group = simulate(3)  # the floor is 3
+    silent, first, last = 0, 1, 2
+    group.clock.call_later(5.0, lambda: group.peers[last].begin(small(group)[last]))
+    ended = play(group, without(group, silent, last))
+    group.clock.run_until(lambda: group.peers[last].ended is not None, group.clock.now() + 10.0)
+    for error in (ended[first], group.peers[last].ended):
+        assert isinstance(error, Unavailable)
+        assert error.waited_for == (ids(group)[silent],)
+
+
 @pytest.mark.parametrize("stop", ["dead", "mute"])
 def test_the_proposer_of_the_next_view_takes_over_from_one_that(stop: str) -> None:
     group = simulate(5)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from beside import SPECS, program
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+import planted_votes
+from beside import SPECS, program
 from decentra import derive
 from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Effect, Persist, Send
@@ -28,20 +32,20 @@ from decentra.protocols.round import SURVIVORS
 from decentra.protocols.secagg.deal import Shares
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.protocols.secagg.messages import Unmask
-from decentra.protocols.setting import Contribution, Setting
+from decentra.protocols.setting import Contribution
 from decentra.protocols.survivors import FAIL, Survivors
-from decentra.simulation.ideal import IdealCrypto
-from decentra.simulation.ports import SeededRandom
+from decentra.simulation.hazards import Hazards
+from decentra.simulation.stage import Play, Stage
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed
 from decentra.wire.entry import ZERO, Chain
 from decentra.wire.message import Message, Verified
 
-
 model = program(SPECS / "secagg" / "model.py")
 
 CONTEXT, SESSION = b"c" * 32, b"s" * 32
 ROUND = RoundId(1, 1)
+SETTING = Stage(Play(n=4, c=1), 0, Hazards()).actors[0].session._setting
 VOTE = re.compile(r"p(\d+) (prepares|commits) ([A-H]) in view (\d+)")
 
 Vote = tuple[int, str, int, int]
@@ -58,30 +62,35 @@ class Nobody:
         return hashlib.sha512(self.id + message).digest()
 
 
-class LiarProposes(Certify):
-    """The real voter, for whom every view is a liar's, as in the model; it covers honest proposers."""
-
-    liar: PeerId
-
-    def proposer(self, view: int | None = None) -> PeerId:
-        return self.liar
+def led_by_liars(kind: type[Certify], liar: PeerId) -> type[Certify]:
+    """A voter for whom every view is a liar's, as in the model; that covers honest proposers."""
+    return type(kind.__name__, (kind,), {"proposer": lambda self, view=None: liar})
 
 
 class Walk(RuleBasedStateMachine):
     """Certify machines of the honest peers, and the model's state beside them."""
 
+    kind: type[Certify] = Certify
+    bold = False
+    """Whether liars show their votes also where these make no quorum; a peer counts one of each in a view."""
+
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         n, c, views = data.draw(st.sampled_from([(4, 1, 3), (4, 1, 2), (3, 1, 3), (5, 2, 2)]), label="n, c, views")
-        self.model = model.Model(n=n, c=c, views=views)
+        protocol = model.Model(n=n, c=c, views=views)
+        bound = data.draw(st.lists(st.sampled_from(model.outcomes(protocol)), min_size=2, max_size=2), label="U")
+        if bound == [model.NOTHING] * 2:
+            bound[1] = model.outcomes(protocol)[-1]
+        self.set_up(protocol, bound)
+
+    def set_up(self, protocol: Any, bound: Sequence[tuple[int, ...]]) -> None:
+        """Machines for a configuration of the model, and for each letter the honest peers that it names."""
+        self.model, n, c = protocol, protocol.n, protocol.c
         self.state = model.initial(self.model)
         peers = sorted(PeerId(hashlib.sha256(bytes([index])).digest()) for index in range(n))
         self.peers, self.honest, self.liars = tuple(peers), peers[: n - c], peers[n - c :]
         self.chains = {peer: Chain(Nobody(peer), SESSION, 1) for peer in peers}
         self.out: list[list[Effect]] = [[] for _ in self.honest]
-        bound = data.draw(st.lists(st.sampled_from(model.outcomes(self.model)), min_size=2, max_size=2), label="U")
-        if bound == [model.NOTHING] * 2:
-            bound[1] = model.outcomes(self.model)[-1]
         self.bound = dict(enumerate(bound, 1))
         self.values = {letter: self._value(letter, u) for letter, u in self.bound.items()}
         self.digests = {letter: derive.vote_value(CONTEXT, SURVIVORS, value) for letter, value in self.values.items()}
@@ -92,9 +101,9 @@ class Walk(RuleBasedStateMachine):
         self.locks = 10
         self.settled: dict[int, int] = {}
         self.shown: dict[int, tuple[int, ...]] = {}
-        LiarProposes.liar = self.liars[0]
+        voter = led_by_liars(self.kind, self.liars[0])
         self.voters = [
-            LiarProposes(SURVIVORS, CONTEXT, self.peers, self.model.t, c, peer, lambda *_: True, 1.0, out)
+            voter(SURVIVORS, CONTEXT, self.peers, self.model.t, c, peer, lambda *_: True, 1.0, out)
             for peer, out in zip(self.honest, self.out, strict=True)
         ]
         for out in self.out:
@@ -175,32 +184,25 @@ class Walk(RuleBasedStateMachine):
         label = data.draw(st.sampled_from(labels), label="step")
         match = VOTE.fullmatch(label)
         assert match is not None
-        who, view, letter = int(match[1]), int(match[4]), model.LETTERS.index(match[3]) + 1
+        who, act, view, letter = int(match[1]), match[2], int(match[4]), model.LETTERS.index(match[3]) + 1
         if who in self.settled:
             return
-        if match[2] == "commits":
-            assert (who, "commits", view, letter) in self.shows_prepares(who, view, letter)
-        elif (who, view) not in self.told and self.voters[who].view <= view:
-            assert (who, "prepares", view, letter) in self.proposes(who, view, letter)
+        if act == "commits" or ((who, view) not in self.told and self.voters[who].view <= view):
+            assert (who, act, view, letter) in self.tries(label)
 
     @rule(who=st.integers(0, 9), view=st.integers(0, 2), letter=st.integers(1, 2))
     def a_liar_proposes(self, who: int, view: int, letter: int) -> None:
-        """Whatever a liar proposes, a machine prepares only what the model lets it."""
+        """Whatever a liar proposes, however late, a machine prepares only what the model lets it."""
         who %= len(self.honest)
-        fresh = who not in self.settled and (who, view) not in self.told
-        if fresh and self.voters[who].view <= view < self.model.views:
+        if who not in self.settled and (who, view) not in self.told and view < self.model.views:
             self.proposes(who, view, letter)
 
     @rule(who=st.integers(0, 9), view=st.integers(0, 2), letter=st.integers(1, 2))
-    def too_few_prepares_come(self, who: int, view: int, letter: int) -> None:
-        """A peer that is shown all prepares there are commits if they are t, as the model says."""
+    def all_prepares_come(self, who: int, view: int, letter: int) -> None:
+        """Whatever prepares come, however late, a machine commits only to what the model lets it."""
         who %= len(self.honest)
-        prepared = model.quorums(self.model, self.state.records, 0)
-        if view < self.model.views and who not in self.settled and (view, letter) not in prepared:
-            for verified in self.cast.get(("prepares", view, letter), {}).values():
-                if verified.sender in self.honest and verified.sender != self.honest[who]:
-                    self.voters[who].received(verified)
-            assert not [vote for vote in self.run(who) if vote[1] == "commits" and vote[2:] == (view, letter)]
+        if who not in self.settled and view < self.model.views:
+            self.shows_prepares(who, view, letter)
 
     def proposes(self, who: int, view: int, letter: int) -> list[Vote]:
         """The liar proposes a letter to one peer in a view, with the latest prepares of it that can be shown."""
@@ -218,12 +220,30 @@ class Walk(RuleBasedStateMachine):
         return signed + self.run(who)
 
     def shows_prepares(self, who: int, view: int, letter: int) -> list[Vote]:
-        """All prepares of a letter in a view come to one peer, and its value."""
-        self.teach(who, view, letter)
-        for verified in self.votes("prepares", view, letter):
+        """All prepares of a letter in a view come to one peer; a liar's with its value, if they are t together."""
+        if (view, letter) in model.quorums(self.model, self.state.records, 0):
+            self.teach(who, view, letter)
+            prepares = self.votes("prepares", view, letter)
+        else:
+            if self.bold:
+                self.voters[who]._learn(self.values[letter])  # as from a proposal that it did not follow
+            signers = (*self.honest, *self.liars) if self.bold else self.honest
+            prepares = [one for one in self.votes("prepares", view, letter) if one.sender in signers]
+        for verified in prepares:
             if verified.sender != self.honest[who]:
-                self.voters[who].received(verified)
+                with suppress(RemoteError) if self.bold else nullcontext():
+                    self.voters[who].received(verified)
         return self.run(who)
+
+    def tries(self, label: str) -> list[Vote]:
+        """Make a step happen, or what would be one if a hole were in the protocol."""
+        match = VOTE.fullmatch(label)
+        if match is None:
+            return []
+        who, view, letter = int(match[1]), int(match[4]), model.LETTERS.index(match[3]) + 1
+        if match[2] == "commits":
+            return self.shows_prepares(who, view, letter)
+        return [] if (who, view) in self.told else self.proposes(who, view, letter)
 
     # ── certificates and reveals ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,11 +269,12 @@ class Walk(RuleBasedStateMachine):
                 self.voters[who].received(message)
             assert not self.voters[who].certificate
 
-    @precondition(lambda self: set(self.settled) - set(self.shown))
     @rule()
     def a_settled_peer_unmasks(self) -> None:
         """Under the certificate it shows what the model's reveal shows: of U the self seeds, of the others the keys."""
-        who = min(set(self.settled) - set(self.shown))
+        if self.settled.keys() <= self.shown.keys():
+            return
+        who = min(self.settled.keys() - self.shown.keys())
         letter = self.settled[who]
         effects = unmasking(self.peers, self.honest[who], self.model.c, self.voters[who])
         shown = [one.message for one in effects if isinstance(one, Send) and isinstance(one.message, Unmask)]
@@ -294,20 +315,7 @@ class Walk(RuleBasedStateMachine):
 
 def unmasking(peers: tuple[PeerId, ...], me: PeerId, c: int, vote: Certify) -> list[Effect]:
     """What the real machine of a round does when it waits for survivors and this vote on them is over."""
-    setting = Setting(
-        me=me,
-        session=SESSION,
-        charter=bytes(32),
-        members=peers,
-        c=c,
-        floor=len(peers),
-        width=32,
-        max_weight=1,
-        challenges=1,
-        ready_deadline=1.0,
-        phase_deadline=1.0,
-        sealing=IdealCrypto(0).sealing_key(SeededRandom(0, b"")),
-    )
+    setting = replace(SETTING, me=me, members=peers, c=c, floor=len(peers))
     common: Any = None
     mine = Contribution((), [np.zeros(0, np.float32)], 1, ZERO, ZERO, common)
     machine = SecAgg(setting, mine, ROUND)
@@ -320,4 +328,77 @@ def unmasking(peers: tuple[PeerId, ...], me: PeerId, c: int, vote: Certify) -> l
 
 
 TestTheMachinesWalkThroughTheModel = Walk.TestCase
-TestTheMachinesWalkThroughTheModel.settings = settings(max_examples=60, stateful_step_count=40)
+TestTheMachinesWalkThroughTheModel.settings = settings(max_examples=200, stateful_step_count=40)
+
+ASTRAY = (
+    planted_votes.LowQuorum,
+    planted_votes.PreparesSuffice,
+    planted_votes.TakesAWord,
+    planted_votes.CommitsUnprepared,
+    planted_votes.ForgetsLock,
+    planted_votes.AnyCommits,
+)
+
+
+@pytest.mark.parametrize("kind", ASTRAY, ids=lambda kind: kind.__name__)
+def test_a_machine_that_votes_otherwise_leaves_the_model(kind: type[Certify]) -> None:
+    astray = type("Astray", (Walk,), {"kind": kind})
+    once = settings(max_examples=500, stateful_step_count=40, phases=[Phase.generate], derandomize=True, database=None)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        run_state_machine_as_test(astray, settings=once)
+
+
+# ── the shortest ways into the holes that the model plants ───────────────────────────────────────────────────────────
+
+
+class StaleLock(Certify):
+    """Moves its lock on prepares from before it."""
+
+    def _may_prepare(self, proposal: Propose) -> bool:
+        shown = self._prepared_view(proposal.locked, proposal.value)
+        return (shown is not None and shown < self.view) or super()._may_prepare(proposal)
+
+
+class FrozenLock(Certify):
+    """Never moves its lock."""
+
+    def _may_prepare(self, proposal: Propose) -> bool:
+        return (self._lock is None or self._lock.value == proposal.value) and super()._may_prepare(proposal)
+
+
+HOLES: dict[str, tuple[dict[str, Any], type[Certify]]] = {
+    "a quorum one too low": ({"n": 4, "c": 1, "views": 1, "quorum": 2}, planted_votes.LowQuorum),
+    "one vote a view": ({"n": 4, "c": 1, "views": 2, "votes": "single"}, planted_votes.CommitsUnprepared),
+    "no lock": ({"n": 4, "c": 1, "views": 2, "lock": "none"}, planted_votes.IgnoresLock),
+    "a lock that moves on earlier prepares": ({"n": 3, "c": 1, "views": 3, "lock": "stale"}, StaleLock),
+    "commits below a view acted in": ({"n": 4, "c": 1, "views": 2, "commits": "late"}, planted_votes.CommitsBelow),
+    "a lock that never moves": ({"n": 4, "c": 1, "views": 2, "lock": "frozen"}, FrozenLock),
+}
+
+
+def walked_into(hole: str, kind: type[Certify]) -> None:
+    """Take real machines the way into a hole; then a proposer of the next view offers the highest lock to everybody."""
+    options, _ = HOLES[hole]
+    found = model.explore(model.Model(**options)).counterexample
+    numbers = {name: options[name] for name in ("n", "c", "views")}
+    protocol = model.Model(**{**numbers, "views": numbers["views"] + 1})
+    walk = type("Into", (Walk,), {"kind": kind, "bold": True})()
+    walk.set_up(protocol, [model.outcomes(protocol)[-1]] * 2)
+    for label in found.trace:
+        walk.tries(label)
+        walk.the_machines_are_in_the_models_state()
+    locks = [lock for record in walk.state.records if (lock := model.lock_of(record))]
+    view, letter = numbers["views"], max(locks, default=(-1, 1))[1]
+    for who in range(len(walk.honest)):
+        assert (who, "prepares", view, letter) in walk.proposes(who, view, letter)
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_way_into_a_hole_is_closed_to_the_real_machines(hole: str) -> None:
+    walked_into(hole, Certify)
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_way_into_a_hole_is_open_to_a_machine_that_has_it(hole: str) -> None:
+    with pytest.raises(AssertionError):
+        walked_into(hole, HOLES[hole][1])

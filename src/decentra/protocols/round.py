@@ -7,6 +7,7 @@ move at their own speed: they are kept by kind and sender, and the walk goes on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -25,6 +26,9 @@ from decentra.wire.message import Message, Verified
 READY, CONTEXT, SURVIVORS, SUM, OUTCOME, DONE = "ready", "context", "survivors", "sum", "outcome", "done"
 EARLY = 8
 """Votes of a kind and topic that are kept for a peer before the topic opens: one a view, and views double in length."""
+
+EARLY_WIDE = 2
+"""The same of proposals, locks and certificates, each of which may have a mebibyte."""
 
 Transitions = Mapping[tuple[str, str], str]
 
@@ -52,6 +56,7 @@ class Round(ABC):
         self.absent: set[PeerId] = set()
         """These, and whose slices did not come in their time: nobody waits for them."""
         self._votes: list[Verified] = []
+        self._early: Counter[tuple[PeerId, str, str]] = Counter()
 
     # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,6 +219,7 @@ class Round(ABC):
         )
         self.certify[topic] = vote
         waiting, self._votes = self._votes, []
+        self._early.clear()
         for verified in waiting:
             self._vote(verified)
         return vote
@@ -238,10 +244,9 @@ class Round(ABC):
                 self.broke(error)
 
     def _keep_vote(self, verified: Verified, kind: str, topic: str) -> None:
-        voted = [
-            (known.sender, known.message.kind, getattr(known.message, "topic", "")) for known in self._votes
-        ]
-        if voted.count((verified.sender, kind, topic)) < EARLY:
+        most = EARLY if kind in (Prepare.kind, Commit.kind) else EARLY_WIDE
+        self._early[verified.sender, kind, topic] += 1
+        if self._early[verified.sender, kind, topic] <= most:
             self._votes.append(verified)
 
     # ── arrivals, deadlines, ends ────────────────────────────────────────────────────────────────────────────────────

@@ -290,9 +290,13 @@ class Rendezvous:
         short = len(self._setting.members) - len(self._gone) < self._setting.floor
         if self._graced and short and self.roster is None:
             what = f"a roster of {self._setting.floor} or more for round {self._round}"
-            raise Unavailable(
-                sorted(self._gone), 0.0, what, "start those peers again, or let the group amend its charter"
-            )
+            mend = "start those peers again, or let the group amend its charter"
+            raise Unavailable(self._cause() or self.waiting_for(), 0.0, what, mend)
+
+    def _cause(self) -> list[PeerId]:
+        """Who is gone of its own accord, and not because it waited for others in vain as this peer does."""
+        words = ((peer, word.message) for peer, word in self._gone.items())
+        return sorted(peer for peer, said in words if not (isinstance(said, AbortRound) and said.clause == "DEADLINE"))
 
     def _next_view(self) -> None:
         if self.view >= min(2 * len(self.order), MOST_VIEWS):
