@@ -113,9 +113,10 @@ class Challenge:
         """Recompute what is asked of this peer and can be, say what came out, and read what others said."""
         for position in self.slices:
             self._read_reports(position)
-            if self._host.setting.me in self.verifiers[position] or position in self._disputed:
+            reports = self._host.setting.me in self._reporters(position)
+            if reports or position in self._disputed:
                 self._recompute(position)
-            if self._host.setting.me in self.verifiers[position]:
+            if reports:
                 self._report(position)
 
     # ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,7 +154,7 @@ class Challenge:
             elif position in self._disputed and not mine:
                 if self._over < PROVED:
                     return None
-            elif self._over < CHECKED and not set(self.verifiers[position]) <= set(self._reports(position)):
+            elif self._over < CHECKED and not set(self._reporters(position)) <= set(self._reports(position)):
                 return None
         return pack(tuple(repairs)) if repairs else STANDS
 
@@ -211,13 +212,18 @@ class Challenge:
         root = ZERO if total is None else total.root
         host.out.append(Send(Checked(host.context, position, root, lacking), after=self._opened_by))
 
+    def _reporters(self, position: int) -> tuple[PeerId, ...]:
+        """A slice's verifiers but for who summed it in its owner's place: of its own sum it has nothing to tell."""
+        summer, _ = self._host.published(position)
+        return tuple(peer for peer in self.verifiers[position] if peer != summer)
+
     def _reports(self, position: int) -> dict[PeerId, Received]:
         return self._host.got(f"{Checked.kind}/{position}")
 
     def _accusers(self, position: int) -> Iterator[tuple[PeerId, Verified]]:
         for peer, received in self._reports(position).items():
             message = received.verified.message
-            told = isinstance(message, Checked) and not message.lacking and peer in self.verifiers[position]
+            told = isinstance(message, Checked) and not message.lacking and peer in self._reporters(position)
             if told and getattr(message, "root", b"") != self._host.published(position)[1]:
                 yield peer, received.verified
 
