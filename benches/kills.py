@@ -1,0 +1,184 @@
+"""Kills real processes of a standing group, one or two at a time and at random instants, and holds what comes of it.
+
+    python benches/kills.py [-n 8] [-c 2] [--kills 200] [--seed 0] [--backup] [--log kills.jsonl]
+
+After each strike every survivor must end every round (a result, certified as failed, certified as lost, or not begun
+yet), all that have a result of a round must have the same one, and it must be the mean of those in it; the killed come
+back from their folders and take part again. At the end the journals must show no vote, reveal or set of slices of one
+round twice with different content. Every strike is a line of the log. Exit code 1 if anything was otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+
+import starting  # noqa: E402
+from decentra.driver.session import session_name  # noqa: E402
+from decentra.peer.journal import SqliteJournal  # noqa: E402
+from decentra.protocols.catalogue import registry  # noqa: E402
+from decentra.wire.entry import parse  # noqa: E402
+
+PHASE = 8.0
+STEP = 0.001
+"""What a peer's number is a multiple of: a mean is told from any other set's by far more than rounding."""
+
+ONCE = ("secagg.endorse", "secagg.masked", "secagg.unmask", "secagg.beacon", "certify.prepare", "certify.commit")
+PATIENCE = 240.0
+
+starting.PROGRAMS = Path(__file__).parent
+
+
+class Bench:
+    """A group of real processes, and what is known of its rounds."""
+
+    def __init__(self, options: argparse.Namespace, home: Path) -> None:
+        self.group = starting.Group(
+            home,
+            options.n,
+            "secagg",
+            protocol__c=options.c,
+            protocol__backup=options.backup,
+            protocol__range_bounds=[0.1, 0.1],
+            rounds__phase_deadline=PHASE,
+            rounds__ready_deadline=10.0,
+        )
+        self.names = {str(identity.id): index for index, identity in enumerate(self.group.identities)}
+        self.programs = {index: self._start(index) for index in range(options.n)}
+        self.rounds: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
+        self.wrong: list[str] = []
+
+    def _start(self, index: int) -> starting.Program:
+        return self.group.start("kills_peer", str(STEP * (index + 1)), peers=[index])[0]
+
+    def take(self, index: int) -> dict[str, Any]:
+        """The next end of a round at a peer; AssertionError where there is none in time."""
+        while True:
+            fact = self._line(self.programs[index])
+            if fact["event"] == "round":
+                self._hold(index, fact)
+            if fact["event"] in ("round", "failed"):
+                return fact
+
+    def _line(self, program: starting.Program) -> dict[str, Any]:
+        line = program._lines.get(timeout=PATIENCE)
+        if not line:
+            raise AssertionError(f"a peer ended: {program.errors[-2000:]}")
+        fact: dict[str, Any] = json.loads(line)
+        return fact
+
+    def _hold(self, index: int, fact: dict[str, Any]) -> None:
+        """A result is the mean of those in it, and the same at all."""
+        known = self.rounds[fact["number"]]
+        known[index] = fact
+        if len({one["digest"] for one in known.values()}) > 1:
+            self.wrong.append(f"round {fact['number']} has two results")
+        mean = sum(STEP * (self.names[one] + 1) for one in fact["participants"]) / len(fact["participants"])
+        if max(abs(fact["low"] - mean), abs(fact["high"] - mean)) > STEP / 20:
+            self.wrong.append(f"round {fact['number']}: {fact['low']}..{fact['high']} is not the mean {mean}")
+
+    def strike(self, rng: random.Random, most: int) -> dict[str, Any]:
+        """Kill some peers, let the others end two rounds, start the killed again and wait until they are back."""
+        victims = sorted(rng.sample(sorted(self.programs), rng.randint(1, most)))
+        time.sleep(rng.uniform(0.0, 1.5))
+        for victim in victims:
+            self.programs[victim].process.kill()
+        began, ends = time.monotonic(), Counter[str]()
+        others = [index for index in self.programs if index not in victims]
+        longest = 0.0
+        for _ in range(2):
+            for index in others:
+                fact = self.take(index)
+                longest = max(longest, fact.get("seconds", 0.0))
+                ends[outcome(fact)] += 1
+        survived = time.monotonic() - began
+        for victim in victims:
+            self.programs[victim].process.wait()
+            self.programs[victim].close()
+            self.programs[victim] = self._start(victim)
+        waiting = set(victims)
+        while waiting:
+            for index in self.programs:
+                if self.take(index)["event"] == "round":
+                    waiting.discard(index)
+        return {
+            "killed": victims,
+            "ends": dict(ends),
+            "survived_seconds": round(survived, 1),
+            "longest_round": round(longest, 1),
+            "back_seconds": round(time.monotonic() - began - survived, 1),
+        }
+
+    def repeated(self) -> list[str]:
+        """One-time acts that some journal holds twice with different content."""
+        found = []
+        for folder in self.group.folders:
+            journal = SqliteJournal(folder.path / "journal.db", session_name(self.group.charter), print, print)
+            said: dict[tuple[Any, ...], set[bytes]] = defaultdict(set)
+            codec = registry("secagg").codec
+            for packed, body in journal.log():
+                entry = parse(packed)
+                if entry.kind not in ONCE or body is None:
+                    continue
+                fields = codec.decode(entry.kind, body)
+                place = fields[1:3] if entry.kind.startswith("certify.") else ()
+                said[entry.round, entry.kind, *place].add(entry.body)
+            journal.close()
+            found += [f"{folder.path.name}: {key}" for key, bodies in said.items() if len(bodies) > 1]
+        return found
+
+
+def outcome(fact: dict[str, Any]) -> str:
+    if fact["event"] == "round":
+        return "completed"
+    for word in ("certified as lost", "certified as failed"):
+        if word in fact["error"]:
+            return word.removeprefix("certified as ")
+    return "spent, uncertified" if fact["spent"] else "not begun"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=8)
+    parser.add_argument("-c", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backup", action="store_true", help="the charter has backups")
+    parser.add_argument("--log", type=Path, default=Path("kills.jsonl"))
+    options = parser.parse_args()
+    rng, killed, totals = random.Random(options.seed), 0, Counter[str]()
+    with tempfile.TemporaryDirectory() as home, options.log.open("w") as log:
+        bench = Bench(options, Path(home))
+        try:
+            for index in bench.programs:
+                while bench.take(index)["event"] != "round":
+                    pass
+            while killed < options.kills and not bench.wrong:
+                told = bench.strike(rng, min(2, options.n - options.c - 2))
+                killed += len(told["killed"])
+                totals.update(told["ends"])
+                log.write(json.dumps(told) + "\n")
+                log.flush()
+                print(f"{killed} kills, {dict(totals)}, {told}", flush=True)
+            for program in bench.programs.values():
+                program.process.kill()
+                program.process.wait()
+            bench.wrong += bench.repeated()
+        finally:
+            bench.group.close()
+    print("\n".join(bench.wrong) or f"{killed} kills: {dict(totals)}; nothing was wrong")
+    return 1 if bench.wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
