@@ -95,12 +95,14 @@ class Bench:
             self.programs[victim].process.kill()
         began, ends = time.monotonic(), Counter[str]()
         others = [index for index in self.programs if index not in victims]
-        longest = 0.0
+        longest, errors = 0.0, set[str]()
         for _ in range(2):
             for index in others:
                 fact = self.take(index)
                 longest = max(longest, fact.get("seconds", 0.0))
                 ends[outcome(fact)] += 1
+                if "error" in fact:
+                    errors.add(fact["error"])
         survived = time.monotonic() - began
         for victim in victims:
             self.programs[victim].process.wait()
@@ -115,6 +117,7 @@ class Bench:
             "killed": victims,
             "ends": dict(ends),
             "survived_seconds": round(survived, 1),
+            "errors": sorted(errors),
             "longest_round": round(longest, 1),
             "back_seconds": round(time.monotonic() - began - survived, 1),
         }

@@ -19,7 +19,7 @@ from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.simulation.ports import InlinePool, MemoryJournal
 from decentra.transport.base import Lane
 from decentra.transport.virtual import Scheduler
-from decentra.types import RoundId, RoundResult
+from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import parse
 from helpers import (
@@ -28,6 +28,7 @@ from helpers import (
     Watch,
     at,
     cut_off,
+    errors,
     gave_up,
     ids,
     kill,
@@ -38,6 +39,7 @@ from helpers import (
     settle,
     simulate,
     small,
+    vector,
     with_ports,
     without,
 )
@@ -199,6 +201,34 @@ def test_two_owners_that_die_after_the_certificate_are_both_named() -> None:
     failed = gave_up(play(group, small(group), but=[1, 4]), spent=True, on=(ids(group)[1], ids(group)[4]))
     assert len(failed) == 5
     assert all("lost" in str(error) for error in failed)
+
+
+@pytest.mark.parametrize("reached", [1, 3, 4])
+def test_a_sum_that_some_have_when_its_owner_dies_ends_the_round_alike(reached: int) -> None:
+    """Some have every sum and some lack one, and neither are t: they must not wait for each other to the end."""
+    group = simulate(7, protocol__c=2)
+    victim = group.peers[1]
+    honest, served = victim.driver._post_to, [peer for peer in ids(group) if peer != ids(group)[1]][:reached]
+
+    def post(target: PeerId, verified: Any, blob: Any) -> None:
+        if verified.entry.kind != "secagg.sum" or target in served:
+            honest(target, verified, blob)
+
+    victim.driver._post_to = post  # type: ignore[method-assign]
+    at(victim, "sum", lambda _machine: group.clock.call_later(0.01, partial(kill, victim)))
+    began = group.clock.now()
+    ended = play(group, [vector([0.001 * place] * 40) for place in range(7)], but=[1])
+    if reached < 4:
+        for error in errors(ended):
+            assert isinstance(error, Unavailable) and "certified as lost" in str(error)
+    else:  # with its owner's own vote these had been enough to certify the result
+        done = [one for one in ended if isinstance(one, RoundResult)]
+        assert len({one.digest for one in done}) == 1 and len(done) == 4
+        for error in (one for one in ended if isinstance(one, DecentraError)):
+            assert isinstance(error, Unavailable) and error.spent and "certified result" in str(error)
+    assert group.clock.now() - began < 6 * PHASE
+    after = results(play(group, [None if place == 1 else vector([0.001] * 40) for place in range(7)]))
+    assert len(after) == 6
 
 
 def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are_named() -> None:

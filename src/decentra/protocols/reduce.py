@@ -338,9 +338,10 @@ class Reduce(Scatter):
         return derive.outcome_value(self.context, self.certify[SURVIVORS].digest, total_weight, roots)
 
     def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        """The outcome that the sums give, or ``lost`` where this peer too has waited for one in vain."""
+        """The outcome that the sums give; or ``lost``, where this peer too has waited for one in vain, or has every sum
+        and has seen for a phase's time that too few others have."""
         if value == LOST:
-            return self._lacking and self._assembled is None
+            return (self._lacking and self._assembled is None) or self._overtime > 0
         digest = self._outcome_digest()
         if digest is None:
             return False
@@ -373,9 +374,9 @@ class Reduce(Scatter):
         if vote.value == LOST:
             silent = sorted({self.owners[position] for position in self.missing_sums()})
             raise Unavailable(silent, 0.0, f"a slice's sum in round {self.round}", "it is certified as lost, and spent")
-        if self._assembled is None:
-            return False  # the result is certified, and this peer still lacks a slice of it
-        if digest != vote.value:
+        if self._assembled is None and self._overtime == 0:
+            return False  # the result is certified, and a slice of it may still come
+        if self._assembled is not None and digest != vote.value:
             raise self._two_sums or RemoteError(
                 None, self.outcome_clause, "what is certified is no sum of what came here: compare transcripts"
             )
@@ -383,12 +384,18 @@ class Reduce(Scatter):
         self.go("certificate(outcome)")
         return True
 
-    def settled(self, sums: Assembled, digest: bytes) -> None:
-        """The outcome is certified; a protocol that puts it to the test first finishes later."""
+    def settled(self, sums: Assembled | None, digest: bytes) -> None:
+        """The outcome is certified, whether or not this peer has every sum of it; a protocol that puts it to the test
+        first finishes later."""
         self.finish(sums, digest)
 
-    def finish(self, sums: Assembled, digest: bytes) -> None:
-        """Hand the result out."""
+    def finish(self, sums: Assembled | None, digest: bytes) -> None:
+        """Hand the result out, if it is here."""
+        if sums is None:
+            silent = sorted({self.owners[position] for position in self.missing_sums()})
+            mend = "the others have it, and this peer takes it over in the next round"
+            what = f"a slice of the certified result of round {self.round}"
+            raise Unavailable(silent, self.waited_seconds(), what, mend)
         self.out.append(Persist(Record("done", "outcome", self.context + digest)))
         outcome = Outcome(
             total=sums.total,

@@ -70,7 +70,7 @@ class SecAgg(Reduce):
         """Whose shares were looked at, and whether they are what was dealt."""
         self._left: tuple[Mask, ...] = ()
         """The masks that lie on the sum of the survivors' vectors."""
-        self._settled: tuple[Assembled, bytes] | None = None
+        self._settled: tuple[Assembled | None, bytes] | None = None
         self._drawing = False
         self._beacon_sound: dict[PeerId, bool] = {}
         self._challenge: Challenge | None = None
@@ -313,10 +313,10 @@ class SecAgg(Reduce):
 
     # ── the beacon and the verdict ───────────────────────────────────────────────────────────────────────────────────
 
-    def settled(self, sums: Assembled, digest: bytes) -> None:
+    def settled(self, sums: Assembled | None, digest: bytes) -> None:
         self._settled = (sums, digest)
 
-    def _certified(self) -> tuple[Assembled, bytes]:
+    def _certified(self) -> tuple[Assembled | None, bytes]:
         if self._settled is None:
             raise LocalError("secagg: a challenge before the outcome; a defect of decentra")
         return self._settled
@@ -362,23 +362,25 @@ class SecAgg(Reduce):
         for peer in drawn.bad:
             said = "the shares that it dealt are not of the part of the beacon that it signed"
             self.out.append(Blame(RemoteError(peer, "SA-1", said)))
-        opened_by = self.certify[OUTCOME].opened_by
-        self._challenge = Challenge(self, derive.beacon(self.context, drawn.parts), opened_by)
+        if self._certified()[0] is not None:
+            opened_by = self.certify[OUTCOME].opened_by
+            self._challenge = Challenge(self, derive.beacon(self.context, drawn.parts), opened_by)
         self.go("the beacon")
 
     def _step_verdict(self) -> bool:
-        challenge = self._challenge
-        if challenge is None:
-            raise LocalError("secagg: a verdict without a challenge; a defect of decentra")
-        challenge.advance()
-        if VERDICT not in self.certify and challenge.verdict() is None:
-            return False  # a view's time is for the vote, not for the proof before it
+        challenge, (sums, digest) = self._challenge, self._certified()
+        if challenge is not None:
+            challenge.advance()
+            if VERDICT not in self.certify and challenge.verdict() is None:
+                return False  # a view's time is for the vote, not for the proof before it
         vote = self.certify.get(VERDICT) or self.open_vote(VERDICT, self._check_verdict)
-        challenge.offer(vote)
+        if challenge is None:
+            vote.offer(STANDS)  # who lacks a sum has no proof against any, and its vote is needed all the same
+        else:
+            challenge.offer(vote)
         if not vote.advance():
             return False
-        sums, digest = self._certified()
-        if vote.value != STANDS:
+        if vote.value != STANDS and challenge is not None and sums is not None:
             repairs = read_verdict(vote.value)
             if self._repaired is None:
                 self._repair(challenge, sums, repairs)
@@ -391,7 +393,9 @@ class SecAgg(Reduce):
         return True
 
     def _check_verdict(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        return self._challenge is not None and self._challenge.check(self.certify[VERDICT].proposer(), value)
+        if self._challenge is None:
+            return value == STANDS
+        return self._challenge.check(self.certify[VERDICT].proposer(), value)
 
     def _repair(self, challenge: Challenge, sums: Assembled, repairs: dict[int, bytes]) -> None:
         """Put the right sums in, once this peer has recomputed all of them itself."""
