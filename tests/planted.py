@@ -345,9 +345,11 @@ class BelievesTheOutcome(SecAgg):
     def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         return True
 
-    def _outcome_digest(self) -> bytes | None:
-        vote, mine = self.certify.get("outcome"), super()._outcome_digest()
-        return vote.value if vote is not None and vote.certificate and mine is not None else mine
+    def _step_outcome(self) -> bool:
+        vote = self.certify.get("outcome")
+        if vote is not None and vote.certificate and self._assembled is not None:
+            self._digest = vote.value
+        return super()._step_outcome()
 
 
 class LosesTooSoon(SecAgg):
@@ -371,8 +373,8 @@ class EarlyBeacon(SecAgg):
 
     def assembled(self, value: object) -> None:
         super().assembled(value)
-        digest = self._outcome_digest()
-        if digest is not None and not self._shown_early and self._shares is not None:
+        digest = self._digest
+        if digest and not self._shown_early and self._shares is not None:
             self._shown_early = True
             shares = tuple((peer, self._shares[peer].beacon_share) for peer in self.members)
             self.out.append(Persist(Record("reveal", "beacon", self.context + digest)))

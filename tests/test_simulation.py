@@ -22,6 +22,7 @@ from decentra.errors import LocalError
 from decentra.machine.effects import Blame, Effect
 from decentra.machine.events import Event
 from decentra.peer import runtime
+from decentra.protocols.secagg.machine import SecAgg
 from decentra.simulation.adversaries import ADVERSARIES
 from decentra.simulation.hazards import MIXES, Crash, Cut, Hazards, Mix, draw
 from decentra.simulation.ideal import IdealCrypto
@@ -123,6 +124,24 @@ def test_nothing_is_violated_with_real_cryptography(mix: Mix) -> None:
     tally = search(Play(crypto="real"), mix, 0, 2)
     assert not tally.violating
     assert tally.outcomes["completed"] > 0
+
+
+class LooksAlways(SecAgg):
+    """Looks at its phase after every event, whether or not that can carry it on."""
+
+    @property
+    def _stays(self) -> bool:
+        return False
+
+    @_stays.setter
+    def _stays(self, stays: bool) -> None: ...
+
+
+@pytest.mark.parametrize("mix", ["drops", "crashes", "liars"])
+def test_a_message_that_a_phase_does_not_read_could_not_have_carried_it_on(mix: Mix) -> None:
+    for seed in range(4):
+        everyone = dict.fromkeys(range(PLAY.n), LooksAlways)
+        assert trace_of(PLAY, seed, mix, machines=everyone) == trace_of(PLAY, seed, mix)
 
 
 def test_both_kinds_of_cryptography_come_to_the_same() -> None:

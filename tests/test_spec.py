@@ -132,6 +132,12 @@ def test_a_machine_walks_the_transitions_that_are_compared_here(protocol: str) -
     cls = machine(protocol)
     assert cls.protocol == protocol
     assert cls.transitions is TRANSITIONS[protocol]
+    assert set(cls.reads) == {phase for phase, _ in TRANSITIONS[protocol]} - {"ready"}
+    for phase, names in cls.reads.items():
+        sent = {f"{protocol}.{name}" for name in names}
+        assert sent <= {message.kind for message in MESSAGES[protocol]}
+        own_phase = {kind for kind, message in own(protocol).messages.items() if message.phase == phase}
+        assert own_phase <= sent, "a phase reads the messages that the spec has it send"
     sources = [*MACHINES.glob("*.py"), MACHINES / protocol / "machine.py"]
     walks = [call.args[0] for path in sources for call in calls(path.read_text("utf-8"), "go")]
     assert {why for _, why in TRANSITIONS[protocol]} == {why.value for why in walks if isinstance(why, ast.Constant)}

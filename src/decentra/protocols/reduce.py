@@ -46,7 +46,11 @@ class Reduce(Scatter):
         self._lacking = self._assembling = False
         self._summing: set[int] = set()
         self._sound_sums: dict[int, Received] = {}
+        self._shown: tuple[Verified, ...] = ()
+        """One sum of every slice: those that were put together, whatever comes after them."""
         self._assembled: Assembled | None = None
+        self._digest = b""
+        """The outcome that this peer's sums give, once they are assembled."""
 
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -218,9 +222,9 @@ class Reduce(Scatter):
         return (self.owners[position],) if spare is None else (self.owners[position], spare)
 
     def _sum_of(self, position: int) -> Received | None:
-        """A slice's sum, if it is what its summer signed; the owner's before the spare's."""
+        """A slice's sum, if it is what its summer signed; the owner's before the spare's, until they are assembled."""
         known = self._sound_sums.get(position)
-        if known is not None and known.verified.sender == self.owners[position]:
+        if known is not None and (self._shown or known.verified.sender == self.owners[position]):
             return known
         published = self.got(f"{self.sum_type.kind}/{position}")
         for summer in self._summers(position):
@@ -238,6 +242,8 @@ class Reduce(Scatter):
         return None
 
     def missing_sums(self) -> list[int]:
+        if self._shown:
+            return []
         return [position for position in range(self.n) if self._sum_of(position) is None]
 
     def spare(self, position: int) -> PeerId | None:
@@ -295,7 +301,7 @@ class Reduce(Scatter):
         """Put the slices together as soon as all are here, even if late."""
         if self._assembling or self.missing_sums():
             return
-        self._assembling = True
+        self._assembling, self._shown = True, self.shown_sums()
         blobs = []
         for position in range(self.n):
             received = self._sum_of(position)
@@ -310,6 +316,7 @@ class Reduce(Scatter):
             raise LocalError(f"{self.protocol}: the sums could not be put together: {value}")
         self.check_weight(value)
         self._assembled = value
+        self._digest = self.outcome_value(value.total_weight, self.sum_roots())
 
     def check_weight(self, sums: Assembled) -> None:
         """W lies in [|U|, |U| · max_weight], or all refuse the result."""
@@ -322,13 +329,10 @@ class Reduce(Scatter):
     # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def shown_sums(self) -> tuple[Verified, ...]:
+        if self._shown:
+            return self._shown
         sums = (self._sum_of(position) for position in range(self.n))
         return tuple(received.verified for received in sums if received is not None)
-
-    def _outcome_digest(self) -> bytes | None:
-        if self._assembled is None:
-            return None
-        return self.outcome_value(self._assembled.total_weight, self.sum_roots())
 
     def sum_roots(self) -> tuple[bytes, ...]:
         """The roots of the slices' sums, as their owners published them."""
@@ -342,8 +346,7 @@ class Reduce(Scatter):
         and has seen for a phase's time that too few others have."""
         if value == LOST:
             return (self._lacking and self._assembled is None) or self._overtime > 0
-        digest = self._outcome_digest()
-        if digest is None:
+        if self._assembled is None:
             return False
         proposer = self.certify[OUTCOME].proposer()
         summers = [self._summers(position) for position in range(self.n)]
@@ -353,9 +356,11 @@ class Reduce(Scatter):
             if cited.message.kind != mine.message.kind or getattr(cited.message, "context", b"") != self.context:
                 raise RemoteError(proposer, self.outcome_clause, "what it shows are no sums of this round")
             if cited.body_hash != mine.body_hash:
+                if cited.sender != mine.sender:
+                    return False  # an owner and who stood in for it disagree: nobody here can tell which is right
                 self._two_sums = RemoteError(cited.sender, self.sum_clause, "it signed two sums for its slice")
                 raise self._two_sums
-        if value != digest:
+        if value != self._digest:
             raise RemoteError(proposer, self.outcome_clause, "it proposes another outcome than the shown sums give")
         return True
 
@@ -364,9 +369,8 @@ class Reduce(Scatter):
         if self._assembled is None:
             self._call_on_spares()
         self._assemble()
-        digest = self._outcome_digest()
-        if digest is not None:
-            vote.offer(digest, self.shown_sums())
+        if self._assembled is not None:
+            vote.offer(self._digest, self._shown)
         else:
             vote.offer(LOST if self._lacking and not self._assembling else None)
         if not vote.advance():
@@ -376,7 +380,7 @@ class Reduce(Scatter):
             raise Unavailable(silent, 0.0, f"a slice's sum in round {self.round}", "it is certified as lost, and spent")
         if self._assembled is None and self._overtime == 0:
             return False  # the result is certified, and a slice of it may still come
-        if self._assembled is not None and digest != vote.value:
+        if self._assembled is not None and self._digest != vote.value:
             raise self._two_sums or RemoteError(
                 None, self.outcome_clause, "what is certified is no sum of what came here: compare transcripts"
             )

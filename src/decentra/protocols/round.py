@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import ClassVar
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
@@ -38,6 +38,8 @@ class Round(ABC):
 
     protocol: ClassVar[str]
     transitions: ClassVar[Transitions]
+    reads: ClassVar[Mapping[str, Set[str]]]
+    """By phase, the messages that can carry the walk on."""
     context_clause: ClassVar[str]
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
@@ -57,6 +59,8 @@ class Round(ABC):
         """These, and whose slices did not come in their time: nobody waits for them."""
         self._votes: list[Verified] = []
         self._early: Counter[tuple[PeerId, str, str]] = Counter()
+        self._stays = False
+        """Whether the event at hand can't carry the walk on."""
 
     # ── the machine's one door ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,12 +72,18 @@ class Round(ABC):
         """Act, walk on as far as that carries, and turn an error into the round's end."""
         if self.phase == DONE:
             return []
+        self._stays = False
         try:
             act()
-            while self.phase != DONE and self._step():
+            while not self._stays and self.phase != DONE and self._step():
                 pass
         except DecentraError as error:
             self._abort(error)
+        return self._taken_out()
+
+    def _taken_out(self) -> list[Effect]:
+        if not self.out:
+            return []
         effects, self.out[:] = list(self.out), []
         return effects
 
@@ -81,8 +91,7 @@ class Round(ABC):
         """End the round from this side, because its owner asks for it."""
         if self.phase != DONE:
             self._abort(error)
-        effects, self.out[:] = list(self.out), []
-        return effects
+        return self._taken_out()
 
     def faulted(self, error: RemoteError) -> list[Effect]:
         """What one of the roster sent broke a clause before this machine saw it."""
@@ -272,9 +281,12 @@ class Round(ABC):
                 said = f"it sent a {message.kind} in round {self.round}, whose roster it is not in"
                 self.out.append(Blame(RemoteError(sender, "ROLE", said)))
             return
-        if message.kind.startswith("certify."):
+        family, _, name = message.kind.partition(".")
+        if family == "certify":
+            self._stays = getattr(message, "topic", "") != self.phase
             self._vote(verified)
         else:
+            self._stays = name not in self.reads.get(self.phase, ())
             self.keep(event)
 
     def _on_computed(self, name: str, value: object) -> None:
@@ -299,7 +311,7 @@ class Round(ABC):
             self.broke(RemoteError(verified.sender, "EQUIVOCATION", f"it signed two different {slot} in a round"))
 
     def broke(self, error: RemoteError) -> None:
-        """A peer of the roster broke a clause."""
+        """A peer of the roster broke a clause; what follows from that may carry the walk on."""
         raise error
 
     def slot(self, message: Message) -> str:

@@ -47,6 +47,11 @@ class Scatter(Round):
         self._takers: dict[int, int] = {}
         self._repeated: set[tuple[int, PeerId]] = set()
         self._held: set[int] = set()
+        self._holders: dict[int, tuple[int, dict[PeerId, Verified]]] = {}
+        """By slice, how many holdings had come when they were last read, and those that are some."""
+        self._compared: set[tuple[str, PeerId]] = set()
+        """The holdings that were held against the lists which had come by then, and how many lists these were."""
+        self._lists_compared = 0
         self._unsound: set[tuple[str, PeerId]] = set()
         self._doubted: set[tuple[PeerId, PeerId]] = set()
 
@@ -72,6 +77,7 @@ class Scatter(Round):
         if not self.masked or error.peer is None:
             super().broke(error)
         elif (error.clause, error.peer) not in self._unsound:
+            self._stays = False
             self._unsound.add((error.clause, error.peer))
             self.gone.add(error.peer)
             self.absent.add(error.peer)
@@ -247,8 +253,10 @@ class Scatter(Round):
         """Hold a slice that passed to this peer, once everybody who is not gone has repeated its part."""
         kind, sent = self.again_type.kind, self.got(self.slices_type.kind)
         for position in range(self.n):
+            if position in self._held or not self.got(f"{kind}/{position}"):
+                continue
             parts = self.parts(position, kind, sent)
-            if position in self._held or len(parts) <= 1:
+            if len(parts) <= 1:
                 continue
             awaited = [peer for peer in sent if peer not in parts and peer not in self.absent]
             if not awaited or ("takeover" in self.waited and len(parts) >= self.quorum):
@@ -281,11 +289,15 @@ class Scatter(Round):
     def holdings(self, position: int) -> dict[PeerId, Verified]:
         """Who says that it holds a slice, in messages that can be shown to others."""
         kind, known = self._holding_kind, self.got(f"{self._holding_kind}/{position}")
-        return {
-            peer: received.verified
-            for peer, received in known.items()
-            if read_holding(received.verified, kind, self.context, self.n) is not None
-        }
+        count, holders = self._holders.get(position, (0, {}))
+        if count != len(known):
+            holders = {
+                peer: received.verified
+                for peer, received in known.items()
+                if read_holding(received.verified, kind, self.context, self.n) is not None
+            }
+            self._holders[position] = len(known), holders
+        return holders
 
     def shown_holdings(self) -> list[Verified]:
         """One holding a slice: its own peer's; or, once that one is gone or its time is over, that of the next in the
@@ -311,8 +323,14 @@ class Scatter(Round):
     def read_holdings(self) -> None:
         """Take down holdings that are none, and those whose lists are not the ones that came here."""
         prefix, sent = f"{self._holding_kind}/", self.got(self.slices_type.kind)
+        if self._lists_compared != len(sent):
+            self._lists_compared = len(sent)
+            self._compared.clear()
         for slot in [slot for slot in self.box if slot.startswith(prefix)]:
             for author, received in self.got(slot).items():
+                if (slot, author) in self._compared:
+                    continue
+                self._compared.add((slot, author))
                 read = read_holding(received.verified, self._holding_kind, self.context, self.n)
                 if read is None or not set(read[1]) <= set(self.roster):
                     self.refuse(author, self.holding_clause, "its holding is none of a slice of this round")

@@ -8,3 +8,12 @@ TRANSITIONS = {
     ("sum", "every sum, or one is missing"): "outcome",
     ("outcome", "certificate(outcome)"): "done",
 }
+
+READS = {
+    "context": {"endorse"},
+    "slices": {"slices", "again"},
+    "survivors": {"holding", "slices", "again"},
+    "sum": {"sum", "slices", "again"},
+    "outcome": {"sum", "slices", "again"},
+}
+"""By phase, the messages that can carry a round on; any other waits in its box, and costs no look at the phase."""

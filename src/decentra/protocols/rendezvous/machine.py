@@ -203,6 +203,9 @@ class Rendezvous:
         Raises:
             Unavailable: so many are gone that no roster can reach the floor.
         """
+        if self.closed:
+            self._serve()
+            return
         self._check_floor()
         while self.roster is None and self.view < len(self.order) and self._passes_over(self.proposer_of(self.view)):
             self._next_view()

@@ -12,3 +12,16 @@ TRANSITIONS = {
     ("beacon", "the beacon"): "verdict",
     ("verdict", "certificate(verdict)"): "done",
 }
+
+READS = {
+    "deal": {"deal"},
+    "context": {"context", "endorse"},
+    "masked": {"masked", "again"},
+    "survivors": {"holding", "masked", "again"},
+    "unmask": {"unmask"},
+    "sum": {"sum", "masked", "again"},
+    "outcome": {"sum", "masked", "again"},
+    "beacon": {"beacon"},
+    "verdict": {"part", "checked", "masked", "holding", "sum"},
+}
+"""By phase, the messages that can carry a round on; any other waits in its box, and costs no look at the phase."""
