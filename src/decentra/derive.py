@@ -124,6 +124,12 @@ def secret_hash(session: bytes, round_id: RoundId, view: int, dealer: PeerId, ki
 
 def vote_value(context: bytes, topic: str, value: bytes) -> bytes:
     """The hash that votes cite for a value of a topic under a context."""
+    return _vote_value(context, topic, value)
+
+
+@lru_cache(maxsize=32)
+def _vote_value(context: bytes, topic: str, value: bytes) -> bytes:
+    """Kept, since a round looks for the same few values whenever a vote comes."""
     return digest("vote", context, topic, value)
 
 

@@ -76,23 +76,23 @@ def digest(label: str, *parts: Part) -> bytes:
 
 def digest_after(encoded: bytes, *parts: Part) -> bytes:
     """``digest`` of a label and parts whose first ones are given as ``encode_parts`` gives them."""
-    state = hashlib.sha256(encoded)
-    small: list[bytes] = []
+    small, state = [encoded], None
     for part in parts:
-        if isinstance(part, bytes):
-            length = len(part)
-            if length < _SMALL:
-                small += (_HEADS[length], part)
-                continue
-        elif isinstance(part, str | int):
+        if isinstance(part, bytes) and len(part) < _SMALL:
+            small += (_HEADS[len(part)], part)
+        elif isinstance(part, (str, int)):
             small.append(_whole(part))
-            continue
-        head, body = _item(part)
-        state.update(b"".join(small))
-        small.clear()
-        state.update(head)
-        state.update(body)
-    state.update(b"".join(small))
+        else:
+            head, body = _item(part)
+            small.append(head)
+            state = state or hashlib.sha256()
+            state.update(b"".join(small))
+            state.update(body)
+            small.clear()
+    rest = b"".join(small)
+    if state is None:
+        return hashlib.sha256(rest).digest()
+    state.update(rest)
     return state.digest()
 
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
@@ -155,8 +154,9 @@ class Driver:
         self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
         self._taken: dict[tuple[PeerId, str], bytes] = {}
         """The message whose blob was let in, by sender and slot, in the round that is on: one of each."""
-        self._latest: dict[PeerId, tuple[int, int]] = {}
-        self._recent: dict[PeerId, deque[bytes]] = {}
+        self._latest = dict.fromkeys(self._others, (-1, -1))
+        """Boot and number of the latest entry of each peer."""
+        self._recent: dict[PeerId, deque[bytes]] = {peer: deque(maxlen=WINDOW_ENTRIES) for peer in self._others}
         """The hashes of each peer's latest entries, as many as it may have in flight without knowing that they came."""
         self._again: dict[PeerId, set[bytes]] = {}
         """Those that a peer may send once more, since this one began their link anew."""
@@ -170,8 +170,9 @@ class Driver:
         self._jobs = 0
         self._over: tuple[Ended, Blob | None] | None = None
         self._last = RoundId(0, 0)
-        self._rounds: dict[PeerId, int] = {}
-        self._begun: dict[PeerId, int] = {}
+        self._rounds = dict.fromkeys(self._others, 0)
+        """The latest round that each peer signed something in, and that it has a roster of."""
+        self._begun = dict.fromkeys(self._others, 0)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,7 +213,7 @@ class Driver:
         self._feed(Start())
         waiting, self._ahead = self._ahead, {}
         for verified in (verified for queue in waiting.values() for verified in queue):
-            self._route(verified, None)  # what is of a later round still, is kept again
+            self._route(verified)  # what is of a later round still, is kept again
 
     @property
     def group_round(self) -> int:
@@ -247,10 +248,14 @@ class Driver:
     # ── effects ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _feed(self, event: Event) -> None:
-        if self._machine is not None:
-            if self._watch is not None:
-                self._watch(event)
-            self._enqueue(self._machine.handle(event))
+        machine = self._machine
+        if machine is None:
+            return
+        if self._watch is not None:
+            self._watch(event)
+        effects = machine.handle(event)
+        if effects:  # most messages are one of many that the machine waits for
+            self._enqueue(effects)
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
@@ -412,16 +417,17 @@ class Driver:
             return
         try:
             for event in link.receive(lane, header, buffers):
-                self._on_event(peer, link, event)
+                if isinstance(event, Arrived):
+                    self._on_entry(peer, link, event)
+                else:
+                    self._on_event(peer, event)
         except RemoteError as error:
             self._blame(peer, error)
         except LocalError as error:  # no memory for what was announced
             self.cancel(error)
 
-    def _on_event(self, peer: PeerId, link: Neighbour, event: object) -> None:
+    def _on_event(self, peer: PeerId, event: object) -> None:
         match event:
-            case Arrived(parts, announcement):
-                self._on_entry(peer, link, parts, announcement)
             case Completed(transfer, data):
                 verified, announced = self._awaited.pop((peer, transfer), (None, None))
                 if verified is not None and announced is not None and self._bench is not None:
@@ -434,14 +440,12 @@ class Driver:
             case Restarted():
                 self._lose(peer)
 
-    def _on_entry(
-        self, peer: PeerId, link: Neighbour, parts: tuple[bytes, ...], announcement: Announcement | None
-    ) -> None:
-        verified, new = self._admit(peer, parts)
-        if announcement is not None:
-            self._expect(verified, link, announcement)
+    def _on_entry(self, peer: PeerId, link: Neighbour, arrived: Arrived) -> None:
+        verified, new = self._admit(peer, arrived.parts)
+        if arrived.announcement is not None:
+            self._expect(verified, link, arrived.announcement)
         elif new:
-            self._route(verified, None)
+            self._route(verified)
 
     def _admit(self, peer: PeerId, parts: tuple[bytes, ...]) -> tuple[Verified, bool]:
         """An entry of the peer's own, for this one, and whether it is new: later than all that the peer signed before.
@@ -455,14 +459,15 @@ class Driver:
         entry = verified.entry
         if entry.author != peer or not addressed_to(entry, self.me):
             raise RemoteError(peer, "ROLE", f"it delivered a {entry.kind} that is not its own or not for this peer")
-        if (entry.boot, entry.seq) > self._latest.get(peer, (-1, -1)):
-            self._latest[peer] = (entry.boot, entry.seq)
-            self._recent.setdefault(peer, deque(maxlen=WINDOW_ENTRIES)).append(sha256(parts[0]).digest())
+        place = (entry.boot, entry.seq)
+        if place > self._latest[peer]:
+            self._latest[peer] = place
+            self._recent[peer].append(entry.hash)
             return verified, True
-        again, name = self._again.get(peer, set()), sha256(parts[0]).digest()
-        if name not in again:
+        again = self._again.get(peer, set())
+        if entry.hash not in again:
             raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
-        again.remove(name)
+        again.remove(entry.hash)
         return verified, False
 
     def _expect(self, verified: Verified, link: Neighbour, announcement: Announcement) -> None:
@@ -479,7 +484,7 @@ class Driver:
                 raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} in one round")
         elif not machine.wants(verified, announcement.root):
             link.reject(announcement.transfer)
-            self._route(verified, None)  # the machine knows what to hold of a message whose blob does not come
+            self._route(verified)  # the machine knows what to hold of a message whose blob does not come
         elif link.accept(announcement, min(self._limit, machine.room(verified.message))):
             self._taken[peer, slot] = verified.body_hash
             self._awaited[peer, announcement.transfer] = (verified, announcement)
@@ -491,25 +496,27 @@ class Driver:
             if self._machine is not None:
                 self._taken.pop((peer, self._machine.slot(verified.message)), None)
 
-    def _route(self, verified: Verified, blob: Blob | None) -> None:
+    def _route(self, verified: Verified) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
-        entry, peer = verified.entry, verified.sender
-        if entry.kind == self._leaves:
+        entry, peer, machine = verified.entry, verified.sender, self._machine
+        kind, number = entry.kind, entry.round
+        if kind == self._leaves:
             self.left[peer] = verified
-            if self._machine is not None and entry.round <= self._machine.round.number + 1:
+            if machine is not None and number <= machine.round.number + 1:
                 self._feed(Received(verified))  # one of a farther round counts once this peer has come to that
             return
         self.left.pop(peer, None)
-        if entry.kind == self._readies and entry.round > self._rounds.get(peer, 0):
-            self.ahead[peer] = verified
-        self._rounds[peer] = max(entry.round, self._rounds.get(peer, 0))
-        if not entry.kind.startswith(self._gathers):
-            self._begun[peer] = max(entry.round, self._begun.get(peer, 0))
-        if self._machine is not None and entry.round_id == self._machine.round:
-            self._feed(Received(verified, blob))
-        elif entry.round > self._last.number:
+        if number > self._rounds[peer]:
+            self._rounds[peer] = number
+            if kind == self._readies:
+                self.ahead[peer] = verified
+        if number > self._begun[peer] and not kind.startswith(self._gathers):
+            self._begun[peer] = number
+        if machine is not None and entry.round_id == machine.round:
+            self._feed(Received(verified))
+        elif number > self._last.number:
             self._keep_ahead(verified)
-            if entry.kind == self._readies and self._machine is not None and entry.round > self._machine.round.number:
+            if kind == self._readies and self._machine is not None and number > self._machine.round.number:
                 self._feed(Received(verified))
 
     def _keep_ahead(self, verified: Verified) -> None:
@@ -550,7 +557,7 @@ class Driver:
         for key in [key for key in self._sent if key[0] == peer]:
             self.blobs.give_back(self._sent.pop(key)[0])
         self._lose(peer)
-        self._again[peer] = set(self._recent.get(peer, ()))
+        self._again[peer] = set(self._recent[peer])
         transport = self._need_ports().transport
         transport.close_peer(peer)
         self._incarnation += 1

@@ -22,19 +22,19 @@ class SharedRegistry(Registry):
     def __init__(self, protocol: str) -> None:
         own = registry(protocol)
         self.codec, self._classes = own.codec, own._classes
+        self._names = {kind: tuple(field.name for field in fields(cls)) for kind, cls in self._classes.items()}
         self._known: dict[tuple[bytes, bytes, int], Verified] = {}
         self._plain = {kind: not any(f.cites for _, f in own.codec.spec(kind).fields) for kind in own.codec.kinds}
 
     def encode(self, message: Message) -> bytes:
         """The canonical body. The check that a receiver would read it is left to the first receiver."""
-        values = tuple(_bare(getattr(message, field.name)) for field in fields(message))
-        body = pack(values)
+        body = pack(tuple([_bare(getattr(message, name)) for name in self._names[message.kind]]))
         if len(body) > MAX_BODY:
             raise Malformed(f"a {message.kind} of {len(body)} bytes")
         return body
 
     def _verify(self, signed: Signed, session: bytes, check: Checker, sender: PeerId | None, depth: int) -> Verified:
-        known = self._known.get((signed.entry, signed.body, depth)) or self._known.get((signed.entry, signed.body, 0))
+        known = self._known.get((signed.entry, signed.body, 0)) or self._known.get((signed.entry, signed.body, depth))
         if known is None:
             known = super()._verify(signed, session, check, sender, depth)
             least = 0 if self._plain[known.message.kind] else depth  # what cites nothing is as sound at any depth
@@ -43,8 +43,8 @@ class SharedRegistry(Registry):
 
 
 def _bare(value: Any) -> object:
-    if isinstance(value, Verified):
+    if type(value) is Verified:
         return (value.signed.entry, value.signed.body)
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return tuple([_bare(item) for item in value])
     return value

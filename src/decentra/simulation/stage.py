@@ -29,10 +29,10 @@ from decentra.simulation.once import SharedRegistry
 from decentra.simulation.oracle import Oracle
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom, SkewedClock, SlowPool
 from decentra.simulation.trace import Trace
-from decentra.simulation.wires import Parcel, Wires
+from decentra.simulation.wires import Parcel, Wires, WireTransport
 from decentra.transfer import Announcement, Link
 from decentra.transfer.link import Send as SendFrame
-from decentra.transport.base import Transport
+from decentra.transport.base import Lane, Transport
 from decentra.transport.simulated import Network
 from decentra.transport.virtual import EventHeap
 from decentra.types import PeerId, RoundId, RoundResult
@@ -46,7 +46,7 @@ speed."""
 
 CRYPTO = ("ideal", "real")
 
-_EVENTS = (Received, Expired, Computed, Start)
+_EVENTS = frozenset((Received, Expired, Computed, Start))
 
 _SILENT = logging.Logger("decentra.simulation", logging.CRITICAL + 1)
 
@@ -121,13 +121,15 @@ class Actor:
             log=_SILENT,
             fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position)),
         )
+        if isinstance(transport, WireTransport):
+            transport.on_receive = self.driver.on_receive
         pool: Pool = InlinePool() if self._slow is None else SlowPool(self.clock, self._takes)
         self.session.open(Ports(self.clock, transport, self, pool))
 
     def _wire(self) -> tuple[Transport, LinkMaker]:
         stage, mouth = self.stage, self.stage.mouth(self)
         if stage.network is None:
-            end = stage.wires.transport(self.id, lambda *message: self.driver.on_receive(*message), mouth)
+            end = stage.wires.transport(self.id, _nowhere, mouth)
             return end, end.link
         transport = stage.network.transport(
             self.id, lambda *message: self.driver.on_receive(*message), lambda *change: self.driver.on_link(*change)
@@ -163,12 +165,12 @@ class Actor:
     def _watch(self, seen: Event | Effect) -> None:
         if not self.alive:
             return
-        if not isinstance(seen, _EVENTS):
+        if type(seen) not in _EVENTS:
             self._effects += 1
             if self._crash is not None and self._crash.effect == self._effects - 1:
                 self.stop(self._crash)
                 return
-            if isinstance(seen, Send):
+            if type(seen) is Send:
                 self._sending = seen
         if self.stage.trace is not None:
             self.stage.trace.saw(self.stage.clock.now(), self.letter, seen)
@@ -218,6 +220,10 @@ class Actor:
             stage.trace.line(stage.clock.now(), self.letter, "✝ its process stops")
         if crash.back is not None:
             stage.clock.call_later(crash.back, lambda: stage.restart(self))
+
+
+def _nowhere(peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
+    """Where messages go while there is no driver: nothing comes before the clock goes on."""
 
 
 class _MutedLink(Link):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -43,7 +43,11 @@ Mouth = Callable[[PeerId, Parcel], bool]
 
 
 @dataclass
-class _Edge:
+class Edge:
+    """One direction between two peers."""
+
+    source: PeerId
+    target: PeerId
     faults: Faults
     rng: random.Random
     cut: bool = False
@@ -65,61 +69,66 @@ class Wires:
     def __init__(self, clock: EventHeap, seed: int, faults: Faults | None = None) -> None:
         self.clock, self._seed = clock, seed
         self._faults = faults or Faults()
-        self._edges: dict[tuple[PeerId, PeerId], _Edge] = {}
+        self._edges: dict[tuple[PeerId, PeerId], Edge] = {}
         self._ends: dict[PeerId, WireTransport] = {}
 
     def transport(self, me: PeerId, on_receive: Receive, mouth: Mouth | None = None) -> WireTransport:
         """A peer's end; one made again under the same name is that peer restarted."""
         made = WireTransport(self, me, on_receive, mouth)
         self._ends[me] = made
-        for (source, target), edge in self._edges.items():
-            if target == me and not edge.cut:
-                self._release(source, target, edge)
+        for edge in self._edges.values():
+            if edge.target == me and not edge.cut:
+                self._release(edge)
         return made
 
     def faults(self, source: PeerId, target: PeerId) -> Faults:
         """The faults of a directed edge, to be changed in place."""
-        return self._edge(source, target).faults
+        return self.edge(source, target).faults
 
     def cut(self, source: PeerId, target: PeerId) -> None:
         """Break one direction: what is sent from now on waits until it heals."""
-        self._edge(source, target).cut = True
+        self.edge(source, target).cut = True
 
     def heal(self, source: PeerId, target: PeerId) -> None:
         """Mend one direction, and let go what waited."""
-        edge = self._edge(source, target)
+        edge = self.edge(source, target)
         edge.cut = False
-        self._release(source, target, edge)
+        self._release(edge)
 
-    def _edge(self, source: PeerId, target: PeerId) -> _Edge:
+    def edge(self, source: PeerId, target: PeerId) -> Edge:
+        """The edge between two peers, one for all their processes."""
         edge = self._edges.get((source, target))
         if edge is None:
             name = sha256(b"decentra wire" + self._seed.to_bytes(16, "big", signed=True) + source + target).digest()
-            edge = self._edges[source, target] = _Edge(Faults(**vars(self._faults)), random.Random(name))
+            edge = self._edges[source, target] = Edge(
+                source, target, Faults(**vars(self._faults)), random.Random(name)
+            )
         return edge
 
-    def _release(self, source: PeerId, target: PeerId, edge: _Edge) -> None:
+    def _release(self, edge: Edge) -> None:
         held, edge.held = edge.held, []
         for parcel in held:
-            self.carry(source, target, parcel)
+            self.carry(edge, parcel)
 
-    def carry(self, source: PeerId, target: PeerId, parcel: Parcel) -> None:
-        """Bring a parcel to the other end, as late as the edge's faults make it."""
-        edge = self._edges.get((source, target)) or self._edge(source, target)
-        end = self._ends.get(target)
+    def carry(self, edge: Edge, parcel: Parcel) -> None:
+        """Bring a parcel to the other end of an edge, as late as its faults make it."""
+        end = self._ends.get(edge.target)
         if edge.cut or end is None:
             edge.held.append(parcel)
             return
-        edge.last = at = max(edge.last, self.clock.now() + edge.faults.latency + self._delay(edge))
-        self.clock.call_at(at, partial(self._bring, end, source, parcel, edge, edge.life))
+        at = self.clock.now() + edge.faults.latency + self._delay(edge)
+        if at < edge.last:
+            at = edge.last
+        edge.last = at
+        self.clock.call_at(at, partial(self._bring, end, parcel, edge, edge.life))
 
     @staticmethod
-    def _bring(end: WireTransport, source: PeerId, parcel: Parcel, edge: _Edge, life: int) -> None:
+    def _bring(end: WireTransport, parcel: Parcel, edge: Edge, life: int) -> None:
         if edge.life == life:
-            end.arrive(source, parcel)
+            end.arrive(edge.source, parcel)
 
     @staticmethod
-    def _delay(edge: _Edge) -> float:
+    def _delay(edge: Edge) -> float:
         """What the faults cost a message: jitter, being overtaken, and being repeated after the link's pauses."""
         faults, rng = edge.faults, edge.rng
         late, pause = rng.random() * faults.jitter if faults.jitter else 0.0, STALL_FIRST
@@ -132,17 +141,17 @@ class Wires:
 
     def blob_delay(self, source: PeerId, target: PeerId) -> float:
         """How long after its entry a blob comes."""
-        return self._delay(self._edge(source, target))
+        return self._delay(self.edge(source, target))
 
     def stop(self, me: PeerId, keeps: Callable[[PeerId], bool]) -> None:
         """A peer's process is gone: what was on the way to it is lost, and what it had sent, unless ``keeps`` says
         that it reached that neighbour's side; what is sent to it from now on waits for its next process."""
         self._ends.pop(me, None)
-        for (source, target), edge in self._edges.items():
-            if target == me or (source == me and not keeps(target)):
+        for edge in self._edges.values():
+            if edge.target == me or (edge.source == me and not keeps(edge.target)):
                 edge.life += 1
                 edge.last = 0.0
-            if source == me:
+            if edge.source == me:
                 edge.held.clear()
 
 
@@ -150,7 +159,7 @@ class WireTransport:
     """One peer's end of the wires (``transport.base.Transport``); its links use it, and send nothing through it."""
 
     def __init__(self, wires: Wires, me: PeerId, on_receive: Receive, mouth: Mouth | None) -> None:
-        self.wires, self.me, self._on_receive, self.mouth = wires, me, on_receive, mouth
+        self.wires, self.me, self.on_receive, self.mouth = wires, me, on_receive, mouth
         self.counters = Counters()
         self.links: dict[PeerId, WireLink] = {}
         self.open = True
@@ -163,13 +172,14 @@ class WireTransport:
     def arrive(self, source: PeerId, parcel: Parcel) -> None:
         link = self.links.get(source)
         if self.open and link is not None:
-            self.counters.bytes_received += sum(map(len, parcel.parts))
+            for part in parcel.parts:
+                self.counters.bytes_received += len(part)
             link.inbox.append(parcel)
-            self._on_receive(source, Lane.CONTROL, DELIVER, ())
+            self.on_receive(source, Lane.CONTROL, DELIVER, ())
 
     def told(self, source: PeerId) -> None:
         if self.open:
-            self._on_receive(source, Lane.BULK, BLOB, ())
+            self.on_receive(source, Lane.BULK, BLOB, ())
 
     def dial(self, peer: PeerId) -> None:
         """See `Transport.dial`; wires are always there."""
@@ -193,6 +203,7 @@ class WireLink:
 
     def __init__(self, end: WireTransport, peer: PeerId, incarnation: int) -> None:
         self._end, self._peer = end, peer
+        self._edge: Edge | None = None
         self._next = (incarnation & 0xFFFFFFFF) << 32
         self.inbox: deque[Parcel] = deque()
         self._offered: dict[int, memoryview] = {}
@@ -212,9 +223,16 @@ class WireLink:
         round_number: int = 0,
     ) -> None:
         end, parcel = self._end, Parcel(tuple(parts), announcement, data)
-        if end.mouth is None or end.mouth(self._peer, parcel):
-            end.counters.bytes_sent += sum(map(len, parcel.parts)) + (data.nbytes if data is not None else 0)
-            end.wires.carry(end.me, self._peer, parcel)
+        if end.mouth is not None and not end.mouth(self._peer, parcel):
+            return
+        size = 0 if data is None else data.nbytes
+        for part in parts:
+            size += len(part)
+        end.counters.bytes_sent += size
+        edge = self._edge
+        if edge is None:
+            edge = self._edge = end.wires.edge(end.me, self._peer)
+        end.wires.carry(edge, parcel)
 
     def accept(self, announcement: Announcement, limit: int) -> bool:
         """Take the blob in when it comes. Raises RemoteError where it is larger than ``limit``."""
@@ -242,20 +260,22 @@ class WireLink:
     def tick(self, now: float) -> None:
         """Nothing here waits for the time."""
 
-    def receive(self, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> Iterator[LinkEvent]:
+    def receive(self, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> Iterable[LinkEvent]:
         """What has just come; a blob's bytes come with its entry or after it, once it was accepted."""
         if header == BLOB:
             transfer = self._whole.popleft()
-            if transfer in self._accepted:
-                yield Completed(transfer, self._accepted.pop(transfer))
-            return
+            return (Completed(transfer, self._accepted.pop(transfer)),) if transfer in self._accepted else ()
         parcel = self.inbox.popleft()
         if parcel.announcement is None or parcel.data is None:
-            yield Arrived(parcel.parts, None)
-            return
-        transfer = parcel.announcement.transfer
-        self._offered[transfer] = parcel.data
-        yield Arrived(parcel.parts, parcel.announcement)
+            return (Arrived(parcel.parts, None),)
+        return self._offer(parcel.parts, parcel.announcement, parcel.data)
+
+    def _offer(
+        self, parts: tuple[bytes, ...], announcement: Announcement, data: memoryview
+    ) -> Iterator[LinkEvent]:
+        transfer = announcement.transfer
+        self._offered[transfer] = data
+        yield Arrived(parts, announcement)
         if transfer not in self._accepted:
             return
         delay = self._end.wires.blob_delay(self._peer, self._end.me)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -64,8 +65,8 @@ class EventHeap:
 
     def call_at(self, time: float, callback: Callable[[], None]) -> Handle:
         """Call back once at a virtual time; one that is past counts as now. Equal times keep their order to the bit."""
-        event = _Event(callback)
-        heapq.heappush(self._heap, (max(self._now, time), self._made, event))
+        event, now = _Event(callback), self._now
+        heapq.heappush(self._heap, (time if time > now else now, self._made, event))
         self._made += 1
         return event
 
@@ -87,13 +88,14 @@ class EventHeap:
         Without a predicate it runs until nothing is left to do, and says whether that came about. It stops, with time
         standing at `deadline` (virtual seconds since the heap was made), where the next event lies beyond it.
         """
+        heap, last = self._heap, math.inf if deadline is None else deadline
         while predicate is None or not predicate():
-            while self._heap and self._heap[0][2].callback is None:
-                heapq.heappop(self._heap)
-            if not self._heap:
+            while heap and heap[0][2].callback is None:
+                heapq.heappop(heap)
+            if not heap:
                 return predicate is None
-            if deadline is not None and self._heap[0][0] > deadline:
-                self._now = max(self._now, deadline)
+            if heap[0][0] > last:
+                self._now = max(self._now, last)
                 return False
             self.step()
         return True

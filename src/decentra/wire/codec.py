@@ -8,7 +8,7 @@ receiver.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,36 +79,41 @@ def _any(reader: Reader, limit: int, depth: int) -> object:
             return tuple(_any(reader, limit, depth - 1) for _ in range(count))
 
 
-def _read(field: FieldType, reader: Reader, what: str) -> object:
-    """The Python value of one field."""
+Read = Callable[[Reader], object]
+
+
+def _reads(field: FieldType, what: str) -> Read:
+    """What reads the Python value of one field."""
+    cap = field.cap
     match field.name:
         case "uint":
-            return reader.natural(field.cap, what)
+            return lambda reader: reader.natural(cap, what)
         case "text":
-            return reader.text(field.cap, what)
+            return lambda reader: reader.text(cap, what)
         case "bytes":
-            return reader.binary(0, field.cap, what)
+            return lambda reader: reader.binary(0, cap, what)
         case "peer":
-            return PeerId(reader.binary(32, 32, what))
+            return lambda reader: PeerId(reader.binary(32, 32, what))
         case "entry":
-            return read_signed(reader, what)
+            return lambda reader: read_signed(reader, what)
         case "list" if field.inner is not None:
-            inner = field.inner
-            return tuple(_read(inner, reader, what) for _ in range(reader.array(field.cap, what)))
+            item = _reads(field.inner, what)
+            return lambda reader: tuple([item(reader) for _ in range(reader.array(cap, what))])
         case "map" if field.inner is not None:
-            return _read_map(field, field.inner, reader, what)
+            value = _reads(field.inner, what)
+            return lambda reader: _read_map(cap, value, reader, what)
         case _:
-            return reader.binary(field.cap, field.cap, what)
+            return lambda reader: reader.binary(cap, cap, what)
 
 
-def _read_map(field: FieldType, inner: FieldType, reader: Reader, what: str) -> tuple[tuple[PeerId, object], ...]:
+def _read_map(cap: int, value: Read, reader: Reader, what: str) -> tuple[tuple[PeerId, object], ...]:
     pairs: list[tuple[PeerId, object]] = []
-    for _ in range(reader.array(field.cap, what)):
+    for _ in range(reader.array(cap, what)):
         _pair(reader, what)
         key = PeerId(reader.binary(32, 32, what))
         if pairs and key <= pairs[-1][0]:
             raise Malformed(f"{what}: the peers must be in ascending order, each once")
-        pairs.append((key, _read(inner, reader, what)))
+        pairs.append((key, value(reader)))
     return tuple(pairs)
 
 
@@ -162,6 +167,11 @@ class Codec:
 
     def __init__(self, messages: Mapping[str, MessageSpec]) -> None:
         self._messages = dict(messages)
+        self._reads = {
+            kind: tuple(_reads(field, f"{kind}.{name}") for name, field in spec.fields)
+            for kind, spec in messages.items()
+        }
+        self._citing = {kind for kind, spec in messages.items() if any(field.cites for _, field in spec.fields)}
 
     @property
     def kinds(self) -> Iterable[str]:
@@ -173,6 +183,10 @@ class Codec:
             return self._messages[kind]
         except KeyError:
             raise Malformed(f"the spec names no message {kind[:40]!r}") from None
+
+    def cites(self, kind: str) -> bool:
+        """Whether messages of a kind hold entries of others."""
+        return kind in self._citing
 
     def encode(self, kind: str, values: tuple[object, ...]) -> bytes:
         """The canonical body of one message, checked as a receiver would. Raises Malformed where a receiver would."""
@@ -189,11 +203,11 @@ class Codec:
 
     def decode(self, kind: str, body: bytes) -> tuple[object, ...]:
         """The field values of one body, in the spec's order. Raises Malformed."""
-        fields = self.spec(kind).fields
-        reader = Reader(body, MAX_BODY)
+        self.spec(kind)
+        fields, reader = self._reads[kind], Reader(body, MAX_BODY)
         count = reader.array(len(fields), kind)
         if count != len(fields):
             raise Malformed(f"{kind} has {len(fields)} fields, {count} came")
-        values = tuple(_read(field, reader, f"{kind}.{name}") for name, field in fields)
+        values = tuple([read(reader) for read in fields])
         reader.end(kind)
         return values

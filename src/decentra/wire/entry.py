@@ -7,7 +7,7 @@ within this session; the two are different types, and machines accept the second
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Protocol
@@ -22,6 +22,9 @@ LABEL = b"decentra/entry/v1\0"
 FIELDS = 13
 FIELDS_MOST = 64
 """What a later version may grow to, so that it is refused by its number and not as garbage."""
+_UNSIGNED = bytes((0x90 + FIELDS - 1,))
+"""How an entry begins without its signature: an array of one field less."""
+_SIGNATURE_BYTES = 2 + 64
 ZERO = bytes(32)
 """What ``prev`` holds in a chain's first entry, and ``after`` where no entry opened the phase."""
 
@@ -62,7 +65,7 @@ class Entry:
         """The entry's name in ``prev``, ``after`` and citations: SHA-256 of the packed entry."""
         return sha256(self.packed).digest()
 
-    @property
+    @cached_property
     def round_id(self) -> RoundId:
         return RoundId(self.epoch, self.round)
 
@@ -113,6 +116,8 @@ def parse(raw: bytes) -> Entry:
     reader.end("an entry")
     if len(entry.receiver) not in (0, 32):
         raise Malformed("an entry's receiver is neither a peer nor empty for everyone")
+    # The encoding is canonical, so encoding the entry again would give these same bytes.
+    vars(entry).update(packed=raw, signed_bytes=LABEL + _UNSIGNED + raw[1:-_SIGNATURE_BYTES])
     return entry
 
 
@@ -142,7 +147,7 @@ class Chain:
     def sign(self, round_id: RoundId, kind: str, body: bytes, after: bytes = ZERO, receiver: bytes = EVERYONE) -> Entry:
         """The next entry of the chain over ``body``."""
         self.seq += 1
-        draft = Entry(
+        fields = (
             self.session,
             round_id.epoch,
             round_id.number,
@@ -154,9 +159,8 @@ class Chain:
             after,
             receiver,
             sha256(body).digest(),
-            b"",
         )
-        entry = replace(draft, signature=self._signer.sign(draft.signed_bytes))
+        entry = Entry(*fields, self._signer.sign(LABEL + pack((VERSION, *fields))))
         self.head = entry.hash
         return entry
 

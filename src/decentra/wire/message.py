@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from decentra.errors import LocalError, RemoteError
@@ -30,15 +30,14 @@ class Verified:
     entry: Entry
     message: Message
     signed: Signed
+    sender: PeerId = field(init=False, repr=False, compare=False)
+    body_hash: bytes = field(init=False, repr=False, compare=False)
+    """The hash of the body: what a context lists for a deal, and a holding for a list of slices."""
 
-    @property
-    def sender(self) -> PeerId:
-        return self.entry.author
-
-    @property
-    def body_hash(self) -> bytes:
-        """The hash of the body: what a context lists for a deal, and a holding for a list of slices."""
-        return self.entry.body
+    def __post_init__(self) -> None:
+        # Fields of its own rather than the entry's, since machines look at them again and again.
+        object.__setattr__(self, "sender", self.entry.author)
+        object.__setattr__(self, "body_hash", self.entry.body)
 
 
 class Registry:
@@ -60,7 +59,7 @@ class Registry:
 
     def encode(self, message: Message) -> bytes:
         """The canonical body of a message; entries that it cites travel as they were signed."""
-        values = tuple(_unwrap(getattr(message, field.name)) for field in fields(message))
+        values = tuple(_unwrap(getattr(message, each.name)) for each in fields(message))
         return self.codec.encode(message.kind, values)
 
     def verify(self, signed: Signed, session: bytes, check: Checker, sender: PeerId | None = None) -> Verified:
@@ -93,6 +92,9 @@ class Registry:
             )
         if not check(entry.author, entry.signature, entry.signed_bytes):
             raise RemoteError(sender, "SIGNATURE", f"no valid signature of member {entry.author} is on a {entry.kind}")
+        if not self.codec.cites(entry.kind):
+            made: Any = self._classes[entry.kind](*values)
+            return Verified(entry, made, signed)
 
         def settle(field: FieldType, value: object) -> object:
             if isinstance(value, Signed):

@@ -34,6 +34,7 @@ _NATURAL = _Form(
 )
 _BYTES = _Form("bytes", 0xC4, 0, {0xC4: (1, 0), 0xC5: (2, 1 << 8), 0xC6: (4, 1 << 16)})
 _TEXT = _Form("a text", 0xA0, 32, {0xD9: (1, 32), 0xDA: (2, 1 << 8), 0xDB: (4, 1 << 16)})
+_BYTES_8 = 0xC4
 
 
 class Reader:
@@ -68,6 +69,12 @@ class Reader:
 
     def binary(self, least: int, most: int, what: str) -> bytes:
         """A byte string whose length is in ``least``..``most``."""
+        raw, at = self._raw, self._at
+        if at + 1 < len(raw) and raw[at] == _BYTES_8:  # the short way for ids, hashes, keys, signatures
+            begin, length = at + 2, raw[at + 1]
+            if least <= length <= most and begin + length <= len(raw):
+                self._at = begin + length
+                return raw[begin : self._at]
         return self._take(self._number(_BYTES, what), least, most, what)
 
     def text(self, most: int, what: str) -> str:
