@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from starting import Group
 
@@ -20,6 +22,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 ENDS_WITH_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Helpers of the standard library's that live as long as the process that first needed them."""
+
+
+STARTS_PROCESSES = ("test_demo.py", "test_memory.py", "test_processes.py")
+
+
+class Apart(LoadScopeScheduling):
+    """Whole groups of processes start one after another in one worker, beside the quick tests: two would starve."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "processes" if Path(nodeid.partition("::")[0]).name in STARTS_PROCESSES else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Apart:
+    return Apart(config, log)
 
 
 def _children() -> dict[int, str]:
