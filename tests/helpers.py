@@ -413,7 +413,7 @@ def nothing_left(attack: Scene) -> None:
 
 
 def running(peer: SimulatedPeer) -> Any:
-    machine: Any = peer.driver._machine
+    machine: Any = peer.driver.machine
     assert machine is not None
     return machine
 

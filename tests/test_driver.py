@@ -14,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decentra.driver.blobs import BlobStore, Workbench
-from decentra.driver.driver import AHEAD, Driver, Ended
+from decentra.driver.driver import Driver
+from decentra.driver.others import AHEAD, Others
+from decentra.driver.running import Ended
 from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import (
     Abort,
@@ -450,7 +452,7 @@ def test_at_most_four_messages_a_peer_are_kept_ahead_and_reach_their_round(round
         author.session.round = RoundId(1, number)
         post_raw(author, *(lambda v: (v.signed.entry, v.signed.body))(sign(author, Endorse(bytes(32)), bytes(32))))
     settle(group, 3.0)
-    kept = driver._ahead.get(ids(group)[1], [])
+    kept = driver.others.kept(ids(group)[1])
     latest = max(rounds, default=0)
     assert [verified.entry.round for verified in kept] == [latest] * min(rounds.count(latest), AHEAD)
     machine = Scripted(lambda _event: (), number=max(latest, 1))
@@ -479,22 +481,26 @@ def test_a_peer_that_left_is_known_until_it_speaks_again() -> None:
     driver, author = group.peers[0].driver, group.peers[1]
     author.driver.say(Leave())
     settle(group, 3.0)
-    assert list(driver.left) == [ids(group)[1]]
+    assert list(driver.others.left) == [ids(group)[1]]
     assert driver.reasons == {ids(group)[1]: "it has left the group"}
     verified = sign(author, Endorse(bytes(32)), bytes(32))
     post_raw(author, verified.signed.entry, verified.signed.body)
     settle(group, 3.0)
-    assert not driver.left
+    assert not driver.others.left
     assert not driver.reasons
 
 
 @settings(max_examples=30)
-@given(latest=st.lists(st.integers(0, 9), min_size=0, max_size=5), c=st.integers(1, 3))
+@given(latest=st.lists(st.integers(0, 9), min_size=1, max_size=5), c=st.integers(1, 3))
 def test_the_groups_round_is_one_that_an_honest_peer_has_reached(latest: list[int], c: int) -> None:
-    driver = simulate(6, protocol__c=c).peers[0].driver
-    driver._rounds = {PeerId(bytes([place]) * 32): number for place, number in enumerate(latest)}
+    group = simulate(6, protocol__c=c)
+    others = Others(ids(group)[: len(latest)], c)
+    for author, number in zip(group.peers, latest, strict=False):
+        author.session.round = RoundId(1, number)
+        others.heard(sign(author, Endorse(bytes(32)), bytes(32)))
+        others.heard(sign(author, AbortRound("LOCAL", (), ""), bytes(32)))
     for number in range(1, 10):
-        assert (driver.group_round >= number) == (sum(one >= number for one in latest) > c)
+        assert (others.round >= number) == (others.begun >= number) == (sum(one >= number for one in latest) > c)
 
 
 # ── a large group ────────────────────────────────────────────────────────────────────────────────────────────────────

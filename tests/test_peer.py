@@ -156,7 +156,7 @@ def test_a_peer_that_comes_back_takes_part_again_in_a_later_round(make_group: Ma
     peers[2] = group.peer(2)
 
     def again(peer: Peer) -> RoundResult:
-        until(peer, lambda: peers[2].id not in peer._session.driver.left)  # it was heard of, so it is waited for
+        until(peer, lambda: peers[2].id not in peer._session.driver.others.left)  # it was heard of, so it is waited for
         return peer.average(update(0))
 
     def back() -> RoundResult:

@@ -120,7 +120,7 @@ def test_a_peer_that_stops_while_slices_travel_is_left_out_and_the_round_complet
 
     def until_scattering(event: object) -> None:
         feed(event)  # type: ignore[arg-type]
-        machine = victim.driver._machine
+        machine = victim.driver.machine
         if machine is not None and getattr(machine, "phase", "") == scattering and 2 not in rounds.dead:
             rounds.dead.add(2)
             victim.driver.close()
@@ -141,7 +141,7 @@ def test_an_owner_that_stops_after_the_certificate_loses_the_round_and_all_say_s
 
     def until_unmask(event: object) -> None:
         feed(event)  # type: ignore[arg-type]
-        machine = victim.driver._machine
+        machine = victim.driver.machine
         if machine is not None and getattr(machine, "phase", "") == "unmask" and 1 not in rounds.dead:
             rounds.dead.add(1)
             victim.driver.close()

@@ -407,7 +407,7 @@ def test_two_sums_for_one_slice_shown_to_different_peers(
         if verified.entry.kind == f"{protocol}.sum" and target == victim:
             data = driver.blobs.view(blob).copy()
             data[0] ^= 1
-            blob = running(attack.liar) and driver._bench.keep(data)  # type: ignore[union-attr]
+            blob = running(attack.liar) and driver.running.bench.keep(data)  # type: ignore[union-attr]
             driver.blobs.lend(blob)
             verified = sign(attack.liar, replace(verified.message, root=blob.root), verified.entry.after)
         honest(target, verified, blob)

@@ -290,7 +290,7 @@ def most_held(attack: Scene, victim: PeerId) -> list[int]:
     driver, seen = attack.group.peers[ids(attack.group).index(victim)].driver, [0]
 
     def look() -> None:
-        under_way = sum(announced.size for _, announced in driver._awaited.values())
+        under_way = 0 if driver.running is None else sum(driver.running.under_way.values())
         seen.append(driver.blobs.bytes_held + under_way)
         attack.group.clock.call_later(0.01, look)
 

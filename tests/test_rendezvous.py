@@ -185,7 +185,7 @@ def test_an_old_leave_does_not_leave_out_who_is_back() -> None:
     group.peers[victim].session.leave()
     settle(group, 5.0)
     results(play(group, without(group, victim)))
-    old = group.peers[liar].driver.left[ids(group)[victim]]
+    old = group.peers[liar].driver.others.left[ids(group)[victim]]
     base = group.peers[liar].session._machine
 
     class Liar(base):
@@ -353,7 +353,7 @@ def test_a_proposer_alone_cannot_tell_a_peer_that_its_model_is_wrong() -> None:
 
     def twist(effect: Send) -> list[Send]:
         members = tuple(peer for peer in effect.message.members if peer != victim)
-        ready = group.peers[first].driver._machine.rendezvous.ready[victim]
+        ready = group.peers[first].driver.machine.rendezvous.ready[victim]
         return [replace(effect, message=replace(effect.message, layout=OTHER, members=members, citations=(ready,)))]
 
     lie(group.peers[first], "rendezvous.roster", twist)

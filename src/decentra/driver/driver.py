@@ -10,78 +10,28 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Protocol
+from functools import partial
 
-import numpy as np
-
+from decentra.driver.admission import Admission
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
 from decentra.driver.fittings import PLAIN, Fittings, Neighbour
+from decentra.driver.others import Others
 from decentra.driver.ports import Ports
+from decentra.driver.running import Ended, Machine, Running
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
+from decentra.protocols.rendezvous.messages import Leave, Ready
 from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted
-from decentra.transfer.entries import WINDOW_ENTRIES
 from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Malformed, Signed
 from decentra.wire.entry import Chain, Checker
-from decentra.wire.message import Message, Registry, Verified, addressed_to
-
-AHEAD = 4
-"""Messages of a later round that are kept for a peer: before a roster names this peer, nobody sends it more."""
+from decentra.wire.message import Message, Registry, Verified
 
 TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
-
-
-REMEMBERED = 1024
-"""Signatures that a peer remembers to have checked: those of a round of 64, at half a kibibyte each."""
-
-
-class Machine(Protocol):
-    """What the driver drives: one round's state machine."""
-
-    round: RoundId
-
-    @property
-    def roster(self) -> tuple[PeerId, ...]: ...
-
-    @property
-    def awaited(self) -> tuple[PeerId, ...]:
-        """Whom it waits for now."""
-        ...
-
-    def handle(self, event: Event) -> list[Effect]: ...
-
-    def cancel(self, error: DecentraError) -> list[Effect]: ...
-
-    def faulted(self, error: RemoteError) -> list[Effect]:
-        """What one of the roster sent broke a clause before the machine saw it."""
-        ...
-
-    def slot(self, message: Message) -> str:
-        """Under what a message is kept; a peer sends one of each in a round."""
-        ...
-
-    def room(self, message: Message) -> int:
-        """The most bytes that the blob beside a message may have."""
-        ...
-
-    def wants(self, verified: Verified, root: bytes) -> bool:
-        """Whether a blob with this root is the one that the message beside it signs, and was asked for if need be."""
-        ...
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a round ended at this peer: a result, or an error and whether the update had left."""
-
-    result: object = None
-    error: DecentraError | None = None
-    spent: bool = False
 
 
 @dataclass
@@ -106,9 +56,6 @@ class Driver:
         incarnation: 64 bits that no earlier process of this peer used.
         random: randomness for jobs.
         collude: how many members may lie together, the charter's c.
-        leaves: the kind of the message by which a peer leaves; it counts for every later round.
-        readies: the kind of the message by which a peer begins a round.
-        gathers: how the kinds of the messages begin by which a round finds its roster; any other is of one that has it.
         witness: shown every encoded update, for a leak check; None for nobody.
         fittings: what a simulation puts in place of the driver's own parts.
     """
@@ -124,9 +71,6 @@ class Driver:
         limit: int,
         incarnation: int,
         random: Random,
-        leaves: str,
-        readies: str,
-        gathers: str,
         collude: int,
         witness: Witness | None = None,
         log: logging.Logger | None = None,
@@ -136,43 +80,29 @@ class Driver:
         self.me, self.chain, self.registry = me, chain, registry
         self.blobs = BlobStore()
         self.tally = Tally()
-        self.left: dict[PeerId, Verified] = {}
         self._faults: dict[PeerId, str] = {}
         """Which clause a peer broke, which its coming back does not mend."""
         self._ways: dict[PeerId, str] = {}
         """Why the way to a peer is broken, until it is open again."""
         self._others = tuple(peer for peer in members if peer != me)
-        self._check, self._limit, self._leaves, self._readies = check, limit, leaves, readies
-        self.ahead: dict[PeerId, Verified] = {}
-        """Of each peer the readiness for the latest round: it takes part in no earlier one any more."""
-        self._collude, self._gathers = collude, gathers
+        self.others = Others(self._others, collude)
+        self._admission = Admission(me, self._others, registry, chain.session, check)
+        self._limit = limit
         self._incarnation, self._random, self._witness = incarnation, random, witness
         self._log = log or logging.getLogger("decentra")
         self._ports: Ports | None = None
         self._links: dict[PeerId, Neighbour] = {}
         self._sent: dict[tuple[PeerId, int], tuple[Blob, int]] = {}
-        self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
-        self._taken: dict[tuple[PeerId, str], bytes] = {}
-        """The message whose blob was let in, by sender and slot, in the round that is on: one of each."""
-        self._latest = dict.fromkeys(self._others, (-1, -1))
-        """Boot and number of the latest entry of each peer."""
-        self._recent: dict[PeerId, deque[bytes]] = {peer: deque(maxlen=WINDOW_ENTRIES) for peer in self._others}
-        """The hashes of each peer's latest entries, as many as it may have in flight without knowing that they came."""
-        self._again: dict[PeerId, set[bytes]] = {}
-        """Those that a peer may send once more, since this one began their link anew."""
-        self._ahead: dict[PeerId, list[Verified]] = {}
-        self._machine: Machine | None = None
-        self._ended: Callable[[Ended], None] | None = None
-        self._bench: Workbench | None = None
-        self._effects: deque[Effect] = deque()
-        self._timers: dict[str, Handle] = {}
-        self._suspended = self._running = self._closed = False
-        self._jobs = 0
-        self._over: tuple[Ended, Blob | None] | None = None
+        """The blobs that are being sent, and their rounds, by receiver and transfer."""
+        self.running: Running | None = None
+        """The round that is on: from its start until its caller has heard how it ended."""
         self._last = RoundId(0, 0)
-        self._rounds = dict.fromkeys(self._others, 0)
-        """The latest round that each peer signed something in, and that it has a roster of."""
-        self._begun = dict.fromkeys(self._others, 0)
+        """The latest round that was begun."""
+        self._effects: deque[Effect] = deque()
+        """What is still to be done, in order: it is one sequence for all of the peer's life, as its chain is, since a
+        round begins where another ends, and a peer may leave between two."""
+        self._suspended = self._carrying = self._closed = False
+        self._ticking: Handle | None = None
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,17 +118,24 @@ class Driver:
     @property
     def busy(self) -> bool:
         """Whether a round is on, or its last job is."""
-        return self._machine is not None or self._over is not None
+        return self.running is not None
+
+    @property
+    def machine(self) -> Machine | None:
+        """What plays the round that is on; None once it is done."""
+        running = self.running
+        return None if running is None or running.ended is not None else running.machine
 
     @property
     def awaited(self) -> tuple[PeerId, ...]:
         """Which other peers the round that is on waits for now."""
-        return () if self._machine is None else tuple(peer for peer in self._machine.awaited if peer != self.me)
+        machine = self.machine
+        return () if machine is None else tuple(peer for peer in machine.awaited if peer != self.me)
 
     @property
     def reasons(self) -> Mapping[PeerId, str]:
         """What is known of why a peer does not answer: it left, or broke a clause, or the way to it is broken."""
-        return {**self._ways, **self._faults, **dict.fromkeys(self.left, "it has left the group")}
+        return {**self._ways, **self._faults, **dict.fromkeys(self.others.left, "it has left the group")}
 
     @property
     def flushed(self) -> bool:
@@ -208,31 +145,17 @@ class Driver:
 
     def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
         """Start a round's machine; ``ended`` is called once."""
-        self._machine, self._ended, self._last = machine, ended, machine.round
-        self._bench = Workbench(self.blobs, self._random, self._witness)
+        self.running = Running(machine, Workbench(self.blobs, self._random, self._witness), ended)
+        self._last = machine.round
         self._feed(Start())
-        waiting, self._ahead = self._ahead, {}
-        for verified in (verified for queue in waiting.values() for verified in queue):
+        for verified in self.others.take():
             self._route(verified)  # what is of a later round still, is kept again
-
-    @property
-    def group_round(self) -> int:
-        """The latest round that more than ``collude`` others have signed something in: one of them is honest."""
-        return self._vouched(self._rounds)
-
-    @property
-    def group_begun(self) -> int:
-        """The latest round that more than ``collude`` others take part in, so that it has a roster already."""
-        return self._vouched(self._begun)
-
-    def _vouched(self, rounds: Mapping[PeerId, int]) -> int:
-        latest = sorted(rounds.values(), reverse=True)
-        return latest[self._collude] if len(latest) > self._collude else 0
 
     def cancel(self, error: DecentraError) -> None:
         """End the round that is on, if any, from this side."""
-        if self._machine is not None:
-            self._enqueue(self._machine.cancel(error))
+        machine = self.machine
+        if machine is not None:
+            self._enqueue(machine.cancel(error))
 
     def say(self, message: Message) -> None:
         """Send a message outside a round: to leave."""
@@ -240,20 +163,22 @@ class Driver:
 
     def close(self) -> None:
         self._closed = True
-        for handle in self._timers.values():
-            handle.cancel()
+        if self.running is not None:
+            self.running.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
         if self._ports is not None:
             self._ports.transport.close()
 
     # ── effects ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _feed(self, event: Event) -> None:
-        machine = self._machine
-        if machine is None:
+        running = self.running
+        if running is None or running.ended is not None:
             return
         if self._watch is not None:
             self._watch(event)
-        effects = machine.handle(event)
+        effects = running.machine.handle(event)
         if effects:  # most messages are one of many that the machine waits for
             self._enqueue(effects)
 
@@ -262,9 +187,9 @@ class Driver:
         self._run()
 
     def _run(self) -> None:
-        if self._running:
+        if self._carrying:
             return
-        self._running = True
+        self._carrying = True
         try:
             while self._effects and not self._suspended and not self._closed:
                 effect = self._effects.popleft()
@@ -273,30 +198,29 @@ class Driver:
                 if not self._closed:  # a simulation may have this peer stop right before an effect
                     self._carry_out(effect)
         finally:
-            self._running = False
+            self._carrying = False
 
     def _carry_out(self, effect: Effect) -> None:
-        ports = self._need_ports()
+        ports, running = self._need_ports(), self.running
         match effect:
             case Send():
                 self._send(effect)
-            case SetTimer(name, after):
-                self._cancel_timer(name)
-                self._timers[name] = ports.clock.call_later(after, partial(self._expired, self._machine, name))
+            case SetTimer(name, after) if running is not None:
+                running.set_timer(ports.clock, name, after, partial(self._expired, running, name))
             case Persist(record):
                 self._suspended = True
                 ports.journal.record(self._last, record, self._durable)
-            case Compute(name, job) if self._bench is not None:
-                self._jobs += 1
-                ports.pool.submit(job, self._bench, partial(self._computed, self._machine, name))
+            case Compute(name, job) if running is not None:
+                running.jobs += 1
+                ports.pool.submit(job, running.bench, partial(self._computed, running, name))
             case Blame(error):
                 self._note_fault(error)
             case Release(blob):
                 self.blobs.release(blob)
-            case Finish(result):
-                self._finish(Ended(result=result), getattr(result, "total", None))
-            case Abort(error, spent):
-                self._finish(Ended(error=self._explained(error), spent=spent), None)
+            case Finish(result) if running is not None:
+                self._finish(running, Ended(result=result))
+            case Abort(error, spent) if running is not None:
+                self._finish(running, Ended(error=self._explained(error), spent=spent))
 
     def _send(self, effect: Send) -> None:
         message = effect.message
@@ -345,42 +269,32 @@ class Driver:
         self._suspended = False
         self._run()
 
-    def _computed(self, machine: Machine | None, name: str, value: object) -> None:
-        self._jobs -= 1
-        if machine is self._machine:
+    def _computed(self, running: Running, name: str, value: object) -> None:
+        running.jobs -= 1
+        if running is self.running:
             self._feed(Computed(name, value))
-        if self._over is not None and not self._jobs:
-            over, self._over = self._over, None
-            self._end(*over)
+        if running is self.running and running.ended is not None and not running.jobs:
+            self._end(running, running.ended)
 
-    def _expired(self, machine: Machine | None, name: str) -> None:
-        if machine is self._machine:
+    def _expired(self, running: Running, name: str) -> None:
+        if running is self.running:
             self._feed(Expired(name))
 
-    def _finish(self, ended: Ended, result: Blob | None) -> None:
+    def _finish(self, running: Running, ended: Ended) -> None:
         """The machine is done. Its caller hears of it once no job reads or writes the caller's arrays any more."""
-        for name in list(self._timers):
-            if name != "tick":
-                self._cancel_timer(name)
-        self._machine = None
-        if self._jobs:
-            self._over = (ended, result)
-        else:
-            self._end(ended, result)
+        running.ended = ended
+        running.stop()
+        if not running.jobs:
+            self._end(running, ended)
 
-    def _end(self, ended: Ended, result: Blob | None) -> None:
-        if self._bench is not None:
-            self._bench.clear(keep=result)
-        self._bench = None
+    def _end(self, running: Running, ended: Ended) -> None:
+        running.end()
         # Who is in a round that ended well may still need what was sent in it; what failed, or is older, nobody needs.
-        self._withdraw(self._last.number if ended.error is not None else self._last.number - 1)
-        for key in [key for key in self._awaited if self._awaited[key][0].entry.round <= self._last.number]:
-            del self._awaited[key]
-            self._links[key[0]].reject(key[1])
-        self._taken.clear()
-        callback, self._ended = self._ended, None
-        if callback is not None:
-            callback(ended)
+        self._withdraw(running.round.number if ended.error is not None else running.round.number - 1)
+        for peer, transfer in running.under_way:
+            self._links[peer].reject(transfer)
+        self.running = None
+        running.done(ended)
 
     def _withdraw(self, latest: int) -> None:
         """Send no more blobs of rounds up to ``latest``: a peer that died must not hold on to their memory."""
@@ -428,108 +342,54 @@ class Driver:
 
     def _on_event(self, peer: PeerId, event: object) -> None:
         match event:
-            case Completed(transfer, data):
-                verified, announced = self._awaited.pop((peer, transfer), (None, None))
-                if verified is not None and announced is not None and self._bench is not None:
-                    blob = self._bench.adopt(np.frombuffer(data, np.uint8), announced.digests)
-                    self._feed(Received(verified, blob))
+            case Completed(transfer, data) if self.running is not None:
+                received = self.running.completed(peer, transfer, data)
+                if received is not None:
+                    self._feed(received)
             case Delivered(transfer) | Rejected(transfer):
                 lent = self._sent.pop((peer, transfer), None)
                 if lent is not None:
                     self.blobs.give_back(lent[0])
             case Restarted():
-                self._lose(peer)
+                if self.running is not None:
+                    self.running.lost(peer)
 
     def _on_entry(self, peer: PeerId, link: Neighbour, arrived: Arrived) -> None:
-        verified, new = self._admit(peer, arrived.parts)
+        verified, new = self._admission.admit(peer, arrived.parts)
+        self.tally.verified += 1
         if arrived.announcement is not None:
             self._expect(verified, link, arrived.announcement)
         elif new:
             self._route(verified)
 
-    def _admit(self, peer: PeerId, parts: tuple[bytes, ...]) -> tuple[Verified, bool]:
-        """An entry of the peer's own, for this one, and whether it is new: later than all that the peer signed before.
-
-        What is not is refused, but for what this peer made the other repeat by beginning their link anew.
-        """
-        if len(parts) != 2:
-            raise RemoteError(peer, "SCHEMA", f"it sent a message of {len(parts)} parts; an entry and its body are two")
-        verified = self.registry.verify(Signed(*parts), self.chain.session, self._check, peer)
-        self.tally.verified += 1
-        entry = verified.entry
-        if entry.author != peer or not addressed_to(entry, self.me):
-            raise RemoteError(peer, "ROLE", f"it delivered a {entry.kind} that is not its own or not for this peer")
-        place = (entry.boot, entry.seq)
-        if place > self._latest[peer]:
-            self._latest[peer] = place
-            self._recent[peer].append(entry.hash)
-            return verified, True
-        again = self._again.get(peer, set())
-        if entry.hash not in again:
-            raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
-        again.remove(entry.hash)
-        return verified, False
-
     def _expect(self, verified: Verified, link: Neighbour, announcement: Announcement) -> None:
-        """Take the blob beside a message, if the round that is on has use for it; the machine gets both together."""
-        machine, peer, spec = self._machine, verified.sender, self.registry.codec.spec(verified.message.kind)
-        if machine is None or verified.entry.round_id != machine.round or not spec.blob:
+        """Take the blob beside a message, if the round that is on has use for it."""
+        running, spec = self.running, self.registry.codec.spec(verified.message.kind)
+        if running is None or running.ended is not None or verified.entry.round_id != running.round or not spec.blob:
             link.reject(announcement.transfer)
-            return
-        slot = machine.slot(verified.message)
-        taken = self._taken.get((peer, slot))
-        if taken is not None:
-            link.reject(announcement.transfer)
-            if taken != verified.body_hash:
-                raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} in one round")
-        elif not machine.wants(verified, announcement.root):
-            link.reject(announcement.transfer)
-            self._route(verified)  # the machine knows what to hold of a message whose blob does not come
-        elif link.accept(announcement, min(self._limit, machine.room(verified.message))):
-            self._taken[peer, slot] = verified.body_hash
-            self._awaited[peer, announcement.transfer] = (verified, announcement)
-
-    def _lose(self, peer: PeerId) -> None:
-        """The blobs under way from a peer are lost with the link; they may be announced again."""
-        for key in [key for key in self._awaited if key[0] == peer]:
-            verified, _ = self._awaited.pop(key)
-            if self._machine is not None:
-                self._taken.pop((peer, self._machine.slot(verified.message)), None)
+        elif running.expect(verified, link, announcement, self._limit):
+            self._route(verified)
 
     def _route(self, verified: Verified) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
-        entry, peer, machine = verified.entry, verified.sender, self._machine
-        kind, number = entry.kind, entry.round
-        if kind == self._leaves:
-            self.left[peer] = verified
-            if machine is not None and number <= machine.round.number + 1:
+        running, entry, message = self.running, verified.entry, verified.message
+        self.others.heard(verified)
+        if isinstance(message, Leave):
+            if running is not None and entry.round <= running.round.number + 1:
                 self._feed(Received(verified))  # one of a farther round counts once this peer has come to that
-            return
-        self.left.pop(peer, None)
-        if number > self._rounds[peer]:
-            self._rounds[peer] = number
-            if kind == self._readies:
-                self.ahead[peer] = verified
-        if number > self._begun[peer] and not kind.startswith(self._gathers):
-            self._begun[peer] = number
-        if machine is not None and entry.round_id == machine.round:
+        elif running is not None and entry.round_id == running.round:
             self._feed(Received(verified))
-        elif number > self._last.number:
-            self._keep_ahead(verified)
-            if kind == self._readies and self._machine is not None and number > self._machine.round.number:
+        elif entry.round > self._last.number:
+            self.others.keep(verified)
+            self._follow()
+            if isinstance(message, Ready) and entry.round > self._last.number:
                 self._feed(Received(verified))
 
-    def _keep_ahead(self, verified: Verified) -> None:
-        """Keep a few messages of the latest round that a peer has reached; this peer may have to catch up with it."""
-        queue = self._ahead.setdefault(verified.sender, [])
-        if queue and queue[0].entry.round < verified.entry.round:
-            queue.clear()
-        behind = bool(queue) and queue[0].entry.round > verified.entry.round  # an honest peer never goes back
-        if len(queue) < AHEAD and not behind:
-            queue.append(verified)
-        machine, current = self._machine, self.group_round
-        if machine is not None and not machine.roster and current > machine.round.number:
-            mend = f"the group has gone on to round {current}, which is open to this peer"
+    def _follow(self) -> None:
+        """Give up a round without a roster where the group has gone on to a later one: this peer goes there too."""
+        machine = self.machine
+        if machine is not None and not machine.roster and self.others.round > machine.round.number:
+            mend = f"the group has gone on to round {self.others.round}, which is open to this peer"
             self.cancel(Unavailable((), 0.0, f"round {machine.round}", mend))
 
     def _note_fault(self, error: RemoteError) -> None:
@@ -541,8 +401,9 @@ class Driver:
         if self._watch is not None:
             self._watch(Blame(error))
         self._note_fault(error)
-        if self._machine is not None and peer in self._machine.roster:
-            self._enqueue(self._machine.faulted(error))
+        machine = self.machine
+        if machine is not None and peer in machine.roster:
+            self._enqueue(machine.faulted(error))
 
     # ── links and timers ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -556,8 +417,9 @@ class Driver:
         """Forget what a peer never took in: it is gone, and what comes after must not wait behind it."""
         for key in [key for key in self._sent if key[0] == peer]:
             self.blobs.give_back(self._sent.pop(key)[0])
-        self._lose(peer)
-        self._again[peer] = set(self._recent[peer])
+        if self.running is not None:
+            self.running.lost(peer)
+        self._admission.begin_anew(peer)
         transport = self._need_ports().transport
         transport.close_peer(peer)
         self._incarnation += 1
@@ -572,28 +434,9 @@ class Driver:
             except RemoteError as error:
                 self._blame(peer, error)
         if not self._closed:
-            self._timers["tick"] = clock.call_later(TICK, self._tick)
-
-    def _cancel_timer(self, name: str) -> None:
-        handle = self._timers.pop(name, None)
-        if handle is not None:
-            handle.cancel()
+            self._ticking = clock.call_later(TICK, self._tick)
 
     def _need_ports(self) -> Ports:
         if self._ports is None:
             raise RuntimeError("the driver was not opened")
         return self._ports
-
-
-def memberships(publics: Mapping[PeerId, bytes], verify: Callable[[bytes, bytes, bytes], bool]) -> Checker:
-    """A checker of signatures for a charter's members: their Ed25519 keys, and how to verify under one.
-
-    It remembers its last answers, since a vote comes by itself and again in the certificates of all who hold it.
-    """
-
-    @lru_cache(maxsize=REMEMBERED)
-    def check(author: PeerId, signature: bytes, message: bytes) -> bool:
-        public = publics.get(author)
-        return public is not None and verify(public, signature, message)
-
-    return check

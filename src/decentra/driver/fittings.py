@@ -17,7 +17,7 @@ from decentra.types import PeerId, RoundId
 from decentra.wire.message import Registry
 
 if TYPE_CHECKING:
-    from decentra.driver.driver import Machine
+    from decentra.driver.running import Machine
 
 MachineMaker = Callable[[Setting, Contribution, RoundId], "Machine"]
 """Makes the machine of a round; a machine's class is one."""

@@ -14,16 +14,18 @@ from decentra.charter.charter import Charter
 from decentra.charter.policy import Policy
 from decentra.crypto.ring import DecodeError, Ring, decode
 from decentra.crypto.suite import REAL, Suite
+from decentra.driver.admission import memberships
 from decentra.driver.blobs import Random, Witness, Workbench
 from decentra.driver.common import GroupState
-from decentra.driver.driver import Driver, Ended, memberships
+from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.ports import Ports
+from decentra.driver.running import Ended
 from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Tools
 from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
-from decentra.protocols.rendezvous.messages import Leave, Ready
+from decentra.protocols.rendezvous.messages import Leave
 from decentra.protocols.setting import Contribution, Outcome, Setting
 from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain, Signer
@@ -139,9 +141,6 @@ class Session:
             limit=2 * 4 * charter.model.max_parameters + (4 << 20),
             incarnation=int.from_bytes(self._random(8), "little") or 1,
             random=self._random,
-            leaves=Leave.kind,
-            readies=Ready.kind,
-            gathers="rendezvous.",
             collude=charter.protocol.c,
             witness=self._witness,
             log=self._log,
@@ -167,7 +166,8 @@ class Session:
 
     def _start(self, vector: Vector, began: tuple[float, int, int], done: Done, least: int = 0) -> None:
         """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
-        number = max(self.round.number + 1, self.driver.group_round, self.driver.group_begun + 1, least)
+        others = self.driver.others
+        number = max(self.round.number + 1, others.round, others.begun + 1, least)
         self.round = RoundId(self.round.epoch, number)
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         mine = Contribution(
@@ -179,7 +179,7 @@ class Session:
             common=self.common,
             state=self.common.digest(),
             residual=vector.residual,
-            left={**self.driver.ahead, **self.driver.left},
+            left={**others.ahead, **others.left},
             benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
         )
         self.driver.begin(
@@ -214,7 +214,7 @@ class Session:
         if ended.error is not None:
             if not ended.spent:
                 self._restore(vector)
-            behind = self.driver.group_round > self.round.number
+            behind = self.driver.others.round > self.round.number
             if behind and isinstance(ended.error, Unavailable) and not ended.spent:
                 self._log.info("%s", ended.error)
                 self._start(vector, began, done)  # nothing has left, and the group waits in a later round

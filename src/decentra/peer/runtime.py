@@ -321,7 +321,7 @@ class Peer:
 
     def _flushed(self, now: float) -> bool:
         driver = self._session.driver
-        away = [peer for peer in self.charter.ids if peer not in self._up and peer not in driver.left]
+        away = [peer for peer in self.charter.ids if peer not in self._up and peer not in driver.others.left]
         met = now - self._began > SETTLE_SECONDS or away in ([], [self.id])
         return met and self._journal.idle and driver.flushed
 

@@ -148,7 +148,7 @@ class Actor:
     @property
     def machine(self) -> Any:
         """The machine of the round that is on."""
-        return self.driver._machine
+        return self.driver.machine
 
     def begin(self, vector: Vector) -> None:
         self.ended, self.result = False, None
