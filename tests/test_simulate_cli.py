@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from decentra.cli import simulate as body
 from decentra.cli.app import app
 from decentra.simulation.oracle import Oracle
-from decentra.simulation.search import trace_of
+from decentra.simulation.search import run_seed, trace_of
 from decentra.simulation.stage import Play
 
 SMALL = ("--protocol", "allreduce", "-n", "4")
@@ -49,6 +49,13 @@ def test_json_has_the_same_and_each_schedule_is_counted_once(crypto: str) -> Non
     assert data["schedules_per_minute"] > 0
 
 
+def test_it_says_how_many_journals_were_cut() -> None:
+    _, out, _ = decentra(*SMALL, "--seeds", 3, "--faults", "journals")
+    cut = sum(run_seed(Play("allreduce", 4, 1), seed, "journals").cut for seed in range(3))
+    assert f"\n{cut} journals were cut at or within a commit\n" in out and cut >= 3
+    assert told(*SMALL, "--seeds", 3, "--faults", "journals")["journals_cut"] == cut
+
+
 def test_what_is_not_said_is_the_largest_coalition_that_leaves_stops_to_survive() -> None:
     assert [body._most_liars(n) for n in (3, 4, 5, 6, 7, 8, 10, 16)] == [1, 1, 1, 1, 2, 2, 3, 5]
 
@@ -84,7 +91,7 @@ def test_a_violation_is_told_with_its_seed_and_a_trace_and_exits_with_1() -> Non
     [
         (("--protocol", "bfv"), "choose secagg or allreduce"),
         (("--crypto", "none"), "choose ideal or real"),
-        (("--faults", "many"), "choose one of none, drops, crashes, liars, mixed"),
+        (("--faults", "many"), "choose one of none, drops, crashes, journals, liars, mixed"),
         (("-n", 2), "simulate a group of that size"),
         (("-n", 27), "simulate a group of that size"),
         (("-n", 4, "-c", 3), "out of 1..2"),

@@ -19,14 +19,14 @@ from decentra.crypto.field import PRIME
 from decentra.crypto.seal import SEAL_OVERHEAD, SealError
 from decentra.derive import quorum
 from decentra.errors import LocalError
-from decentra.machine.effects import Blame, Effect
+from decentra.machine.effects import Blame, Effect, Record
 from decentra.machine.events import Event
 from decentra.peer import runtime
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.simulation.adversaries import ADVERSARIES
 from decentra.simulation.hazards import MIXES, Crash, Cut, Hazards, Mix, draw
 from decentra.simulation.ideal import IdealCrypto
-from decentra.simulation.ports import SeededRandom, SkewedClock
+from decentra.simulation.ports import MemoryJournal, SeededRandom, SkewedClock
 from decentra.simulation.search import Outcome, applicable, run_seed, search, stage_of, trace_of
 from decentra.simulation.stage import Play, Stage
 from decentra.simulation.trace import Trace
@@ -34,7 +34,8 @@ from decentra.simulation.wires import Wires
 from decentra.transport.base import Lane
 from decentra.transport.simulated import Faults
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId
+from decentra.types import PeerId, RoundId
+from decentra.wire.codec import Signed
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 PLAY = Play()
@@ -64,7 +65,7 @@ def traces(hash_seed: str) -> str:
 def test_a_seed_gives_the_same_trace_in_every_process_whatever_its_hashes() -> None:
     first, second = traces("1"), traces("2")
     assert first == second
-    assert len(set(first.splitlines())) == 10
+    assert len(set(first.splitlines())) == 2 * len(MIXES)
 
 
 def test_a_seed_depends_on_no_schedule_that_was_played_before_it() -> None:
@@ -96,9 +97,10 @@ def test_hazards_keep_to_the_limits_that_they_claim(mix: Mix, seed: int) -> None
         )
         assert hit_by_edges <= n - quorum(n, c)
     assert all(rate > 0 for rate in drawn.rates.values())
-    for fault in MIXES:
-        if fault not in (mix, "mixed") and mix != "mixed":
-            assert not {"drops": drawn.edges, "crashes": drawn.crashes, "liars": drawn.liars}.get(fault)
+    found = {"drops": drawn.edges, "crashes": drawn.crashes, "liars": drawn.liars}
+    for fault in found:
+        if fault not in (mix, "mixed") and mix != "mixed" and (fault, mix) != ("crashes", "journals"):
+            assert not found[fault]
 
 
 # ── a fixed set of seeds, in every run ───────────────────────────────────────────────────────────────────────────────
@@ -203,15 +205,51 @@ def test_a_peer_stops_right_before_an_effect_and_comes_back_on_its_journal(effec
     assert rounds == sorted(rounds)
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_write_that_is_cut_is_lost_or_kept_and_what_waited_for_it_never_leaves(kept: bool) -> None:
+@pytest.mark.parametrize("reached", [0.0, 0.3, 0.999, 1.0])
+def test_a_commit_that_is_cut_is_lost_or_kept_whole_and_what_waited_for_it_never_leaves(reached: float) -> None:
     _, lines = played(Hazards())
     persisted = [line for line in lines if "  C  persists intent" in line]
     assert persisted
     for write in range(12):
-        stage, _ = played(Hazards(crashes={2: (Crash(write=write, kept=kept),)}))
+        stage, _ = played(Hazards(crashes={2: (Crash(write=write, reached=reached),)}))
         journal = stage.actors[2].journal
-        assert len(journal.entries) + len(journal.records) == write + kept
+        assert len(journal.entries) + len(journal.records) == write + (reached == 1.0)
+
+
+def test_every_journal_of_a_schedule_of_journals_is_cut_at_or_within_a_commit_and_opened_again() -> None:
+    for seed in range(12):
+        stage = stage_of(SMALL, seed, "journals")
+        stage.run()
+        assert stage.cut >= len(stage.hazards.crashes) > 0
+        assert all(stage.actors[position].boot > 1 for position in stage.hazards.crashes)
+        assert not stage.oracle.violations
+
+
+@given(
+    writes=st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=40)), max_size=8),
+    acts=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["intent", "prepare"]), st.binary(max_size=9))),
+    reached=st.floats(0.0, 1.0),
+    data=st.data(),
+)
+def test_a_journal_cut_at_any_byte_has_the_commits_before_it_and_no_other(
+    writes: list[tuple[bytes, bytes]], acts: list[tuple[int, str, bytes]], reached: float, data: st.DataObject
+) -> None:
+    journal = MemoryJournal()
+    for entry, body in writes:
+        journal.entry(Signed(entry, body), True, lambda: None)
+    for number, kind, value in acts:
+        journal.record(RoundId(1, number), Record(kind, "t", value), lambda: None)
+    torn = MemoryJournal(journal.image(reached))
+    lost = bool(writes or acts) and reached < 1.0
+    assert torn.entries + torn.records == (journal.entries + journal.records)[: -1 if lost else None]
+    assert (torn.acts == journal.acts) or lost
+    image = journal.image()
+    anywhere = MemoryJournal(image[: data.draw(st.integers(0, len(image)))])
+    assert image.startswith(anywhere.image())
+    if image:
+        damaged = bytearray(image)
+        damaged[data.draw(st.integers(0, len(image) - 1))] ^= 1
+        assert MemoryJournal(bytes(damaged)).image() != image
 
 
 def test_what_a_stopped_peer_had_on_the_way_may_be_lost() -> None:

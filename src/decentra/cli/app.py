@@ -194,7 +194,7 @@ def simulate(
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,
     first: Annotated[int, typer.Option("--first", help="The first seed.")] = 0,
-    faults: Annotated[str, typer.Option("--faults", help="none, drops, crashes, liars or mixed.")] = "mixed",
+    faults: Annotated[str, typer.Option("--faults", help="none, drops, crashes, journals, liars or mixed.")] = "mixed",
     crypto: Annotated[str, typer.Option("--crypto", help="ideal (keyed hashes) or real.")] = "ideal",
     adversary: Annotated[
         str | None, typer.Option("--adversary", metavar="NAME", help="How liars lie; else each schedule's own way.")

@@ -112,6 +112,7 @@ def _data(play: Play, seeds: int, tally: Tally) -> dict[str, Any]:
         "failed": tally.outcomes["failed"],
         "lost": tally.outcomes["lost"],
         "abandoned": tally.outcomes["abandoned"],
+        "journals_cut": tally.cut,
         "violations": [
             {"clause": one.clause, "seed": outcome.seed, "who": None if one.who is None else str(one.who)}
             for outcome in tally.violating
@@ -130,6 +131,8 @@ def _lines(play: Play, mix: Mix, seeds: int, first: int, adversary: str | None, 
         f"{came['completed']} completed, {came['failed']} certified as failed, {came['lost']} certified as lost, "
         f"{came['abandoned']} ended before they could"
     )
+    if tally.cut:
+        yield f"{tally.cut:,} journals were cut at or within a commit"
     if not tally.violating:
         yield "no violations"
         return

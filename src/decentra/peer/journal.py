@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS acts (
 BATCH = 256
 """Writes that share one commit at most: a round's own entries and acts are some twenty."""
 
+LEAST_PAGE = 512
+"""Bytes of the smallest page that SQLite knows; the header says, at byte 16, how large a file's are."""
+
 FINISH_DEADLINE = 10.0
 """Seconds for the last writes when a peer closes."""
 
@@ -64,13 +67,14 @@ class SqliteJournal:
     def __init__(self, path: Path, session: bytes, later: Later, failed: Callable[[LocalError], None]) -> None:
         self._session, self._later, self._failed, self._path = session, later, failed, path
         try:
+            _check_pages(path)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(SCHEMA)
             self.boot = int(self._database.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
             found = self._database.execute("SELECT MAX(round) FROM entries WHERE session = ?", (session,)).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise LocalError(
                 f"the journal {path} can't be used ({error}); check the disk and who owns the file"
             ) from error
@@ -168,3 +172,21 @@ class SqliteJournal:
                 write.durable()
             finally:
                 self._waiting -= 1
+
+
+def _check_pages(path: Path) -> None:
+    """Refuse a file that was cut within a page: SQLite takes what is missing of the last one for zeros, and a file that
+    lacks most of its first one for a new database. Where there is a log beside it, that may have the page yet.
+
+    Raises:
+        sqlite3.DatabaseError: the file does not end with a page.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if not path.exists() or (log.exists() and log.stat().st_size):
+        return
+    with path.open("rb") as file:
+        header = file.read(LEAST_PAGE)
+        size = file.seek(0, 2)
+    page = int.from_bytes(header[16:18], "big") or LEAST_PAGE
+    if size % max(page, LEAST_PAGE):
+        raise sqlite3.DatabaseError("it was cut within a page")

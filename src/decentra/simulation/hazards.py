@@ -11,14 +11,17 @@ from typing import Literal
 from decentra import derive
 from decentra.transport.simulated import Faults
 
-Mix = Literal["none", "drops", "crashes", "liars", "mixed"]
-MIXES: tuple[Mix, ...] = ("none", "drops", "crashes", "liars", "mixed")
+Mix = Literal["none", "drops", "crashes", "journals", "liars", "mixed"]
+MIXES: tuple[Mix, ...] = ("none", "drops", "crashes", "journals", "liars", "mixed")
 
 MOST_EFFECTS = 75
 """Effects that a peer carries out in an undisturbed round of secagg at n = 7, and more: crashes fall among them."""
 
 MOST_WRITES = 34
 """What it writes to its journal meanwhile."""
+
+SURE_WRITES = 28
+"""What it writes at least in an undisturbed round at n = 7, from readiness to the verdict."""
 
 HOPS = 22
 """About so many messages follow one another in an undisturbed round: what a fault's time is drawn from."""
@@ -42,14 +45,15 @@ class Crash:
     """A peer's process stops: right before its ``effect``-th effect, or within its ``write``-th write to the journal.
 
     Attributes:
-        kept: whether a write cut short is found on the disk afterwards; who wrote it never hears that it is durable.
+        reached: how much of that write's commit is on the disk then: 0 for nothing, 1 for all of it, between them for a
+            commit that is torn. Who wrote it never hears that it is durable.
         back: virtual seconds until the peer is started again on its journal; None for never.
         loses: the chance, for each neighbour, that what was on the way to it is lost.
     """
 
     effect: int | None = None
     write: int | None = None
-    kept: bool = False
+    reached: float = 0.0
     back: float | None = None
     loses: float = 0.5
 
@@ -66,6 +70,7 @@ class Hazards:
         rates: how fast peers' clocks run, where not at 1.
         slow: peers whose journal and jobs take time, and up to how many seconds each.
         liars: who lies.
+        again: the chance that updates which came back, and restarted peers, get a second round.
         within: whether no more peers are hit than the round is to survive.
     """
 
@@ -77,6 +82,7 @@ class Hazards:
     rates: Mapping[int, float] = field(default_factory=dict)
     slow: Mapping[int, float] = field(default_factory=dict)
     liars: tuple[int, ...] = ()
+    again: float = 0.5
     within: bool = True
 
 
@@ -108,6 +114,11 @@ def draw(seed: int, mix: Mix, n: int, c: int) -> Hazards:
         return Hazards(
             calm, crashes=_crashes(rng, hit), rates=_rates(rng, n), slow=_slow(rng, n), within=len(hit) <= spare
         )
+    if mix == "journals":
+        hit = rng.sample(range(n), rng.randint(1, max(1, spare)))
+        cuts = {peer: tuple(_cut_commit(rng) for _ in range(rng.choice((1, 2)))) for peer in hit}
+        rates, slow = _rates(rng, n), _slow(rng, n)
+        return Hazards(calm, crashes=cuts, rates=rates, slow=slow, again=1.0, within=len(hit) <= spare)
     if mix == "liars":
         return Hazards(calm, liars=tuple(sorted(rng.sample(range(n), rng.choice((1, c))))))
     count = rng.randint(1, n) if rng.randrange(BEYOND) == 0 else rng.randint(1, max(1, spare))
@@ -168,7 +179,19 @@ def _crash(rng: random.Random) -> Crash:
     loses = rng.choice((0.0, 0.5, 1.0))
     if rng.random() < 0.6:
         return Crash(effect=rng.randrange(MOST_EFFECTS), back=back, loses=loses)
-    return Crash(write=rng.randrange(MOST_WRITES), kept=rng.random() < 0.5, back=back, loses=loses)
+    return Crash(write=rng.randrange(MOST_WRITES), reached=_reached(rng), back=back, loses=loses)
+
+
+def _cut_commit(rng: random.Random) -> Crash:
+    """A crash within a commit, while the others are still in the round."""
+    back, loses = rng.choice((0.001, 0.1, 2.0)), rng.choice((0.0, 0.5, 1.0))
+    return Crash(write=rng.randrange(SURE_WRITES), reached=_reached(rng), back=back, loses=loses)
+
+
+def _reached(rng: random.Random) -> float:
+    """All of a commit every other time; else some part of it, or nothing."""
+    drawn = rng.random()
+    return 1.0 if drawn < 0.5 else max(0.0, 2.5 * drawn - 1.5)
 
 
 def _rates(rng: random.Random, n: int) -> dict[int, float]:

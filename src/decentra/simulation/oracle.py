@@ -47,8 +47,12 @@ ONCE = {
     "again": "SA-4",
     "sum": "SA-8",
     "propose": "CE-1",
+    "prepare": "CE-2",
+    "commit": "CE-4",
+    "unmask": "SA-7",
+    "beacon": "SA-12",
 }
-"""What a peer signs once a round, view, slice or topic, and the clause that says so."""
+"""What a peer signs once a round, view, slice or topic, over all its processes, and the clause that says so."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,6 @@ class Oracle:
         said = self._said.get(type(message))
         if said is not None:
             said(actor, notes, message)
-            return
         self._say_once(actor, notes, effect, signed)
         kind = message.kind.partition(".")[2]
         if kind in ("masked", "slices"):

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from decentra.errors import DecentraError
 from decentra.machine.effects import Job, Record, Tools
 from decentra.transport.virtual import EventHeap, Handle
 from decentra.types import RoundId
-from decentra.wire.codec import Signed
+from decentra.wire.codec import Signed, pack, unpack
 from decentra.wire.entry import parse
 
 
 class MemoryJournal:
-    """Keeps what a real journal would put on disk, and calls back at once. It outlives the process that wrote it."""
+    """Keeps what a real journal would put on disk, each write in a commit of its own, and calls back at once.
 
-    def __init__(self) -> None:
+    Args:
+        image: what is on the disk; the journal begins with every commit of it that is whole.
+    """
+
+    def __init__(self, image: bytes = b"") -> None:
         self.entries: list[Signed] = []
         self.records: list[tuple[RoundId, Record]] = []
         self.acts: dict[tuple[int, str, str], bytes] = {}
         """The one-time acts by round, kind and topic."""
+        self._writes: list[_Write] = []
+        for write in _whole(image):
+            self._keep(write)
 
     @property
     def last_round(self) -> int:
@@ -28,13 +36,60 @@ class MemoryJournal:
         return max((parse(signed.entry).round for signed in self.entries), default=0)
 
     def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
-        self.entries.append(signed if log_body else Signed(signed.entry, b""))
+        self._keep((signed.entry, signed.body if log_body else b""))
         durable()
 
     def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
-        self.records.append((round_id, record))
-        self.acts.setdefault((round_id.number, record.kind, record.topic), record.value)
+        self._keep((round_id.epoch, round_id.number, record.kind, record.topic, record.value))
         durable()
+
+    def torn(self, reached: float) -> MemoryJournal:
+        """What a next process finds, if this one stopped when so much of its last commit was on the disk."""
+        return MemoryJournal(self.image(reached))
+
+    def image(self, reached: float = 1.0) -> bytes:
+        """The disk, with so much of the last commit on it: 0 for nothing, 1 for all of it."""
+        image, last = bytearray(), b""
+        for write in self._writes:
+            image += last
+            last = _commit(bytes(image[-_CHECK:]), write)
+        return bytes(image + last[: int(reached * len(last))])
+
+    def _keep(self, write: _Write) -> None:
+        self._writes.append(write)
+        match write:
+            case (entry, body):
+                self.entries.append(Signed(entry, body))
+            case (epoch, number, kind, topic, value):
+                self.records.append((RoundId(epoch, number), Record(kind, topic, value)))
+                self.acts.setdefault((number, kind, topic), value)
+
+
+_Write = tuple[bytes, bytes] | tuple[int, int, str, str, bytes]
+"""An entry and the body kept with it; or an act, by epoch, round, kind and topic, and its value."""
+
+_LENGTH, _CHECK = 4, 16
+
+
+def _commit(before: bytes, write: _Write) -> bytes:
+    """A commit as a write-ahead log has it: its length, the write, and a checksum over all that and the one before."""
+    payload = pack(write)
+    head = len(payload).to_bytes(_LENGTH, "little")
+    return head + payload + hashlib.blake2b(before + head + payload, digest_size=_CHECK).digest()
+
+
+def _whole(image: bytes) -> Iterator[_Write]:
+    """The writes of a log up to the first commit that is torn."""
+    at, check = 0, b""
+    while at < len(image):
+        end = at + _LENGTH + int.from_bytes(image[at : at + _LENGTH], "little")
+        payload = image[at + _LENGTH : end]
+        check = hashlib.blake2b(check + image[at:end], digest_size=_CHECK).digest()
+        if image[end : end + _CHECK] != check:
+            return
+        write: Any = unpack(payload, len(payload))
+        yield write
+        at = end + _CHECK
 
 
 class InlinePool:

@@ -38,6 +38,7 @@ class Outcome:
         adversary: how its liars lied; empty where there were none.
         violations: what did not hold.
         seconds: virtual time that passed.
+        cut: how many journals were cut at or within a commit.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Outcome:
     adversary: str
     violations: tuple[Violation, ...]
     seconds: float
+    cut: int = 0
 
 
 def applicable(protocol: str) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def run_seed(
 def _played(stage: Stage) -> Outcome:
     stage.run()
     name = stage.coalition.adversary.name if stage.coalition is not None else ""
-    return Outcome(stage.seed, _came(stage), name, tuple(stage.oracle.violations), stage.clock.now())
+    return Outcome(stage.seed, _came(stage), name, tuple(stage.oracle.violations), stage.clock.now(), stage.cut)
 
 
 @contextmanager
@@ -147,9 +149,12 @@ class Tally:
     violating: list[Outcome] = field(default_factory=list)
     schedules: int = 0
     cpu: float = 0.0
+    cut: int = 0
+    """Journals cut at or within a commit."""
 
     def add(self, outcome: Outcome) -> None:
         self.schedules += 1
+        self.cut += outcome.cut
         self.outcomes[outcome.came] += 1
         if outcome.violations:
             self.violating.append(outcome)

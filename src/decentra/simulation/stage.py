@@ -191,8 +191,9 @@ class Actor:
         crash, count = self._crash, self._writes
         self._writes += 1
         if crash is not None and crash.write == count:
-            if crash.kept:
-                keep(lambda: None)
+            keep(lambda: None)
+            self.journal = self.journal.torn(crash.reached)
+            self.stage.cut += 1
             self.stop(crash)
         elif self._slow is None:
             keep(durable)
@@ -263,6 +264,7 @@ class Stage:
         adversary: how the liars lie; needed where there are any.
         machines: what plays a round in place of the protocol's own machine, by position: mutants.
         trace: where everything that happens is written down.
+        journal: makes the journal of a peer, by position; one that its processes share.
     """
 
     def __init__(
@@ -274,6 +276,7 @@ class Stage:
         adversary: Adversary | None = None,
         machines: Mapping[int, MachineMaker] | None = None,
         trace: Trace | None = None,
+        journal: Callable[[int], MemoryJournal] = lambda position: MemoryJournal(),
     ) -> None:
         self.play, self.seed, self.hazards, self.trace = play, seed, hazards, trace
         self.cast = cast_for(play.protocol, play.n, play.c)
@@ -293,10 +296,12 @@ class Stage:
         self.spoiled = adversary is not None and adversary.spoils
         self.size = self.rng.randint(1, play.size)
         self.actors: list[Actor] = []
-        self.actors = [Actor(self, position, 1, MemoryJournal()) for position in range(play.n)]
+        self.actors = [Actor(self, position, 1, journal(position)) for position in range(play.n)]
         self._spoil_edges()
         self.changed = True
         """Whether a peer has ended or stopped since it was last asked whether the round is over."""
+        self.cut = 0
+        """How many journals were cut at or within a commit."""
         self.rounds: list[list[RoundResult | DecentraError | None]] = []
 
     def letter(self, peer: PeerId) -> str:
@@ -352,7 +357,7 @@ class Stage:
             if actor.alive and isinstance(actor.result, DecentraError) and not actor.result.spent
         ]
         restarted = [actor.position for actor in self.actors if actor.alive and actor.boot > 1]
-        if self.play.again and not self.oracle.hung and (freed or restarted) and self.rng.random() < 0.5:
+        if self.play.again and not self.oracle.hung and (freed or restarted) and self.rng.random() < self.hazards.again:
             names = {actor.position: actor.update if actor.position in freed else "second" for actor in self.actors}
             self._round(names)
         for actor in self.actors:
