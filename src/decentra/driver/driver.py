@@ -373,7 +373,7 @@ class Driver:
     def _route(self, verified: Verified) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
         running, entry, message = self.running, verified.entry, verified.message
-        self.others.heard(verified)
+        self.others.heard(verified, self._need_ports().clock.now())
         if isinstance(message, Leave):
             if running is not None and entry.round <= running.round.number + 1:
                 self._feed(Received(verified))  # one of a farther round counts once this peer has come to that

@@ -31,19 +31,23 @@ class Others:
         self._collude = collude
         self.left: dict[PeerId, Verified] = {}
         self.ahead: dict[PeerId, Verified] = {}
+        self._ready: dict[PeerId, tuple[int, float]] = {}
+        """Of each peer the latest round that it was ready for, and when this peer heard it."""
         self._rounds = dict.fromkeys(peers, 0)
         """The latest round that each peer signed something in."""
         self._begun = dict.fromkeys(self._rounds, 0)
         """The latest round that each peer knows a roster of."""
         self._kept: dict[PeerId, list[Verified]] = {}
 
-    def heard(self, verified: Verified) -> None:
+    def heard(self, verified: Verified, now: float) -> None:
         """A new message of a peer's came."""
         peer, message, number = verified.sender, verified.message, verified.entry.round
         if isinstance(message, Leave):
             self.left[peer] = verified
             return
         self.left.pop(peer, None)
+        if isinstance(message, Ready):
+            self._ready[peer] = number, now
         if number > self._rounds[peer]:
             self._rounds[peer] = number
             if isinstance(message, Ready):
@@ -68,6 +72,10 @@ class Others:
         """Everything that was kept, to be kept no more."""
         kept, self._kept = self._kept, {}
         return [verified for queue in kept.values() for verified in queue]
+
+    def ready(self, number: int) -> list[float]:
+        """When this peer heard of each that was ready for a round."""
+        return [when for at, when in self._ready.values() if at == number]
 
     @property
     def round(self) -> int:

@@ -19,6 +19,7 @@ from decentra.driver.blobs import Random, Witness, Workbench
 from decentra.driver.common import GroupState
 from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
+from decentra.driver.pace import Pace
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended
 from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
@@ -126,6 +127,7 @@ class Session:
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
         self._said_clipping = False
+        self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline)
         self.driver = self._driver(Chain(identity, self.session, boot), suite, fittings)
 
     def _driver(self, chain: Chain, suite: Suite, fittings: Fittings) -> Driver:
@@ -181,6 +183,7 @@ class Session:
             residual=vector.residual,
             left={**others.ahead, **others.left},
             benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
+            patience=self.pace.patience,
         )
         self.driver.begin(
             self._machine(self._setting, mine, self.round), lambda ended: self._ended(vector, began, ended, done)
@@ -262,6 +265,7 @@ class Session:
         self.last = outcome.digest
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
+        self.pace.note(began[0], self.driver.others.ready(self.round.number))
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
         return RoundResult(

@@ -349,7 +349,7 @@ class Round(ABC):
         return Unavailable(message.blamed or (sender,), 0.0, what, "the next round begins afresh")
 
     def _on_expired(self, timer: str) -> None:
-        if timer in ("ready", "benched", "left", "view"):
+        if timer in ("ready", "late", "benched", "left", "view"):
             if self.phase == READY:
                 self.rendezvous.expired(timer)
             return

@@ -96,6 +96,7 @@ class Contribution:
         residual: what clipping cut from earlier updates, added to this one and replaced by what is cut now; or None.
         left: who left the group before this round began, each with its signed word.
         benched: who was left out for silence lately: this peer asks them as well, and waits for them but briefly.
+        patience: seconds that members have to be ready once as many as the floor are; None for the charter's deadline.
     """
 
     specs: tuple[TensorSpec, ...]
@@ -108,6 +109,7 @@ class Contribution:
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
     left: Mapping[PeerId, Verified] = field(default_factory=dict)
     benched: frozenset[PeerId] = frozenset()
+    patience: float | None = None
 
     @property
     def length(self) -> int:

@@ -71,7 +71,7 @@ class Rendezvous:
         self._setting, self._mine, self._round, self._out = setting, mine, round_id, out
         self.order = derive.proposer_order(setting.charter, round_id, setting.members)
         self._layout = derive.layout(mine.specs)
-        self._asked = False
+        self._asked = self._hurried = False
         self._left_out_by: PeerId | None = None
         self._viewed = 0.0
         """Seconds of views since the ready deadline."""
@@ -180,7 +180,9 @@ class Rendezvous:
         if timer == "benched":
             self._say_absent(self._mine.benched)
             return
-        if timer == "ready":
+        if timer in ("ready", "late"):
+            if self._asked:
+                return
             self._asked = True
             self._say_absent(frozenset(self._setting.members))
         elif len(self.ready) < self._setting.floor and self._viewed >= self._setting.ready_deadline:
@@ -237,8 +239,18 @@ class Rendezvous:
             raise RemoteError(sender, "RV-1", "it signed two readinesses for one round; leave it out and ask its owner")
         self._gone.pop(sender, None)
         self.ready[sender] = verified
+        self._hurry()
         if sender != self._setting.me and not self._same_model(message):
             self._refuse_to_differ(message)
+
+    def _hurry(self) -> None:
+        """As many are ready as a round needs: the rest have as long as rounds of late let one expect."""
+        patience = self._mine.patience
+        if patience is None or self._hurried or self._asked or len(self.ready) < self._setting.floor:
+            return
+        self._hurried = True
+        if patience < self._setting.ready_deadline:
+            self._out.append(SetTimer("late", patience))
 
     def _same_model(self, message: Ready) -> bool:
         return message.fingerprint == self._mine.fingerprint and message.layout == self._layout
