@@ -61,8 +61,9 @@ class Program:
     def errors(self) -> str:
         return self._errors.read_text()
 
-    def wait_for(self, event: str, deadline: float = DEADLINE, **facts: object) -> dict[str, Any]:
-        """The next line that tells ``event`` with these facts."""
+    def wait_for(self, event: str | tuple[str, ...], deadline: float = DEADLINE, **facts: object) -> dict[str, Any]:
+        """The next line that tells ``event``, or one of several, with these facts."""
+        events = (event,) if isinstance(event, str) else event
         end = monotonic() + deadline
         while True:
             try:
@@ -74,7 +75,7 @@ class Program:
                 raise AssertionError(f"ended without {event!r}; told {self.told}; {self.errors}")
             fact = json.loads(line)
             self.told.append(fact)
-            if fact["event"] == event and facts.items() <= fact.items():
+            if fact["event"] in events and facts.items() <= fact.items():
                 return dict(fact)
 
     def say(self, word: str = "go") -> None:

@@ -20,6 +20,7 @@ from decentra.transport import guard as guard_module
 from decentra.transport import zeromq as zeromq_module
 from decentra.transport.base import BULK_QUEUE, CONTROL_QUEUE, REFUSED, SILENT, UNREACHABLE, Counters, Lane, Transport
 from decentra.transport.dialler import common_options
+from decentra.transport.envelope import seal, unseal
 from decentra.transport.guard import (
     GREETS,
     GREETS_AT_ONCE,
@@ -201,6 +202,11 @@ async def wait_for_all(tasks: set[asyncio.Task[object]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def sealed(header: bytes, *parts: bytes) -> bytes:
+    """A control message as a neighbour sends it, for attackers who have a member's key; of any sizes."""
+    return seal(Lane.CONTROL, header, parts, [len(header), *map(len, parts)])
+
+
 def bound_socket() -> socket.socket:
     """A port of the system's choice, taken but not listened on: whoever connects is turned away."""
     taker = socket.socket()
@@ -283,7 +289,8 @@ def test_dialling_someone_outside_the_charter_is_my_mistake(world: World) -> Non
 
 def test_oversized_messages_are_my_mistake(world: World) -> None:
     a, b = world.pair()
-    for header, buffers in ((b"", [bytes(FRAME_LIMIT + 1)]), (b"", [b""] * 8), (bytes(2000), [])):
+    large = bytes(FRAME_LIMIT)
+    for header, buffers in ((b"", [large + b"1"]), (b"", [large, b"1"]), (b"", [b""] * 8), (bytes(2000), [])):
         with pytest.raises(ValueError, match="at most"):
             a.transport.send(b.id, Lane.CONTROL, header, buffers)
     assert a.transport.send(b.id, Lane.CONTROL, b"", [bytes(FRAME_LIMIT), *[b""] * 6])
@@ -468,20 +475,21 @@ def test_something_else_on_the_port_is_told_from_a_refusal(zeromq: ZeroMQWorld) 
         zeromq.until(lambda: a.reasons(name("b")) == [SILENT])
 
 
-def test_a_member_that_sends_nine_parts_is_cut_and_not_heard(zeromq: ZeroMQWorld) -> None:
+def test_a_member_that_sends_a_message_of_nine_frames_is_cut_and_not_heard(zeromq: ZeroMQWorld) -> None:
     a, b = zeromq.pair()
     with contextlib.closing(zeromq.raw("c", to="b")) as attacker:
-        attacker.send_multipart([b"\x00hello"])
+        attacker.send(sealed(b"hello"))
         zeromq.until(lambda: b.headers() == [b"hello"])
-        attacker.send_multipart([b"\x00bomb"] + [b""] * 8)
+        attacker.send_multipart([sealed(b"bomb")] + [b""] * 8)
         zeromq.until(lambda: bool(b.links) and b.links[-1][0] == name("c"))
-        assert "9 parts" in b.links[-1][2]
+        assert "9 frames" in b.links[-1][2]
         a.transport.send(b.id, Lane.CONTROL, b"still here", [])
         zeromq.until(lambda: b.headers() == [b"hello", b"still here"])
 
 
 @pytest.mark.parametrize(
-    "message", [[b"", b""], [b"\x02lane"], [b"\x00" + bytes(1025)], [b"\x00", bytes(FRAME_LIMIT + 1)], [b"\x00"] * 1000]
+    "message",
+    [[b"", b""], [b"\x00"], [b"\x02lane"], [sealed(bytes(1025))], [sealed(b"", *[b""] * 8)], [b"\x00"] * 1000],
 )
 def test_a_member_that_sends_what_no_release_sends_is_cut(zeromq: ZeroMQWorld, message: list[bytes]) -> None:
     b = zeromq.node("b")
@@ -496,9 +504,9 @@ def test_a_message_that_never_ends_is_cut_before_it_fills_the_memory(zeromq: Zer
     relay = zeromq.loop.run_until_complete(start_stalling_relay(zeromq.endpoints["b"], UNREAD_LIMIT + 8 * FRAME_LIMIT))
     zeromq.endpoints["b"] = f"tcp://127.0.0.1:{relay.sockets[0].getsockname()[1]}"
     with contextlib.closing(zeromq.raw("c", to="b")) as attacker:
-        attacker.send_multipart([b"\x00hello"])
+        attacker.send(sealed(b"hello"))
         zeromq.until(lambda: b.headers() == [b"hello"])
-        attacker.send_multipart([b"\x00bomb"] + [bytes(FRAME_LIMIT)] * (UNREAD_LIMIT // FRAME_LIMIT + 16))
+        attacker.send_multipart([sealed(b"bomb")] + [bytes(FRAME_LIMIT)] * (UNREAD_LIMIT // FRAME_LIMIT + 16))
         zeromq.until(lambda: bool(b.links))
     assert (b.links[0][0], b.links[0][1]) == (name("c"), False)
     assert "never end" in b.links[0][2]
@@ -512,7 +520,7 @@ def test_a_member_may_have_four_connections_and_its_oldest_goes_when_a_fifth_spe
     with contextlib.ExitStack() as stack:
         for count in range(1, 3 * MOST_CONNECTIONS):
             attacker = stack.enter_context(contextlib.closing(zeromq.raw("c", to="b")))
-            attacker.send_multipart([b"\x00hello"])
+            attacker.send(sealed(b"hello"))
             zeromq.until(lambda count=count: len(b.got) == count)
             known = [one for one in guard._connections.values() if one.peer == name("c")]
             assert len(known) == min(count, MOST_CONNECTIONS)
@@ -524,8 +532,8 @@ def test_a_neighbour_says_whose_its_connections_are_before_it_has_anything_to_sa
     guard = b.transport._guard
     read, greeted = guard.read, list[PeerId]()
 
-    def watched(fd: int, peer: PeerId, size: int, parts: int, now: float) -> None:
-        read(fd, peer, size, parts, now)
+    def watched(fd: int, peer: PeerId, size: int, now: float) -> None:
+        read(fd, peer, size, now)
         greeted.append(peer)
         zeromq.changed.set()
 
@@ -549,9 +557,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch, arrived: dict[int, int]) -> Guard:
 
 def test_of_a_members_connections_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     guard = guarded(monkeypatch, dict.fromkeys(range(MOST_CONNECTIONS + 2), 0))
-    guard.read(0, name("b"), 0, 1, 0.0)
+    guard.read(0, name("b"), 0, 0.0)
     for fd in range(1, MOST_CONNECTIONS + 2):
-        guard.read(fd, name("a"), 0, 1, float(fd))
+        guard.read(fd, name("a"), 0, float(fd))
     assert sorted(guard._connections) == [0, *range(2, MOST_CONNECTIONS + 2)]
 
 
@@ -559,14 +567,14 @@ def test_what_a_member_costs_counts_over_all_its_connections(monkeypatch: pytest
     third = UNREAD_LIMIT // 3 + 4096
     guard = guarded(monkeypatch, dict.fromkeys(range(6), third))
     for fd in range(6):
-        guard.read(fd, name("a" if fd < 3 else "bcx"[fd - 3]), 0, 1, 10.0)
+        guard.read(fd, name("a" if fd < 3 else "bcx"[fd - 3]), 0, 10.0)
     assert guard.over(10.0) == ([], [name("a")])
 
 
 @pytest.mark.parametrize("size", [STRANGER_LIMIT + 4096, 0])
 def test_who_has_not_greeted_gets_little_room_and_not_for_long(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     guard = guarded(monkeypatch, {7: size, 8: size})
-    guard.read(8, name("a"), 0, 1, 8.0)
+    guard.read(8, name("a"), 0, 8.0)
     for _ in range(GREETS_AT_ONCE if size else GREETS):
         assert guard.over(8.0) == ([], [])
     assert guard.over(8.0) == ([7], [])
@@ -588,7 +596,7 @@ def test_all_connections_together_cost_a_bounded_sum_and_who_takes_most_goes_fir
         guard = guarded(monkeypatch, arrived)
         peers = [PeerId(bytes([fd]) * 32) for fd in range(len(sizes))]
         for fd, peer in enumerate(peers):
-            guard.read(fd, peer, 0, 0, 1e3)
+            guard.read(fd, peer, 0, 1e3)
         cut, costly = guard.over(0.0)
         kept = {peer: arrived[fd] for fd, peer in enumerate(peers) if peer not in costly}
         left = sum(kept.values()) + sum(arrived[fd] for fd in range(len(sizes), len(arrived)) if fd not in cut)
@@ -630,7 +638,7 @@ def test_a_member_is_who_its_key_says_whatever_routing_id_it_claims(zeromq: Zero
         attacker.setsockopt(zmq.CURVE_PUBLICKEY, zeromq.keys["c"][0])
         attacker.setsockopt(zmq.CURVE_SECRETKEY, zeromq.keys["c"][1])
         attacker.connect(zeromq.endpoints["b"])
-        attacker.send_multipart([b"\x00I am a", a.id])
+        attacker.send(sealed(b"I am a", bytes(a.id)))
         zeromq.until(lambda: len(b.got) == 2)
     assert b.got[1][0] == name("c")
 
@@ -640,7 +648,7 @@ def test_a_socket_without_curve_is_not_heard(zeromq: ZeroMQWorld) -> None:
     with contextlib.closing(zmq.Context.instance().socket(zmq.DEALER)) as attacker:
         attacker.setsockopt(zmq.LINGER, 0)
         attacker.connect(zeromq.endpoints["b"])
-        attacker.send_multipart([b"\x00in the clear"])
+        attacker.send(sealed(b"in the clear"))
         a.transport.dial(b.id)
         a.transport.send(b.id, Lane.CONTROL, b"under CURVE", [])
         zeromq.until(lambda: bool(b.got))
@@ -795,6 +803,15 @@ def test_a_header_survives_the_wire(kind: FrameKind, words: list[int], session: 
     frame = Frame(kind, len(sizes), source or 1, target, session, 3, number, offset, bitmap, sum(sizes))
     assert len(frame.pack()) == HEADER_BYTES
     assert parse(layout.lane, frame.pack(), sizes) == frame
+
+
+@given(st.sampled_from(Lane), st.binary(max_size=50), st.lists(st.binary(max_size=50), max_size=7))
+def test_a_message_survives_its_envelope(lane: Lane, header: bytes, parts: list[bytes]) -> None:
+    frame = seal(lane, header, parts, [len(header), *map(len, parts)])
+    assert unseal(memoryview(frame)) == (lane, header, parts)
+    for broken in (frame[:-1], frame + b"x"):
+        with pytest.raises(ValueError, match="it sent a message"):
+            unseal(memoryview(broken))
 
 
 @given(st.sampled_from(Lane), st.binary(max_size=2 * HEADER_BYTES), st.lists(st.integers(0, 2**70), max_size=10))

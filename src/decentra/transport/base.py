@@ -3,6 +3,7 @@
 1. The peer handed to `Receive` is the one that the transport authenticated, never one that a message names.
 2. Within a lane, messages arrive in the order sent, except over a simulated edge that was told to reorder.
    A connection that breaks or is refused loses what was queued or in flight; a transport repeats nothing by itself.
+   Somebody on the way can make it lose a message, whole, and can neither alter nor repeat one.
 3. The lanes do not wait for each other.
 4. `Transport.send` never blocks. Queues are bounded.
 5. All calls are made, and all callbacks come, on one thread: the event loop's.
@@ -62,7 +63,7 @@ SEND_DEADLINE = 30.0
 """Seconds after which a message that still waits for a connection is dropped: without one it would wait for ever."""
 
 ZERO_COPY = 64 * 1024
-"""Parts of at least this many bytes are sent from the caller's memory; below it a copy costs less."""
+"""Parts of at least this many bytes may wait in the caller's memory; below it a copy costs less."""
 
 UNREACHABLE = "nobody answers at its address: is it running, and is the address right?"
 """The reason given while a peer cannot be connected to."""
@@ -143,7 +144,7 @@ def check_message(header: bytes, buffers: Sequence[Buffer]) -> list[int]:
     """
     sizes = [len(header)]
     sizes += [buffer.nbytes if isinstance(buffer, memoryview) else len(buffer) for buffer in buffers]
-    if len(sizes) > MAX_PARTS or sizes[0] > HEADER_LIMIT or max(sizes) > FRAME_LIMIT:
-        limits = f"at most {MAX_PARTS} parts of {FRAME_LIMIT} bytes and a header of {HEADER_LIMIT}"
+    if len(sizes) > MAX_PARTS or sizes[0] > HEADER_LIMIT or sum(sizes[1:]) > FRAME_LIMIT:
+        limits = f"at most {MAX_PARTS} parts, of {FRAME_LIMIT} bytes together, and a header of {HEADER_LIMIT}"
         raise ValueError(f"a message has {limits}; got {sizes}")
     return sizes

@@ -26,6 +26,7 @@ from decentra.transport.base import (
     Buffer,
     Counters,
 )
+from decentra.transport.envelope import seal
 from decentra.transport.sockets import Pump, drain, readable
 from decentra.wire.frame import MAX_MESSAGE_SIZE, Lane
 
@@ -77,7 +78,8 @@ class Route(NamedTuple):
 
 class _Queued(NamedTuple):
     deadline: float
-    parts: list[Buffer]
+    header: bytes
+    buffers: Sequence[Buffer]
     sizes: list[int]
 
 
@@ -114,6 +116,7 @@ class Dialler:
         self._loop, self._context, self._lane, self._route = loop, context, lane, route
         self._counters, self._changed = counters, changed
         self._queue: deque[_Queued] = deque()
+        self._next: bytes | None = None  # the first of the queue as a frame, where libzmq had no room for it
         self._pause = REDIAL_FIRST
         self._redial: asyncio.TimerHandle | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -123,28 +126,30 @@ class Dialler:
         self.up = False
         self._open()
 
-    def offer(self, parts: list[Buffer], sizes: list[int]) -> bool:
+    def offer(self, header: bytes, buffers: Sequence[Buffer], sizes: list[int]) -> bool:
         """Queue a message and send what can be sent; False if the queue is full."""
         if len(self._queue) >= QUEUES[self._lane]:
             return False
-        self._queue.append(_Queued(self._loop.time() + SEND_DEADLINE, parts, sizes))
+        self._queue.append(_Queued(self._loop.time() + SEND_DEADLINE, header, buffers, sizes))
         if self.up:
             self._flush()
         return True
 
     def hurry(self) -> None:
         """The neighbour is evidently alive: try now instead of at the end of the pause."""
-        if not self.up and self._loop.time() - self._opened_at >= HURRY_AFTER:
+        least = HURRY_AFTER if self._redial is None else REDIAL_FIRST
+        if not self.up and self._loop.time() - self._opened_at >= least:
             self._shut()
             self._open()
 
     def drop(self) -> None:
         """Forget what is queued."""
         self._queue.clear()
+        self._next = None
 
     def close(self) -> None:
         """Drop the connection and what is queued; no callback comes afterwards."""
-        self._queue.clear()
+        self.drop()
         self._shut()
 
     def _open(self) -> None:
@@ -226,9 +231,12 @@ class Dialler:
         while self._queue and socket is not None:
             message = self._queue[0]
             if self._loop.time() <= message.deadline:
+                frame = self._next or seal(self._lane, message.header, message.buffers, message.sizes)
                 try:
-                    socket.send_multipart(message.parts, zmq.NOBLOCK, copy=False)
+                    socket.send(frame, zmq.NOBLOCK, copy=False)
                 except zmq.Again:
-                    return  # the descriptor tells when there is room; libzmq took back what it had of this one
+                    self._next = frame
+                    return  # the descriptor tells when there is room
                 self._counters.sent(message.sizes)
             self._queue.popleft()
+            self._next = None

@@ -45,7 +45,7 @@ PERIOD = 0.25
 """Seconds between looks: one system call a connection, 0.2 % of a core for 63 neighbours."""
 
 FRAME_OVERHEAD = 96
-"""Bytes a part takes beyond itself, generously: ZMTP flags and length, the CURVE box, its share of the routing."""
+"""Bytes a frame takes beyond itself, generously: ZMTP flags and length, the CURVE box."""
 
 IDLE_RATE = 256
 """Bytes a second that a connection takes with nothing to say, generously: heartbeats every second, both ways."""
@@ -81,10 +81,10 @@ class Guard:
         """A connection ended."""
         self._connections.pop(fd, None)
 
-    def read(self, fd: int, peer: PeerId, size: int, parts: int, now: float) -> None:
+    def read(self, fd: int, peer: PeerId, size: int, now: float) -> None:
         """A message of this peer came out of a connection. With one connection too many its oldest is cut."""
         connection = self._connections.setdefault(fd, _Connection(now))
-        connection.read += size + parts * FRAME_OVERHEAD
+        connection.read += size + FRAME_OVERHEAD
         if connection.peer != peer:
             connection.peer = peer
             own = [one for one, other in self._connections.items() if other.peer == peer]

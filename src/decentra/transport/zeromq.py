@@ -21,11 +21,12 @@ from zmq.utils.monitor import parse_monitor_message
 from decentra.errors import LocalError
 from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
+from decentra.transport.envelope import unseal
 from decentra.transport.guard import PERIOD, Guard, close_copies
 from decentra.transport.sockets import Pump, drain, readable
 from decentra.transport.zap import DOMAIN, Doorkeeper
 from decentra.types import PeerId
-from decentra.wire.frame import FRAME_LIMIT, HEADER_LIMIT, MAX_PARTS, Lane
+from decentra.wire.frame import Lane
 
 RECEIVE_HIGH_WATER = 16
 """Messages that libzmq holds a connection before it stops reading from it: 4 MiB of pieces."""
@@ -38,8 +39,6 @@ BATCH = 8
 
 FILES_WANTED = 4096
 """File descriptors that 1,500 silent strangers and a group leave room in."""
-
-_LANES = {int(lane): lane for lane in Lane}
 
 _log = logging.getLogger("decentra")
 
@@ -174,7 +173,7 @@ class ZeroMQTransport:
         neighbour = self._neighbours.get(peer)
         if neighbour is None:
             return False
-        return neighbour.lanes[lane].offer([bytes((lane,)) + header, *buffers], sizes)
+        return neighbour.lanes[lane].offer(header, buffers, sizes)
 
     def close_peer(self, peer: PeerId) -> None:
         """See `Transport.close_peer`."""
@@ -260,40 +259,39 @@ class ZeroMQTransport:
                 frame = self._router.recv(zmq.NOBLOCK, copy=False)  # ROUTER's own id for the connection
             except zmq.Again:
                 return True
-            frames: list[zmq.Frame] = []
+            first: zmq.Frame | None = None
             count = 0
             while frame.more:
                 frame = self._router.recv(copy=False)  # the rest of a message is always there
+                first = first or frame
                 count += 1
-                if count <= MAX_PARTS:
-                    frames.append(frame)
-            if frames:
-                self._take(frames, count)
+            if first is not None:
+                self._take(first, count)
         return True
 
-    def _take(self, frames: list[zmq.Frame], count: int) -> None:
+    def _take(self, frame: zmq.Frame, count: int) -> None:
         drain(self._monitor, self._accepted)  # that its connection was accepted was told before this message came
-        fd = int(frames[0].get(zmq.SRCFD))
-        peer = self._by_key.get(str(frames[0].get("User-Id")))
+        fd = int(frame.get(zmq.SRCFD))
+        peer = self._by_key.get(str(frame.get("User-Id")))
         if peer is None or peer in self._closed_to:
             self._guard.cut(fd)  # it was a member when it connected
             return
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
             neighbour.hurry()
-        if count == 1 and not len(frames[0]):
-            self._guard.read(fd, peer, 0, 1, self._loop.time())  # a greeting: it says whose the connection is
+        self._guard.read(fd, peer, len(frame), self._loop.time())
+        if count == 1 and not len(frame):
+            return  # a greeting: it says whose the connection is
+        if count > 1:
+            self._expel(peer, f"it sent a message of {count} frames, and decentra's have one")
             return
-        buffers = [frame.buffer for frame in frames]
-        sizes = [buffer.nbytes for buffer in buffers]
-        sizes[0] -= 1
-        lane = _LANES.get(buffers[0][0]) if sizes[0] >= 0 else None
-        if lane is None or count > MAX_PARTS or sizes[0] > HEADER_LIMIT or max(sizes) > FRAME_LIMIT:
-            self._expel(peer, f"it sent a message of {count} parts or of a shape that no release of decentra sends")
+        try:
+            lane, header, parts = unseal(frame.buffer)
+        except ValueError as error:
+            self._expel(peer, str(error))
             return
-        self._guard.read(fd, peer, sum(sizes), count, self._loop.time())
-        self.counters.received(sizes)
-        self._on_receive(peer, lane, bytes(buffers[0][1:]), buffers[1:])
+        self.counters.received([len(header), *(part.nbytes for part in parts)])
+        self._on_receive(peer, lane, header, parts)
 
     def _expel(self, peer: PeerId, reason: str) -> None:
         """Cut a member that broke the transport's own limits; its owner may dial it again."""
