@@ -131,8 +131,8 @@ def expected(grid: Grid, alive: Sequence[float]) -> tuple[float, ...]:
 
     over the side cells of a line: for the others E[f] = A_r, Var[f] = A_r (1 − A_r) / o, and of the peer's own cell the
     peer is there. With nobody lost every factor is 1 / side, which with one peer a cell is Moshpit's rate of 1 / group,
-    and R_{k−1} = 1/n: the mean is exact rather than ever nearer. With losses and one peer a cell S² / n · (1 / Π A_r − 1)
-    is left, the error of a sample; less where cells hold more.
+    and R_{k−1} = 1/n: the mean is exact rather than ever nearer. With losses and one peer a cell the error of a sample
+    is left, S² / n · (1 / Π A_r − 1); less where cells hold more.
 
     Failed groups are left out of it, and what Jensen's inequality adds, of order 1/n.
 
