@@ -189,7 +189,7 @@ def run(
 
 @app.command(epilog=_EPILOG)
 def simulate(
-    protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
+    protocol: Annotated[str, typer.Option("--protocol", help="secagg, allreduce or group-gossip.")] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,
@@ -203,13 +203,19 @@ def simulate(
     trace: Annotated[
         int | None, typer.Option("--trace", metavar="SEED", help="Print everything that happens in one schedule.")
     ] = None,
+    group: Annotated[int, typer.Option("--group", help="group-gossip: about how many peers a group has.")] = 16,
+    lost: Annotated[float, typer.Option("--lost", help="group-gossip: the part of the peers that stop.")] = 0.0,
     json: Json = False,
 ) -> None:
     """Play hostile schedules of a round, and hold each to the specs.
 
     All peers of a schedule are in this process, on a virtual network and clock. Exit code 0 if nothing was violated, 1
-    if something was.
+    if something was. With --protocol group-gossip it plays one mixing of as many peers as -n says, seed --first.
     """
+    if protocol == "group-gossip":
+        from decentra.cli import grid
+
+        raise typer.Exit(grid.simulate(n, group, c, lost, first, crypto, json))
     from decentra.cli import simulate as body
 
     raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, trace, json))
