@@ -9,87 +9,24 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from commands import NAMES, decentra, done, group, made, refused, told
 from decentra.charter import Charter
-from decentra.cli.app import app
 from decentra.errors import RemoteError, Unavailable
 from decentra.peer.config import PeerFolder
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-NAMES = ("alice", "bob", "carol", "dave")
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)
 def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DECENTRA_STATE", raising=False)
-
-
-def decentra(*words: str | Path) -> Ended:
-    result = CliRunner().invoke(app, [str(word) for word in words], prog_name="decentra", catch_exceptions=False)
-    return Ended(result.exit_code, result.stdout, result.stderr)
-
-
-def done(*words: str | Path) -> str:
-    ended = decentra(*words)
-    assert (ended.code, ended.err) == (0, ""), ended
-    return ended.out
-
-
-def told(*words: str | Path) -> dict[str, Any]:
-    """The JSON object of a command that succeeds, alone on stdout."""
-    value = json.loads(done(*words, "--json"))
-    assert isinstance(value, dict)
-    return value
-
-
-def refused(*words: str | Path, code: int = 2) -> str:
-    """The one line that a wrong command prints; with --json it says the same and its kind."""
-    ended = decentra(*words)
-    assert (ended.code, ended.out) == (code, ""), ended
-    assert ended.err.startswith("error: ") and ended.err.endswith("\n")
-    as_json = decentra(words[0], "--json", *words[1:]) if words[0] != "charter" else decentra(*words, "--json")
-    told = json.loads(as_json.err)
-    assert (as_json.code, as_json.out) == (code, "") and set(told) == {"error", "kind"}
-    sentence = ended.err.removeprefix("error: ").rstrip("\n")
-    assert told["error"] == sentence
-    assert "\n" not in sentence and "Traceback" not in sentence
-    return sentence
-
-
-def made(name: str, *more: str | Path) -> PeerFolder:
-    number = NAMES.index(name) + 1
-    done("init", "--state", name, "--name", name, "--bind", f"tcp://127.0.0.{number}:7431", *more)
-    return PeerFolder(Path(name))
-
-
-def group() -> list[PeerFolder]:
-    """Four folders with a charter that all have signed, made as the README says."""
-    folders = [made(name) for name in NAMES]
-    keeper = folders[0]
-    done("charter", "add", "--state", "alice", *(folder.member for folder in folders[1:]))
-    for folder in folders:
-        done("charter", "sign", "--state", folder.path, "--charter", keeper.charter)
-    done("charter", "sign", "--state", "alice", "--merge", *(folder.charter for folder in folders[1:]))
-    table = "".join(f'{name} = "tcp://127.0.0.{number}:7431"\n' for number, name in enumerate(NAMES, 1))
-    for folder in folders:
-        done("charter", "sign", "--state", folder.path, "--charter", keeper.charter)
-        folder.config.write_text(folder.config.read_text().replace("[peers]\n", f"[peers]\n{table}"))
-    return folders
 
 
 # ── the right way ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +203,7 @@ def test_no_command_shows_the_help() -> None:
     [
         (["foo"], "no such command 'foo'; the commands are keys, init, run, "),
         (["sign"], "no such command 'sign'; it is `decentra charter sign`; see `decentra --help`"),
-        (["charter", "foo"], "no such command 'foo'; the commands are add, sign, show; see `decentra charter --help`"),
+        (["charter", "foo"], "'foo'; the commands are add, amend, sign, show; see `decentra charter --help`"),
         (["inti"], "no such command 'inti'. Did you mean 'init'? See `decentra --help`"),
         (["init", "--state", "a"], "missing option '--name'; see `decentra init --help`"),
         (["init", "--name", "a"], "missing option '--state' (env var: 'DECENTRA_STATE'); see `decentra init --help`"),

@@ -1,4 +1,5 @@
-"""Writes ``vectors/v1``: a signed charter, its canonical text and hash, and tampered ones named for the tampering.
+"""Writes ``vectors/v1``: a signed charter and an amended one, their canonical texts and hashes, and tampered ones named
+for the tampering.
 
 Run it as ``python specs/charter/make_vectors.py`` after a change of the form; the tests compare what it gives.
 """
@@ -9,6 +10,7 @@ import json
 from pathlib import Path
 
 from decentra.charter import Charter, Member
+from decentra.charter.amend import amended
 from decentra.crypto.keys import Identity
 
 ROOM = Path(__file__).resolve().parent / "vectors" / "v1"
@@ -31,8 +33,45 @@ TERMS = {
 }
 
 
+def amendments() -> tuple[dict[str, str], dict[str, object]]:
+    """A charter of five, an amendment of it that is in force, and copies of that which are not."""
+    names = ("alice", "bob", "carol", "dave", "erin", "frank")
+    who = {name: Identity.from_seed(bytes([number]) * 32) for number, name in enumerate(names, 1)}
+    members = {name: Member.of(identity, name) for name, identity in who.items()}
+    terms = {"version": 1, "group": {"name": "five clinics"}, "protocol": {"name": "secagg"}}
+    old = Charter.build({**terms, "members": [members[name] for name in names[:5]]})
+    for name in names[:5]:
+        old = old.sign(who[name])
+    bare = amended(
+        old,
+        add=[members["frank"]],
+        remove=[who["dave"].id],
+        terms={"training": {"steps": 40}, "admission": {"quorum": 4, "invites": True}},
+    )
+    new = bare
+    for name in ("alice", "bob", "carol", "erin", "frank"):
+        new = new.sign(who[name])
+    text, dave = new.to_toml(), who["dave"]
+
+    def without(name: str) -> str:
+        return text.replace(f'{who[name].id.hex()} = "{new.signatures[who[name].id].hex()}"\n', "")
+
+    wrong = {
+        "one-signature-too-few": without("erin"),
+        "a-removed-members-signature-instead": f'{without("erin")}{dave.id.hex()} = "{dave.sign(new.hash).hex()}"\n',
+        "newcomer-did-not-sign": without("frank"),
+        "changed-term": text.replace("steps = 40", "steps = 41"),
+        "of-another-charter": text.replace(old.hash.hex(), "5a" * 32),
+        "epoch-skipped": text.replace("epoch = 2", "epoch = 3"),
+    }
+    made = {"amend-old.toml": old.to_toml(), "amend-new.toml": text, "amend-new.canonical": new.canonical.decode()}
+    expected = {"old": old.hash.hex(), "new": new.hash.hex(), "not in force": sorted(wrong)}
+    return {**made, **{f"amend-bad-{name}.toml": one for name, one in wrong.items()}}, expected
+
+
 def files() -> dict[str, str]:
     """Every vector: its file name and text."""
+    changed, expected = amendments()
     identities = [Identity.from_seed(bytes([number]) * 32) for number in range(1, 5)]
     names = ("alice", "bob", "carol", "dave")
     members = [Member.of(identity, name) for identity, name in zip(identities, names, strict=True)]
@@ -55,7 +94,8 @@ def files() -> dict[str, str]:
         "good.toml": good,
         "good.canonical": charter.canonical.decode(),
         **{f"bad-{name}.toml": text for name, (text, _) in tampered.items()},
-        "expected.json": json.dumps({"hash": charter.hash.hex(), "blamed": blamed}, indent=1) + "\n",
+        **changed,
+        "expected.json": json.dumps({"hash": charter.hash.hex(), "blamed": blamed, "amend": expected}, indent=1) + "\n",
     }
 
 

@@ -3,10 +3,12 @@
 - ``toml``: reads TOML into a frozen model with every problem told at once, and writes it back.
 - ``canonical``: the one encoding that is hashed.
 - ``charter``: the charter, its hash and its signatures.
+- ``amend``: charters that amend charters, and when one is in force.
 - ``policy``: which combinations of members, thresholds and numbers are sound.
 """
 
 from decentra.charter.charter import (
+    AdmissionTerms,
     Charter,
     GroupTerms,
     Member,
@@ -18,6 +20,7 @@ from decentra.charter.charter import (
 from decentra.charter.policy import Policy
 
 __all__ = [
+    "AdmissionTerms",
     "Charter",
     "GroupTerms",
     "Member",

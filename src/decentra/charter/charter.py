@@ -82,10 +82,17 @@ Deadline = Annotated[float, Field(gt=0, le=_DAY)]
 
 
 class GroupTerms(Section):
-    """Which group this is. ``epoch`` counts the group's fixed memberships from 1."""
+    """Which group this is.
+
+    Attributes:
+        name: what the group calls itself.
+        epoch: counts the group's fixed memberships from 1.
+        previous: the hash of the charter that this one amends; a founding charter has none.
+    """
 
     name: Title = Field(examples=["our-group"])
     epoch: int = Field(default=1, ge=1, lt=2**63, examples=[1])
+    previous: Key | None = Field(default=None)
 
 
 class ProtocolTerms(Section):
@@ -151,6 +158,19 @@ class ModelTerms(Section):
     fingerprint: Key | None = Field(default=None)
 
 
+class AdmissionTerms(Section):
+    """How this charter may be amended (``decentra.charter.amend``).
+
+    Attributes:
+        quorum: how many of its members have to sign an amendment; where it is absent ⌊(m+c)/2⌋+1.
+        invites: whether members' running peers sign by themselves for a newcomer that another member invited; where it
+            is absent they don't, and people sign.
+    """
+
+    quorum: int | None = Field(default=None, ge=1, lt=2**31, examples=[3])
+    invites: bool | None = Field(default=None, examples=[False])
+
+
 class Member(Section):
     """One party: its name and keys, signed by itself."""
 
@@ -209,6 +229,7 @@ class Charter(Section):
     rounds: RoundTerms = Field(default_factory=RoundTerms)
     training: TrainingTerms = Field(default_factory=TrainingTerms)
     model: ModelTerms = Field(default_factory=ModelTerms)
+    admission: AdmissionTerms = Field(default_factory=AdmissionTerms)
     members: tuple[Member, ...] = ()
     signatures: Annotated[Mapping[Id, Signature], AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType({})
@@ -334,6 +355,11 @@ class Charter(Section):
         never below ⌊(m+c)/2⌋+1."""
         count = len(self.members)
         return self.protocol.floor or max(-(-2 * count // 3), quorum(count, self.protocol.c))
+
+    @property
+    def admission_quorum(self) -> int:
+        """How many of these members have to sign an amendment: ``[admission] quorum``, or else ⌊(m+c)/2⌋+1."""
+        return self.admission.quorum or quorum(len(self.members), self.protocol.c)
 
     @property
     def challenges(self) -> int:

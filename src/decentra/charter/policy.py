@@ -212,6 +212,20 @@ def _challenges(charter: Charter) -> Iterator[str]:
         )
 
 
+def _admission(charter: Charter) -> Iterator[str]:
+    wanted, count, c = charter.admission.quorum, len(charter.members), charter.protocol.c
+    if wanted is None or count < LEAST_MEMBERS:
+        return
+    least = quorum(count, c)
+    if wanted < least:
+        yield (
+            f"quorum = {wanted} in [admission] is below ⌊(m+c)/2⌋+1 = {least}, so liars could have two amendments "
+            f"signed side by side; raise it to {least} or leave it out"
+        )
+    elif wanted > count:
+        yield f"quorum = {wanted} in [admission] is more than the {count} members; lower it or leave it out"
+
+
 _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _protocol,
     _members,
@@ -221,4 +235,5 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _numbers,
     _ranges,
     _challenges,
+    _admission,
 )

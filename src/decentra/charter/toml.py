@@ -279,7 +279,7 @@ def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[st
     for key, value in table.items():
         inner = (*path, key)
         name = ".".join(map(_key, inner))
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and any(item is not None for item in value.values()):
             lines.extend(("", f"[{name}]"))
             _write_table(value, inner, lines)
         elif _is_table(value) and not isinstance(value, Mapping):

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 charter_app = typer.Typer(
     cls=Commands,
-    help="The group's signed agreement: add members, sign, show.", rich_markup_mode=None, no_args_is_help=False
+    help="The group's signed agreement: add members, sign, amend, show.", rich_markup_mode=None, no_args_is_help=False
 )
 app.add_typer(charter_app, name="charter", epilog=_EPILOG)
 
@@ -123,6 +123,31 @@ def add(
 
 
 @charter_app.command(epilog=_EPILOG)
+def amend(
+    state: State,
+    add: Annotated[
+        list[Path] | None, typer.Option("--add", metavar="FILE", help="A new member's member.toml; may be repeated.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="A member that leaves; may be repeated.")
+    ] = None,
+    terms: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A changed term, as training.steps=40; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Amend the charter in force: who joins, who leaves, what changes.
+
+    It makes an amendment for the next epoch in the folder's pending/, signed by this member. It is in force with the
+    signatures of whom it adds, and of the charter's quorum of those who stay. Without options it begins a new epoch.
+    """
+    from decentra.cli import amendments
+
+    amendments.amend(state, tuple(add or ()), tuple(remove or ()), tuple(terms or ()), json)
+
+
+@charter_app.command(epilog=_EPILOG)
 def sign(
     state: State,
     more: Annotated[
@@ -130,7 +155,7 @@ def sign(
     ] = None,
     charter: Annotated[
         Path | None,
-        typer.Option("--charter", metavar="FILE", help="Sign this charter, and keep it in place of the folder's."),
+        typer.Option("--charter", metavar="FILE", help="Sign this charter or amendment, and keep it."),
     ] = None,
     merge: Annotated[
         list[Path] | None,
@@ -140,7 +165,8 @@ def sign(
 ) -> None:
     """Sign the charter if it is sound; merge other copies of it.
 
-    With --charter a charter from elsewhere takes the place of the folder's own; --merge takes the signatures of copies.
+    With --charter a charter from elsewhere takes the place of the folder's own, an amendment once it is in force.
+    --merge takes the signatures of copies.
     """
     from decentra.cli import charters
 
@@ -159,7 +185,8 @@ def show(
 ) -> None:
     """Show what one agrees to by signing, and whatever is wrong.
 
-    The exit code is 2 where something is wrong with the charter; that members have still to sign is not.
+    With a file and --state it tells what changes against the folder's charter, and who has still to sign. The exit
+    code is 2 where something is wrong with the charter; that members have still to sign is not.
     """
     from decentra.cli import charters
 

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from decentra.charter import Charter, Member, Policy
+from decentra.charter.amend import faults
 from decentra.charter.toml import save_text
+from decentra.cli import amendments
+from decentra.cli.amendments import Change
 from decentra.cli.files import open_charter
 from decentra.cli.members import read_members
 from decentra.cli.report import MISUSED, emit
+from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder
 
 
@@ -31,6 +35,10 @@ def add(files: Sequence[Path], state: Path, as_json: bool) -> None:
     """
     folder = PeerFolder(state)
     before = folder.load_charter()
+    if before.group.previous is not None:
+        raise LocalError(
+            f"{folder.charter} amends another charter; add members with `decentra charter amend --add FILE`"
+        )
     text, _ = open_charter(folder.charter)
     added = [member for file in files for member in read_members(file)]
     charter = before.with_members(added)
@@ -46,6 +54,7 @@ def add(files: Sequence[Path], state: Path, as_json: bool) -> None:
     lines = [f"added {', '.join(member.label for member in added)}; the charter has {len(charter.members)} members"]
     if before.signatures:
         lines.append(f"it is another charter now: its {len(before.signatures)} signatures are removed, all sign again")
+        lines.append("(a group that trains already adds members by `decentra charter amend --add`, and few sign)")
     lines.extend(f"not sound yet: {problem}" for problem in problems)
     if not problems:
         lines.append("next: `decentra charter sign`, then hand charter.toml to the members, who sign it too")
@@ -61,13 +70,21 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
     """
     folder = PeerFolder(state)
     identity = folder.load_identity()
-    if charter_file is None:
-        folder.refuse_alone(identity.id, folder.load_charter())
-    text, given = open_charter(charter_file or folder.charter)
-    Policy(given).check(str(charter_file or folder.charter))
+    where = charter_file or folder.charter
+    if charter_file is None and copies and (begun := amendments.pending(state, copies[0])) is not None:
+        text, given, where = begun
+    else:
+        if charter_file is None:
+            folder.refuse_alone(identity.id, folder.load_charter())
+        text, given = open_charter(where)
+    if given.group.previous is not None:
+        amendments.sign(state, text, given, str(where), copies, as_json)
+        return
+    Policy(given).check(str(where))
     charter = given.without_stale_signatures()
-    charter.check(signed=False, where=str(charter_file or folder.charter))
+    charter.check(signed=False, where=str(where))
     stale = len(given.signatures) - len(charter.signatures)
+    _refuse_earlier(folder, charter, str(where))
     replaced = _replaced(folder, charter) if charter_file is not None else ()
     for copy in copies:
         charter = charter.merge(open_charter(copy)[1], str(copy))
@@ -89,6 +106,18 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
     emit(as_json, data, lines)
 
 
+def _refuse_earlier(folder: PeerFolder, charter: Charter, where: str) -> None:
+    """A founding charter that was amended since must not come back in the place of what amended it."""
+    if not folder.charter.exists():
+        return
+    now = folder.load_charter().group
+    if now.previous is not None and now.name == charter.group.name and charter.group.epoch <= now.epoch:
+        raise LocalError(
+            f"{where} is a founding charter for epoch {charter.group.epoch}, and this folder is in epoch {now.epoch}; "
+            "a group that founds itself anew gives that a later epoch"
+        )
+
+
 def _replaced(folder: PeerFolder, charter: Charter) -> tuple[str, ...]:
     """How the charter differs from the one that it replaces in the folder, if that was a group's."""
     before = folder.load_charter() if folder.charter.exists() else None
@@ -108,12 +137,22 @@ def show(file: Path | None, state: Path | None, as_json: bool) -> int:
         charter = PeerFolder(state or Path()).load_charter()
     else:
         charter = open_charter(file, f", or use --state {file}")[1]
+    change = None if state is None else amendments.compared(charter, state)
+    begun = amendments.begun(charter, state) if file is None and state is not None else []
     policy = Policy(charter)
-    problems = [*policy.problems, *charter.problems]
-    if as_json:
-        emit(True, _told(charter, policy, problems), ())
+    problems = list(policy.problems)
+    if change is None:
+        # of an amendment, what does not fit counts for nothing; beside its ancestor everything is judged
+        stale = charter.without_stale_signatures() if charter.group.previous is not None else charter
+        problems += stale.problems
     else:
-        _print(charter, policy, problems)
+        problems = list(faults(change.old, change.new))
+    if as_json:
+        emit(True, _told(charter, policy, problems, change, begun), ())
+    else:
+        _print(charter, policy, problems, change)
+        for path, one in begun:
+            print("\n".join((f"begun: epoch {one.new.group.epoch}, {path}", *(f"  {line}" for line in one.lines()))))
     return MISUSED if problems else 0
 
 
@@ -121,12 +160,24 @@ def _by_name(charter: Charter) -> list[Member]:
     return sorted(charter.members, key=lambda member: member.name.lower())
 
 
-def _told(charter: Charter, policy: Policy, problems: Sequence[str]) -> dict[str, Any]:
+def _told(
+    charter: Charter,
+    policy: Policy,
+    problems: Sequence[str],
+    change: Change | None,
+    begun: Sequence[tuple[Path, Change]],
+) -> dict[str, Any]:
     names = _names(charter)
+    if change is not None:
+        names["missing"] = change.data()["missing"]
+    previous = charter.group.previous
     terms, fingerprint = charter.protocol, charter.model.fingerprint
     return {
         "group": charter.group.name,
         "epoch": charter.group.epoch,
+        "previous": None if previous is None else previous.hex(),
+        "admission_quorum": charter.admission_quorum,
+        "invites": bool(charter.admission.invites),
         "hash": charter.hash.hex(),
         "protocol": terms.name,
         "rule": terms.rule,
@@ -154,6 +205,9 @@ def _told(charter: Charter, policy: Policy, problems: Sequence[str]) -> dict[str
             for member in _by_name(charter)
         ],
         **names,
+        "in_force": not problems and (not names["missing"] if change is None else change.in_force),
+        "change": None if change is None else change.data(),
+        "begun": [{**one.data(), "pending": str(path)} for path, one in begun],
         "problems": list(problems),
     }
 
@@ -163,7 +217,7 @@ def _challenges(charter: Charter) -> int:
     return charter.challenges if charter.protocol.name == "secagg" else 0
 
 
-def _print(charter: Charter, policy: Policy, problems: Sequence[str]) -> None:
+def _print(charter: Charter, policy: Policy, problems: Sequence[str], change: Change | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -180,7 +234,13 @@ def _print(charter: Charter, policy: Policy, problems: Sequence[str]) -> None:
         console.print(table)
     for line in _terms(charter, policy):
         console.print(line)
-    if missing := sorted(member.name for member in charter.missing_signatures):
+    if change is not None:
+        for line in (f"amends epoch {change.old.group.epoch}:", *(f"  {line}" for line in change.lines())):
+            console.print(line)
+        console.print("it is in force" if change.in_force and not problems else "it is not in force")
+    elif charter.group.previous is not None:
+        console.print(f"amends charter {charter.group.previous.hex()[:16]}; with --state DIR it is compared with that")
+    elif missing := sorted(member.name for member in charter.missing_signatures):
         console.print(f"still to sign: {', '.join(missing)}")
     for problem in problems:
         console.print(f"problem: {problem}")
@@ -206,6 +266,8 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
     )
     momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.outer_momentum:g}"
     yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
+    signs = "members' running peers sign for whom a member invites" if charter.admission.invites else "people sign"
+    yield f"an amendment of it needs {charter.admission_quorum} of those who stay, and everyone whom it adds; {signs}"
     if model.fingerprint is None:
         which = "any model that all members share"
     else:

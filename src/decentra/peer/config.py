@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,12 +12,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from decentra.charter import Charter, Policy, toml
+from decentra.charter import Charter, Member, toml
 from decentra.charter.charter import FILE as CHARTER_FILE
 from decentra.charter.charter import Name
 from decentra.charter.toml import Section
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
+from decentra.peer.lineage import Lineage
 from decentra.types import PeerId
 
 FILE = "decentra.toml"
@@ -131,6 +132,18 @@ class Config(Section):
         return MappingProxyType(found)
 
 
+    def without(self, former: Iterable[Member], charter: Charter) -> Config:
+        """The configuration without the addresses of former members, which need not be taken out by hand."""
+        left = [member for member in former if member.id not in charter.ids]
+        kept = {
+            key: address
+            for key, address in self.peers.items()
+            if any(key == one.name or _is_id(key, one.id) for one in charter.members)
+            or not any(key == one.name or _is_id(key, one.id) for one in left)
+        }
+        return self.model_copy(update={"peers": _frozen(kept)})
+
+
 def _is_id(key: str, peer: PeerId) -> bool:
     return len(key) >= _SHORT_ID and peer.hex().startswith(key)
 
@@ -201,6 +214,11 @@ class PeerFolder:
         return self.path / CHARTER_FILE
 
     @property
+    def lineage(self) -> Lineage:
+        """The charters that came before it, and those that are begun."""
+        return Lineage(self.path)
+
+    @property
     def member(self) -> Path:
         """``member.toml``: this peer's record, to be handed to whoever keeps the charter."""
         return self.path / "member.toml"
@@ -227,13 +245,12 @@ class PeerFolder:
         """As ``load``, and everything that must hold before this peer joins its group.
 
         Raises:
-            LocalError: an unsound charter, a record or signature that does not verify or is missing, a peer that is no
-                member or has another name there, or a member without an address.
+            LocalError: an unsound charter, a record or signature that does not verify or is missing, also of a charter
+                that it amends, a peer that is no member or has another name there, or a member without an address.
         """
         identity, charter, config = self.load()
         self.refuse_alone(identity.id, charter)
-        Policy(charter).check(str(self.charter))
-        charter.check(where=str(self.charter))
+        ancestors = self.lineage.ancestors(charter)
         member = charter.member(identity.id)
         if member.curve != identity.curve_public:
             raise LocalError(f"{self.charter} has another curve key for {member.label}; add your member.toml afresh")
@@ -242,6 +259,7 @@ class PeerFolder:
                 f"{self.config} calls this peer {config.peer.name!r} and the charter {member.name!r}; "
                 f"set name in [peer] to {member.name!r}"
             )
+        config = config.without((member for old in ancestors for member in old.members), charter)
         config.addresses(charter, identity.id, str(self.config))
         return identity, charter, config
 
