@@ -23,6 +23,7 @@ from decentra.transfer import (
     Link,
     Rejected,
     Restarted,
+    Whispered,
     blob_root,
     piece_digests,
 )
@@ -97,6 +98,37 @@ def pair(seed: int = 0, faults: Faults | None = None) -> tuple[EventHeap, Networ
 
 def noise(size: int, seed: int = 1) -> memoryview:
     return memoryview(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8))
+
+
+# datagrams: once, now, or never
+
+
+def test_a_datagram_comes_through_an_open_way_and_is_not_kept_for_a_closed_one() -> None:
+    heap, _, alice, bob = pair()
+    alice.link.whisper(b"before they met")
+    heap.run_until(lambda: False, 5.0)
+    alice.link.whisper(b"hello")
+    heap.run_until(lambda: False, 10.0)
+    alice.link.disconnected()
+    alice.link.whisper(b"to nobody")
+    alice.link.connected()
+    heap.run_until(lambda: False, 20.0)
+    assert bob.of(Whispered) == [Whispered(b"hello")]
+    assert alice.link.idle
+
+
+@given(st.integers(0, 2**32), st.floats(0.0, 0.5))
+@settings(max_examples=20, deadline=None)
+def test_datagrams_may_be_lost_and_disturb_nothing_else(seed: int, drop: float) -> None:
+    heap, _, alice, bob = pair(seed, Faults(latency=0.05, drop=drop))
+    heap.run_until(lambda: False, 5.0)
+    for number in range(50):
+        heap.call_later(0.1 * number, lambda number=number: alice.link.whisper(b"%d" % number))
+        heap.call_later(0.1 * number, lambda number=number: alice.link.post([b"%d" % number]))
+    heap.run_until(lambda: len(bob.arrived()) == 50, 2000.0)
+    assert bob.arrived() == [(b"%d" % number,) for number in range(50)]
+    heard = [event.data for event in bob.of(Whispered) if isinstance(event, Whispered)]
+    assert set(heard) <= {b"%d" % number for number in range(50)}
 
 
 # the promise: exactly once, in order, whatever the network does

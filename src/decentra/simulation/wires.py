@@ -234,6 +234,9 @@ class WireLink:
             edge = self._edge = end.wires.edge(end.me, self._peer)
         end.wires.carry(edge, parcel)
 
+    def whisper(self, data: bytes) -> None:
+        """Wires carry whole messages only; no peer on them is handed a membership."""
+
     def accept(self, announcement: Announcement, limit: int) -> bool:
         """Take the blob in when it comes. Raises RemoteError where it is larger than ``limit``."""
         data = self._offered.pop(announcement.transfer, None)

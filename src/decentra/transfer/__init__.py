@@ -5,7 +5,7 @@ and knows the time only from `Link.tick`. It trusts nothing that arrives; what b
 """
 
 from decentra.transfer.blob import Announcement, blob_root, piece_digests
-from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted
+from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted, Whispered
 from decentra.transfer.link import Link
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Link",
     "Rejected",
     "Restarted",
+    "Whispered",
     "blob_root",
     "piece_digests",
 ]

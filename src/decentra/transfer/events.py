@@ -53,4 +53,11 @@ class Restarted:
     """
 
 
-Event = Arrived | Completed | Delivered | Rejected | Corrupt | Restarted
+@dataclass(frozen=True)
+class Whispered:
+    """A datagram of the other end's: it may come late, twice or never, and nobody but the link vouches for it."""
+
+    data: bytes
+
+
+Event = Arrived | Completed | Delivered | Rejected | Corrupt | Restarted | Whispered

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from decentra.errors import LocalError, RemoteError, Unavailable
 from decentra.transfer.blob import CREDIT_EVERY, Announcement, Incoming, Outgoing, as_bytes, piece_digests
 from decentra.transfer.entries import Arrival, Inbox, Outbox, Posted, total
-from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted
+from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted, Whispered
 from decentra.types import PeerId
 from decentra.wire.frame import ENTRY_LIMIT, MAX_PARTS, Frame, FrameKind, Lane, parse
 
@@ -99,6 +99,7 @@ class Link:
             FrameKind.CREDIT: self._on_credit,
             FrameKind.STATE: self._on_credit,
             FrameKind.REJECT: self._on_reject,
+            FrameKind.DATAGRAM: self._on_datagram,
             FrameKind.PIECE: self._on_piece,
         }
 
@@ -169,6 +170,11 @@ class Link:
             self._outbox_since, self._outbox_pause = self._now, self._stall
         self._outbox.post(Posted(tuple(bytes(part) for part in parts), announcement, round_number, self._now, size))
         self._flush()
+
+    def whisper(self, data: bytes) -> None:
+        """Send a datagram of up to `DATAGRAM_LIMIT` bytes if the way is open now; nobody keeps or repeats it."""
+        if self._open:
+            self._emit(FrameKind.DATAGRAM, [data], size=len(data))
 
     def accept(self, announcement: Announcement, limit: int) -> bool:
         """Allocate the buffer of an announced blob and let the other end send it.
@@ -430,6 +436,9 @@ class Link:
         if incoming.uncredited >= CREDIT_EVERY:
             self._credit(FrameKind.CREDIT, incoming)
         return []
+
+    def _on_datagram(self, frame: Frame, buffers: Sequence[memoryview]) -> list[Event]:
+        return [Whispered(bytes(buffers[0]))]
 
     def _credit(self, kind: FrameKind, incoming: Incoming) -> None:
         incoming.uncredited = 0

@@ -30,6 +30,9 @@ MAX_PARTS = 8
 ENTRY_LIMIT = 1024 * 1024
 """All parts of one control message together: entries are small, vectors travel as blobs."""
 
+DATAGRAM_LIMIT = 16 * 1024
+"""A datagram: what is said once and may be lost, such as who is up."""
+
 HEADER_LIMIT = 1024
 """The header's own cap for transports, which carry headers without reading them."""
 
@@ -60,6 +63,7 @@ class FrameKind(IntEnum):
     STATE = 8
     REJECT = 9
     PIECE = 10
+    DATAGRAM = 11
 
 
 class Layout(NamedTuple):
@@ -81,6 +85,7 @@ LAYOUTS: dict[FrameKind, Layout] = {
     FrameKind.CREDIT: Layout(Lane.CONTROL, 0, 0, 0),
     FrameKind.STATE: Layout(Lane.CONTROL, 0, 0, 0),
     FrameKind.REJECT: Layout(Lane.CONTROL, 0, 0, 0),
+    FrameKind.DATAGRAM: Layout(Lane.CONTROL, 1, 1, DATAGRAM_LIMIT),
     FrameKind.PIECE: Layout(Lane.BULK, 1, 1, PIECE_BYTES),
 }
 
