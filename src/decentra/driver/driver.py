@@ -157,7 +157,7 @@ class Driver:
         self._last = machine.round
         self._feed(Start())
         for verified in self.others.take():
-            self._route(verified)  # what is of a later round still, is kept again
+            self._hand_on(verified)  # what is of a later round still, is kept again
 
     def workbench(self, witness: Witness | None = None) -> Workbench:
         """What a job works on, and is counted by."""
@@ -399,9 +399,12 @@ class Driver:
             self._route(verified)
 
     def _route(self, verified: Verified) -> None:
+        self.others.heard(verified)
+        self._hand_on(verified)
+
+    def _hand_on(self, verified: Verified) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
         running, entry, message = self.running, verified.entry, verified.message
-        self.others.heard(verified)
         if isinstance(message, Leave):
             if running is not None and entry.round <= running.round.number + 1:
                 self._feed(Received(verified))  # one of a farther round counts once this peer has come to that
