@@ -490,6 +490,21 @@ def test_a_peer_that_left_is_known_until_it_speaks_again() -> None:
     assert not driver.reasons
 
 
+def test_a_peer_that_left_after_a_message_that_was_kept_stays_left_when_that_message_is_handed_on() -> None:
+    group = simulate(3)
+    settle(group, 3.0)
+    driver, author = group.peers[0].driver, group.peers[1]
+    author.session.round = RoundId(1, 2)
+    verified = sign(author, Endorse(bytes(32)), bytes(32))
+    post_raw(author, verified.signed.entry, verified.signed.body)
+    author.driver.say(Leave())
+    settle(group, 3.0)
+    machine = Scripted(lambda _event: (), number=2)
+    driver.begin(machine, lambda _ended: None)
+    assert [event.verified.message for event in machine.events if isinstance(event, Received)] == [Endorse(bytes(32))]
+    assert list(driver.others.left) == [ids(group)[1]]
+
+
 @settings(max_examples=30)
 @given(latest=st.lists(st.integers(0, 9), min_size=1, max_size=5), c=st.integers(1, 3))
 def test_the_groups_round_is_one_that_an_honest_peer_has_reached(latest: list[int], c: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.driver.tally import BULK, SMALL, Tally
 from decentra.errors import LocalError
+from decentra.machine.effects import Job
 from decentra.machine.events import Blob
 from decentra.transfer import blob_root, piece_digests
 from decentra.types import RoundId
@@ -94,16 +96,29 @@ class BlobStore:
 class Workbench:
     """The tools of a job (``machine.effects.Tools``) over a store of blobs; remembers what a round made, to free it."""
 
-    def __init__(self, store: BlobStore, random: Random, witness: Witness | None = None) -> None:
+    def __init__(
+        self, store: BlobStore, random: Random, witness: Witness | None = None, tally: Tally | None = None
+    ) -> None:
         self._store, self._random, self._witness = store, random, witness
+        self._tally = tally or Tally()
+        self._at = local()
         self._lock = Lock()
         self._made: list[Blob] = []
         self._over = False
+
+    def run(self, job: Job) -> object:
+        """Run a job here, as a pool does, and count its CPU: as bulk where it touches a blob. Raises what it raises."""
+        self._at.work, began = SMALL, self._tally.now()
+        try:
+            return job.run(self)
+        finally:
+            self._tally.job(began, self._at.work)
 
     def random(self, count: int) -> bytes:
         return self._random(count)
 
     def view(self, blob: Blob) -> NDArray[np.uint8]:
+        self._at.work = BULK
         return self._store.view(blob)
 
     def keep(self, data: NDArray[Any], cite: bool = True) -> Blob:
@@ -113,6 +128,7 @@ class Workbench:
 
     def adopt(self, data: NDArray[Any], digests: tuple[bytes, ...]) -> Blob:
         """A blob whose pieces' digests are known already."""
+        self._at.work = BULK
         blob = self._store.put(data, digests)
         with self._lock:
             self._made.append(blob)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec
 
 from decentra.driver.admission import Admission
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
@@ -18,6 +18,7 @@ from decentra.driver.fittings import PLAIN, Fittings, Neighbour
 from decentra.driver.others import Others
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended, Machine, Running
+from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
@@ -34,12 +35,18 @@ TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
 
 
-@dataclass
-class Tally:
-    """Counters of the small phases, for benches: messages signed and messages verified."""
+P = ParamSpec("P")
 
-    signed: int = 0
-    verified: int = 0
+
+def _small(method: Callable[Concatenate[Driver, P], None]) -> Callable[Concatenate[Driver, P], None]:
+    """For what the world calls: its CPU is counted as that of the small phases."""
+
+    @wraps(method)
+    def counted(self: Driver, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with self.tally.at(SMALL):
+            method(self, *args, **kwargs)
+
+    return counted
 
 
 class Driver:
@@ -79,7 +86,7 @@ class Driver:
         self._make_link, self._ticks, self._watch = fittings.link, fittings.ticks, fittings.watch
         self.me, self.chain, self.registry = me, chain, registry
         self.blobs = BlobStore()
-        self.tally = Tally()
+        self.tally = Tally(fittings.cpu)
         self._faults: dict[PeerId, str] = {}
         """Which clause a peer broke, which its coming back does not mend."""
         self._ways: dict[PeerId, str] = {}
@@ -143,20 +150,27 @@ class Driver:
         posted = not self._suspended and not self._effects
         return posted and all(link.idle or link.wakeup is None for link in self._links.values())
 
+    @_small
     def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
         """Start a round's machine; ``ended`` is called once."""
-        self.running = Running(machine, Workbench(self.blobs, self._random, self._witness), ended)
+        self.running = Running(machine, self.workbench(self._witness), ended)
         self._last = machine.round
         self._feed(Start())
         for verified in self.others.take():
-            self._route(verified)  # what is of a later round still, is kept again
+            self._hand_on(verified)  # what is of a later round still, is kept again
 
+    def workbench(self, witness: Witness | None = None) -> Workbench:
+        """What a job works on, and is counted by."""
+        return Workbench(self.blobs, self._random, witness, self.tally)
+
+    @_small
     def cancel(self, error: DecentraError) -> None:
         """End the round that is on, if any, from this side."""
         machine = self.machine
         if machine is not None:
             self._enqueue(machine.cancel(error))
 
+    @_small
     def say(self, message: Message) -> None:
         """Send a message outside a round: to leave."""
         self._enqueue([Send(message)])
@@ -212,7 +226,8 @@ class Driver:
                 ports.journal.record(self._last, record, self._durable)
             case Compute(name, job) if running is not None:
                 running.jobs += 1
-                ports.pool.submit(job, running.bench, partial(self._computed, running, name))
+                with self.tally.at(ELSEWHERE):  # a pool that runs it in place counts it as any other does
+                    ports.pool.submit(job, running.bench, partial(self._computed, running, name))
             case Blame(error):
                 self._note_fault(error)
             case Release(blob):
@@ -239,6 +254,7 @@ class Driver:
         self._suspended = True
         self._need_ports().journal.entry(verified.signed, spec.log_body, partial(self._post, verified, effect))
 
+    @_small
     def _post(self, verified: Verified, effect: Send) -> None:
         """The entry is durable: send it, and let the machine see its own broadcast."""
         targets = self._others if effect.to is None else (effect.to,)
@@ -265,10 +281,12 @@ class Driver:
         if blob is not None and announcement is not None:
             self._sent[peer, announcement.transfer] = (blob, verified.entry.round)
 
+    @_small
     def _durable(self) -> None:
         self._suspended = False
         self._run()
 
+    @_small
     def _computed(self, running: Running, name: str, value: object) -> None:
         running.jobs -= 1
         if running is self.running:
@@ -276,6 +294,7 @@ class Driver:
         if running is self.running and running.ended is not None and not running.jobs:
             self._end(running, running.ended)
 
+    @_small
     def _expired(self, running: Running, name: str) -> None:
         if running is self.running:
             self._feed(Expired(name))
@@ -312,6 +331,7 @@ class Driver:
 
     # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @_small
     def on_link(self, peer: PeerId, up: bool, reason: str) -> None:
         """The transport's way to a peer opened or broke."""
         link = self._links.get(peer)
@@ -329,6 +349,7 @@ class Driver:
         link = self._links.get(peer)
         if link is None or self._closed:
             return
+        before = self.tally.turn(SMALL if lane is Lane.CONTROL else BULK)
         try:
             for event in link.receive(lane, header, buffers):
                 if isinstance(event, Arrived):
@@ -339,13 +360,15 @@ class Driver:
             self._blame(peer, error)
         except LocalError as error:  # no memory for what was announced
             self.cancel(error)
+        finally:
+            self.tally.turn(before)
 
     def _on_event(self, peer: PeerId, event: object) -> None:
         match event:
             case Completed(transfer, data) if self.running is not None:
                 received = self.running.completed(peer, transfer, data)
                 if received is not None:
-                    self._feed(received)
+                    self._deliver(received)
             case Delivered(transfer) | Rejected(transfer):
                 lent = self._sent.pop((peer, transfer), None)
                 if lent is not None:
@@ -353,6 +376,11 @@ class Driver:
             case Restarted():
                 if self.running is not None:
                     self.running.lost(peer)
+
+    @_small
+    def _deliver(self, received: Received) -> None:
+        """A blob is whole, and so is its message: a small matter, though a piece of bulk brought it."""
+        self._feed(received)
 
     def _on_entry(self, peer: PeerId, link: Neighbour, arrived: Arrived) -> None:
         verified, new = self._admission.admit(peer, arrived.parts)
@@ -371,9 +399,12 @@ class Driver:
             self._route(verified)
 
     def _route(self, verified: Verified) -> None:
+        self.others.heard(verified, self._need_ports().clock.now())
+        self._hand_on(verified)
+
+    def _hand_on(self, verified: Verified) -> None:
         """Hand a message to the round it belongs to; keep a few of the next one, drop what is older or farther."""
         running, entry, message = self.running, verified.entry, verified.message
-        self.others.heard(verified, self._need_ports().clock.now())
         if isinstance(message, Leave):
             if running is not None and entry.round <= running.round.number + 1:
                 self._feed(Received(verified))  # one of a farther round counts once this peer has come to that
@@ -411,7 +442,10 @@ class Driver:
         return self._make_link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
 
     def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[Buffer]) -> bool:
-        return self._need_ports().transport.send(peer, lane, header, parts)
+        if lane is Lane.CONTROL:
+            return self._need_ports().transport.send(peer, lane, header, parts)
+        with self.tally.at(BULK):
+            return self._need_ports().transport.send(peer, lane, header, parts)
 
     def _restart_link(self, peer: PeerId) -> None:
         """Forget what a peer never took in: it is gone, and what comes after must not wait behind it."""
@@ -426,6 +460,7 @@ class Driver:
         self._links[peer] = self._new_link(peer)
         transport.dial(peer)
 
+    @_small
     def _tick(self) -> None:
         clock = self._need_ports().clock
         for peer, link in self._links.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -76,6 +77,7 @@ class Fittings:
         watch: shown every event before the machine takes it and every effect before it is carried out.
         registry: encodes and verifies messages in place of the protocol's own.
         machine: makes what plays a round in place of the protocol's own.
+        cpu: the calling thread's CPU time in nanoseconds, for the peer's counters.
     """
 
     link: LinkMaker = Link
@@ -83,6 +85,7 @@ class Fittings:
     watch: Callable[[Event | Effect], None] | None = None
     registry: Registry | None = None
     machine: MachineMaker | None = None
+    cpu: Callable[[], int] = time.thread_time_ns
 
 
 PLAIN = Fittings()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from decentra.machine.effects import Job, Record, Tools
+from decentra.driver.blobs import Workbench
+from decentra.machine.effects import Job, Record
 from decentra.transport.base import Transport
 from decentra.transport.virtual import Scheduler
 from decentra.types import RoundId
@@ -29,10 +30,10 @@ class Journal(Protocol):
 
 
 class Pool(Protocol):
-    """Runs jobs. ``done`` is called on the driver's thread with the job's value, or the DecentraError or ValueError
-    that it raised."""
+    """Runs jobs, each by ``bench.run``. ``done`` is called on the driver's thread with the job's value, or the
+    DecentraError or ValueError that it raised."""
 
-    def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None: ...
+    def submit(self, job: Job, bench: Workbench, done: Callable[[object], None]) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from decentra.charter.policy import Policy
 from decentra.crypto.ring import DecodeError, Ring, decode
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.admission import memberships
-from decentra.driver.blobs import Random, Witness, Workbench
+from decentra.driver.blobs import Random, Witness
 from decentra.driver.common import GroupState
 from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.pace import Pace
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended
+from decentra.driver.tally import BULK
 from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Tools
 from decentra.machine.state import SharedState
@@ -163,7 +164,8 @@ class Session:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
         self._leaps = 0
-        self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
+        with self.driver.tally.at(BULK):
+            self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
         self._start(vector, self._marks(), done)
 
     def _start(self, vector: Vector, began: tuple[float, int, int], done: Done, least: int = 0) -> None:
@@ -172,6 +174,8 @@ class Session:
         number = max(self.round.number + 1, others.round, others.begun + 1, least)
         self.round = RoundId(self.round.epoch, number)
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
+        with self.driver.tally.at(BULK):
+            state = self.common.digest()
         mine = Contribution(
             specs=vector.specs,
             update=vector.tensors,
@@ -179,7 +183,7 @@ class Session:
             fingerprint=vector.fingerprint,
             last=self.last,
             common=self.common,
-            state=self.common.digest(),
+            state=state,
             residual=vector.residual,
             left={**others.ahead, **others.left},
             benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
@@ -239,9 +243,8 @@ class Session:
             )
         terms = self.charter.protocol
         job = Decode(outcome, vector.specs, terms.width, terms.max_weight)
-        bench = Workbench(self.driver.blobs, self._random)
         self._need_ports().pool.submit(
-            job, bench, lambda value: done(self._result(vector, began, outcome, value))
+            job, self.driver.workbench(), lambda value: done(self._result(vector, began, outcome, value))
         )
 
     def _restore(self, vector: Vector) -> None:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from decentra.driver.blobs import Workbench
 from decentra.errors import DecentraError, LocalError
-from decentra.machine.effects import Job, Tools
+from decentra.machine.effects import Job
 
 THREADS = 2
 """Jobs at once: one round has one or two, and peers share machines with training."""
@@ -26,11 +27,11 @@ class ThreadPool:
         self._later = later
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decentra-pool")
 
-    def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None:
+    def submit(self, job: Job, bench: Workbench, done: Callable[[object], None]) -> None:
         def work() -> None:
             value: object
             try:
-                value = job.run(tools)
+                value = bench.run(job)
             except (DecentraError, ValueError) as error:
                 value = error
             except MemoryError:

@@ -31,6 +31,7 @@ from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
 from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector, session_name
+from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.state import SharedState
 from decentra.peer import transcript
@@ -201,6 +202,11 @@ class Peer:
     @property
     def bytes_sent(self) -> int:
         return self._transport.counters.bytes_sent
+
+    @property
+    def counts(self) -> Counts:
+        """Messages of this peer's, and its CPU for small phases and for bulk work, since its start."""
+        return self._session.driver.tally.read()
 
     @property
     def largest_frame(self) -> int:

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from decentra.driver.blobs import Workbench
 from decentra.errors import DecentraError
-from decentra.machine.effects import Job, Record, Tools
+from decentra.machine.effects import Job, Record
 from decentra.transport.virtual import EventHeap, Handle
 from decentra.types import RoundId
 from decentra.wire.codec import Signed, pack, unpack
@@ -95,8 +96,8 @@ def _whole(image: bytes) -> Iterator[_Write]:
 class InlinePool:
     """Runs each job in place, in the driver's thread."""
 
-    def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None:
-        done(_value(job, tools))
+    def submit(self, job: Job, bench: Workbench, done: Callable[[object], None]) -> None:
+        done(_value(job, bench))
 
 
 class SlowPool:
@@ -110,15 +111,15 @@ class SlowPool:
     def __init__(self, clock: SkewedClock, takes: Callable[[], float]) -> None:
         self._clock, self._takes, self._free = clock, takes, 0.0
 
-    def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None:
+    def submit(self, job: Job, bench: Workbench, done: Callable[[object], None]) -> None:
         now = self._clock.now()
         self._free = max(self._free, now) + self._takes()
-        self._clock.call_later(self._free - now, lambda: done(_value(job, tools)))
+        self._clock.call_later(self._free - now, lambda: done(_value(job, bench)))
 
 
-def _value(job: Job, tools: Tools) -> object:
+def _value(job: Job, bench: Workbench) -> object:
     try:
-        return job.run(tools)
+        return bench.run(job)
     except (DecentraError, ValueError) as error:
         return error
 

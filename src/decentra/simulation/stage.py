@@ -48,6 +48,12 @@ CRYPTO = ("ideal", "real")
 
 _EVENTS = frozenset((Received, Expired, Computed, Start))
 
+
+def _no_time() -> int:
+    """Nobody asks what a schedule's peers cost."""
+    return 0
+
+
 _SILENT = logging.Logger("decentra.simulation", logging.CRITICAL + 1)
 
 
@@ -122,7 +128,7 @@ class Actor:
             witness=partial(stage.oracle.encoded, self),
             suite=suite,
             log=_SILENT,
-            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position)),
+            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position), _no_time),
         )
         if isinstance(transport, WireTransport):
             transport.on_receive = self.driver.on_receive
