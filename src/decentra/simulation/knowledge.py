@@ -35,6 +35,9 @@ class Masking:
 Member = tuple[PeerId, str]
 """Whose update, and which of that peer's."""
 
+Computes = Callable[[frozenset[PeerId]], Iterable[frozenset[Member]]]
+"""Gives the sets of honest updates whose sums a coalition can compute."""
+
 
 class Knowledge:
     """Everything that has left honest peers and says something of their vectors.
@@ -91,12 +94,17 @@ class Knowledge:
                     found.append(frozenset((peer, maskings[peer].update) for peer in part))
         return found
 
-    def judge(self, violated: Judge) -> None:
-        """No lone update, and no two different sums that share one or differ by few, can be computed."""
+    def judge(self, violated: Judge, computes: Computes | None = None) -> None:
+        """No lone update, and no two different sums over one update, can be computed.
+
+        Args:
+            violated: told what can.
+            computes: gives the sets of updates whose sums a coalition computes, in place of counting its shares.
+        """
         if not self._shown:
             return
         for coalition in self.coalitions():
-            sums = self.sums(coalition)
+            sums = list((computes or self.sums)(coalition))
             for one in sums:
                 if len(one) < 2:
                     (peer, _), *_ = one

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from decentra.protocols.secagg.messages import Beacon, Unmask
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.ideal import IdealCrypto
 from decentra.simulation.knowledge import Knowledge, Masking
+from decentra.simulation.recovery import Recovery
 from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.codec import Malformed, Signed, unpack
 from decentra.wire.message import Message
@@ -117,6 +117,8 @@ class Oracle:
         self._results: dict[RoundId, list[tuple[PeerId, RoundResult]]] = defaultdict(list)
         self._seals: dict[tuple[int, PeerId], bytes] = {}
         self.knowledge = Knowledge(stage.cast.charter.ids, self._c, liars)
+        self.recovery = Recovery(liars, stage.cast.charter.protocol.width) if stage.rebuilds else None
+        """What computes in earnest what ``knowledge`` counts, where this schedule is one that does."""
         self._heard: dict[type[Message], Callable[[_Notes, PeerId, Any], None]] = {
             Prepare: self._hear_prepare,
             Commit: self._hear_commit,
@@ -152,6 +154,10 @@ class Oracle:
     def encoded(self, actor: Actor, round_id: RoundId, vector: NDArray[Any]) -> None:
         """What a peer encoded, before it is masked."""
         self._encoded[actor.id, round_id].append(vector.copy())
+
+    def encoded_by(self, peer: PeerId) -> list[NDArray[Any]]:
+        """What a peer encoded, in all rounds."""
+        return [one for (who, _), vectors in self._encoded.items() if who == peer for one in vectors]
 
     def saw(self, actor: Actor, seen: Event | Effect) -> None:
         """An event that a peer's machine takes, or an effect that its driver carries out."""
@@ -210,6 +216,9 @@ class Oracle:
     def sent(self, actor: Actor, effect: Send, signed: Signed) -> None:
         """A message of a peer's is durable, and leaves it now."""
         notes = self._notes.get(actor.id)
+        if self.recovery is not None:
+            vectors = self._encoded[actor.id, actor.session.round]
+            self.recovery.sent(actor, effect, notes.update if notes else "", vectors[-1] if vectors else None)
         if notes is None:
             return
         message = effect.message
@@ -437,7 +446,7 @@ class Oracle:
         self._one_result()
         self._exact_sums()
         self._write_once()
-        self.knowledge.judge(partial(self.violated))
+        self.knowledge.judge(self.violated, None if self.recovery is None else self.recovery.sums)
 
     def _one_value(self) -> None:
         contexts: dict[RoundId, set[bytes]] = defaultdict(set)

@@ -63,6 +63,8 @@ class Play:
         size: coordinates of a vector at most; a schedule has 1 to so many.
         frames: run real links over a network of frames, instead of wires that carry whole messages.
         again: whether the updates that came back go again in a second round, and restarted peers with them.
+        rebuild: in one schedule of so many, and in each that is traced, coalitions rebuild secrets and take masks off
+            instead of counting their shares.
     """
 
     protocol: str = "secagg"
@@ -72,6 +74,7 @@ class Play:
     size: int = 40
     frames: bool = False
     again: bool = True
+    rebuild: int = 50
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,7 @@ class Stage:
         self._machines = dict(machines or {})
         liars = frozenset(self.cast.members[position].id for position in hazards.liars)
         self.letters = {peer: chr(ord("A") + place) for place, peer in enumerate(self.cast.charter.ids)}
+        self.rebuilds = play.protocol == "secagg" and (trace is not None or seed % play.rebuild == 0)
         self.oracle = Oracle(self, liars)
         self.coalition = Coalition(self, adversary, liars) if adversary is not None and liars else None
         self.spoiled = adversary is not None and adversary.spoils
