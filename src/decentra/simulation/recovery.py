@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.crypto.prg import Mask, apply_masks
+from decentra.crypto.seal import SealError
 from decentra.crypto.shamir import combine
 from decentra.crypto.suite import Agreement, Opener
 from decentra.machine.effects import Send
@@ -53,7 +55,7 @@ class Recovery:
     def __init__(self, liars: frozenset[PeerId], width: int) -> None:
         self._liars, self._dtype = liars, np.dtype(f"<u{width // 8}")
         self._places: dict[bytes, _Place] = {}
-        self._openers: dict[tuple[int, PeerId], Opener] = {}
+        self._openers: dict[tuple[int, PeerId], list[Opener]] = defaultdict(list)
         self._dealt: dict[tuple[int, int, PeerId], Dealt] = {}
         self._held: dict[tuple[bytes, PeerId], dict[tuple[str, PeerId], bytes]] = {}
 
@@ -64,7 +66,7 @@ class Recovery:
         message, machine, number = effect.message, actor.machine, actor.session.round.number
         match message:
             case Ready():
-                self._openers[number, actor.id] = machine.setting.sealing
+                self._openers[number, actor.id].append(machine.setting.sealing)
             case Deal():
                 self._dealt[number, message.view, actor.id] = machine._dealt
             case Masked() if actor.id not in self._liars and encoded is not None:
@@ -99,8 +101,10 @@ class Recovery:
             keys = {peer: place.table.suite.mask_key(secret) for peer, secret in secrets.items()}
             hidden = frozenset(honest).difference(keys)  # their pairs hide each other
             for part in (*(frozenset({peer}) for peer in keys), *([hidden] if hidden else [])):
-                if part <= seeds.keys() and part <= place.masked.keys():
-                    total = self._bared(context, part, seeds, {**keys, **self._own_keys(place, coalition)})
+                known = {**keys, **self._own_keys(place, coalition)}
+                agreed = part <= keys.keys() or known.keys() >= set(place.table.roster) - part
+                if agreed and part <= seeds.keys() and part <= place.masked.keys():
+                    total = self._bared(context, part, seeds, known)
                     if np.array_equal(total, _sum(place.encoded[peer] for peer in part)):
                         found[frozenset((peer, place.updates[peer]) for peer in part)] = total
         return found
@@ -124,8 +128,8 @@ class Recovery:
 
     def _own_keys(self, place: _Place, coalition: frozenset[PeerId]) -> dict[PeerId, Agreement]:
         view, suite = place.table.view, place.table.suite
-        dealt = {peer: self._dealt[place.number, view, peer] for peer in coalition.intersection(place.table.roster)}
-        return {peer: suite.mask_key(one.mask_secret) for peer, one in dealt.items()}
+        dealt = {peer: self._dealt.get((place.number, view, peer)) for peer in coalition}
+        return {peer: suite.mask_key(one.mask_secret) for peer, one in dealt.items() if one is not None}
 
     def _secrets(
         self, context: bytes, kind: str, dealers: Iterable[PeerId], coalition: frozenset[PeerId]
@@ -163,13 +167,21 @@ class Recovery:
         held = self._held.get((context, member))
         if held is None:
             place = self._places[context]
-            position, opener = place.table.roster.index(member), self._openers[place.number, member]
+            position, openers = place.table.roster.index(member), self._openers[place.number, member]
             held = self._held[context, member] = {}
             for dealer, deal in place.deals.items():
-                if dealer not in self._liars:
-                    box = opener.open(deal.sealed[position], place.table.seal_context(dealer, member))
+                box = _opened(openers, deal.sealed[position], place.table.seal_context(dealer, member))
+                if box and dealer not in self._liars:
                     held[SELF, dealer], held[KEY, dealer] = box[:SHARE_BYTES], box[SHARE_BYTES : 2 * SHARE_BYTES]
         return held
+
+
+def _opened(openers: Iterable[Opener], box: bytes, context: bytes) -> bytes:
+    """What is in a box, by whichever key of its receiver's processes opens it."""
+    for opener in openers:
+        with suppress(SealError):
+            return opener.open(box, context)
+    return b""
 
 
 def _sum(vectors: Iterable[NDArray[Any]]) -> NDArray[Any]:
