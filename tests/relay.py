@@ -54,6 +54,7 @@ class Path:
     harm: Harm | None = None
     to_harm: int = 0
     smallest: int = 0
+    record: bytearray | None = None
     harmed: int = 0
     frames: int = 0
 
@@ -139,6 +140,14 @@ class Relay:
                 path.harm, path.to_harm, path.smallest = how, frames, smallest
 
         self._do(apply)
+
+    def record(self, way: Way) -> None:
+        """Keep a copy of all bytes along this path from now on."""
+        self._do(lambda: setattr(self.paths[way], "record", bytearray()))
+
+    def recorded(self, way: Way) -> bytes:
+        """What was kept."""
+        return bytes(self.paths[way].record or b"")
 
     def harmed(self, ways: Sequence[Way]) -> int:
         """Frames harmed so far along these paths."""
@@ -257,6 +266,8 @@ class Relay:
                 return [frame[:-1] + bytes([frame[-1] ^ 1])]
 
     def _send(self, stream: _Stream, data: bytes) -> None:
+        if stream.path.record is not None:
+            stream.path.record += data
         stream.due.append((self._loop.time() + stream.path.delay, data))
         stream.more.set()
 

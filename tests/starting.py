@@ -34,12 +34,15 @@ class Program:
 
     def __init__(self, name: str, folder: PeerFolder, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.folder = folder
-        self._errors = folder.path / "stderr.txt"
         program, state = str(PROGRAMS / f"{name}.py"), str(folder.path)
-        command = [sys.executable, "-m", "decentra.cli", "run", program, "--state", state, "--", *arguments]
+        command = ["-m", "decentra.cli", "run", program, "--state", state, "--", *arguments]
+        self._begin(command, folder.path / "stderr.txt", environment)
+
+    def _begin(self, command: Sequence[str], errors_to: Path, environment: dict[str, str]) -> None:
+        self._errors = errors_to
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

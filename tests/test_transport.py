@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmq.utils import z85
 
+from attacking import sealed
 from decentra.errors import LocalError
 from decentra.transport import guard as guard_module
 from decentra.transport import zeromq as zeromq_module
@@ -22,11 +23,16 @@ from decentra.transport.base import BULK_QUEUE, CONTROL_QUEUE, REFUSED, SILENT, 
 from decentra.transport.dialler import common_options
 from decentra.transport.envelope import seal, unseal
 from decentra.transport.guard import (
+    CROWD,
+    FLOOD,
+    FLOOD_BYTES,
+    FLOOD_TIME,
     GREETS,
     GREETS_AT_ONCE,
     MOST_CONNECTIONS,
     ORDINARY,
     STRANGER_LIMIT,
+    STRANGERS_LIMIT,
     TOTAL_LIMIT,
     UNREAD_LIMIT,
     Guard,
@@ -200,11 +206,6 @@ def curve_keys() -> tuple[bytes, bytes]:
 
 async def wait_for_all(tasks: set[asyncio.Task[object]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def sealed(header: bytes, *parts: bytes) -> bytes:
-    """A control message as a neighbour sends it, for attackers who have a member's key; of any sizes."""
-    return seal(Lane.CONTROL, header, parts, [len(header), *map(len, parts)])
 
 
 def bound_socket() -> socket.socket:
@@ -585,6 +586,38 @@ def test_a_message_that_never_ends_of_who_has_not_greeted_is_cut_at_the_first_lo
 ) -> None:
     guard = guarded(monkeypatch, {7: UNREAD_LIMIT + 4096})
     assert guard.over(7.0) == ([7], [])
+
+
+@given(
+    seconds=st.floats(FLOOD_TIME, 5.0),
+    control=st.tuples(st.integers(0, 9000), st.integers(0, 1 << 20)),
+    pieces=st.integers(0, 20_000),
+)
+@settings(max_examples=30)
+def test_a_flood_is_more_messages_or_bytes_of_entries_than_any_round_has_and_pieces_never_are(
+    seconds: float, control: tuple[int, int], pieces: int
+) -> None:
+    guard = Guard(1)
+    guard.flooding(0.0)
+    count, size = control
+    for _ in range(count):
+        guard.said(name("a"), Lane.CONTROL, size)
+    for _ in range(pieces):
+        guard.said(name("b"), Lane.BULK, PIECE_BYTES + 130)
+    assert guard.flooding(FLOOD_TIME / 2) == []  # too early to tell
+    many = count - count * size // PIECE_BYTES > FLOOD * seconds or count * size > FLOOD_BYTES[Lane.CONTROL] * seconds
+    assert guard.flooding(seconds) == ([name("a")] if many else [])
+    assert guard.flooding(10.0) == []  # counted anew
+
+
+def test_a_crowd_of_strangers_with_large_frames_is_cut_at_a_look_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = guarded(monkeypatch, dict.fromkeys(range(CROWD), STRANGERS_LIMIT // CROWD + 65_536))
+    assert guard.crowded()
+    assert guard.over(0.0, early=True) == (list(range(CROWD)), [])
+    assert not guard.crowded()
+    few = guarded(monkeypatch, {7: STRANGER_LIMIT + 4096})
+    for _ in range(GREETS):
+        assert few.over(7.0, early=True) == ([], [])  # takes nothing from its time to greet
 
 
 @given(sizes=st.lists(st.integers(0, UNREAD_LIMIT - 4096), max_size=63), strangers=st.lists(st.integers(0, 10**8)))

@@ -15,10 +15,12 @@ import os
 import socket
 import stat
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from decentra.types import PeerId
+from decentra.wire.frame import PIECE_BYTES, Lane
 
 UNREAD_LIMIT = 48 * 1024 * 1024
 """Bytes a member may have unread: 16 messages queued in libzmq (at most 1 MiB each from an honest peer) and the
@@ -34,7 +36,11 @@ in the kernel's receive buffer and among the entries."""
 STRANGER_LIMIT = 64 * 1024
 """Bytes that who has not greeted may have unread for longer than it takes to come to reading its greeting."""
 
-GREETS_AT_ONCE, GREETS = 4, 40
+STRANGERS_LIMIT = 16 * 1024 * 1024
+"""Bytes that all who have not greeted may have unread before those with more than `STRANGER_LIMIT` are cut at once: a
+stranger can announce a frame as large as a member's, and libzmq then takes it in."""
+
+GREETS_AT_ONCE, GREETS = 2, 40
 """Looks after which who has not greeted is cut: with more than `STRANGER_LIMIT` unread, and in any case. Looks and not
 seconds, so that a loop that was held up has read what waited for it."""
 
@@ -43,6 +49,20 @@ MOST_CONNECTIONS = 4
 
 PERIOD = 0.25
 """Seconds between looks: one system call a connection, 0.2 % of a core for 63 neighbours."""
+
+FLOOD = 2000
+"""Messages a second on a lane, besides whole pieces of a vector, that no honest member sends for long: at 0.5 GB/s it
+sends 250 credits, and its entries, and what acknowledges them, are some forty a round."""
+
+FLOOD_BYTES = {Lane.CONTROL: 32 * 1024 * 1024, Lane.BULK: 8 * 1024 * 1024 * 1024}
+"""Bytes a second likewise: of entries a link has 4 MiB in flight at most, and few rounds have as much. Pieces are a
+vector's, which may come as fast as the line carries them."""
+
+FLOOD_TIME = 0.75
+"""Seconds over which that is counted, so that a member that floods is cut within 2 s."""
+
+CROWD = 64
+"""New connections after which the next look is due at once, and not when its time has come."""
 
 FRAME_OVERHEAD = 96
 """Bytes a frame takes beyond itself, generously: ZMTP flags and length, the CURVE box."""
@@ -69,6 +89,10 @@ class Guard:
     def __init__(self, port: int) -> None:
         self._port = port
         self._connections: dict[int, _Connection] = {}
+        self._messages: Counter[tuple[PeerId, Lane]] = Counter()
+        self._bytes: Counter[tuple[PeerId, Lane]] = Counter()
+        self._counted_since = 0.0
+        self._new = 0
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -76,6 +100,7 @@ class Guard:
     def opened(self, fd: int, now: float) -> None:
         """A connection was accepted."""
         self._connections[fd] = _Connection(now)
+        self._new += 1
 
     def closed(self, fd: int) -> None:
         """A connection ended."""
@@ -105,18 +130,45 @@ class Guard:
             if view.getsockname()[1] == self._port:
                 view.shutdown(socket.SHUT_RDWR)
 
-    def over(self, now: float) -> tuple[list[int], list[PeerId]]:
-        """Look: the connections of nobody, and the members, that take more of this process's memory than they may."""
+    def said(self, peer: PeerId, lane: Lane, size: int) -> None:
+        """A message of this peer is handed to its owner."""
+        self._messages[peer, lane] += 1
+        self._bytes[peer, lane] += size
+
+    def flooding(self, now: float) -> list[PeerId]:
+        """Look: the members that keep sending more messages than any has use for."""
+        seconds = now - self._counted_since
+        if seconds < FLOOD_TIME:
+            return []
+        pieces = {key: size // PIECE_BYTES for key, size in self._bytes.items()}
+        found = {key[0] for key, count in self._messages.items() if count - pieces[key] > FLOOD * seconds}
+        found |= {peer for (peer, lane), size in self._bytes.items() if size > FLOOD_BYTES[lane] * seconds}
+        self._messages.clear()
+        self._bytes.clear()
+        self._counted_since = now
+        return sorted(found)
+
+    def crowded(self) -> bool:
+        """Whether so many have connected since the last look that the next is due."""
+        return self._new >= CROWD
+
+    def over(self, now: float, early: bool = False) -> tuple[list[int], list[PeerId]]:
+        """Look: the connections of nobody, and the members, that take more of this process's memory than they may.
+
+        A look that is ``early`` costs nobody any of its time to greet.
+        """
+        self._new = 0
         unread = {fd: max(0, _arrived(fd) - _explained(one, now)) for fd, one in self._connections.items()}
         excess = sum(unread.values()) - TOTAL_LIMIT
+        crowd = sum(unread[fd] for fd, one in self._connections.items() if one.peer is None) > STRANGERS_LIMIT
         strangers: list[int] = []
         members: dict[PeerId, int] = {}
         for fd, connection in self._connections.items():
             if connection.peer is not None:
                 members[connection.peer] = members.get(connection.peer, 0) + unread[fd]
                 continue
-            connection.looks += 1
-            much = unread[fd] > STRANGER_LIMIT and (connection.looks > GREETS_AT_ONCE or excess > 0)
+            connection.looks += not early
+            much = unread[fd] > STRANGER_LIMIT and (connection.looks > GREETS_AT_ONCE or crowd or excess > 0)
             if much or unread[fd] > UNREAD_LIMIT or connection.looks > GREETS:
                 strangers.append(fd)
                 excess -= unread[fd]

@@ -152,6 +152,10 @@ class ZeroMQTransport:
             if self._members.get(peer) != key:
                 self._hang_up(peer)
 
+    def revoke(self, peer: PeerId) -> None:
+        """Take one peer off the list of members: its open sessions are cut at once, and no other's."""
+        self.allow({member: key for member, key in self._members.items() if member != peer})
+
     def dial(self, peer: PeerId) -> None:
         """See `Transport.dial`."""
         if peer not in self._members or peer == self._me:
@@ -290,6 +294,7 @@ class ZeroMQTransport:
         except ValueError as error:
             self._expel(peer, str(error))
             return
+        self._guard.said(peer, lane, len(frame))
         self.counters.received([len(header), *(part.nbytes for part in parts)])
         self._on_receive(peer, lane, header, parts)
 
@@ -307,12 +312,19 @@ class ZeroMQTransport:
             self._guard.opened(int(event["value"]), self._loop.time())
             if self._watch is None:
                 self._watch = self._loop.call_later(PERIOD, self._look)
+            if self._guard.crowded():
+                self._judge(early=True)
         else:
             self._guard.closed(int(event["value"]))
 
     def _look(self) -> None:
         self._watch = self._loop.call_later(PERIOD, self._look) if len(self._guard) else None
-        strangers, costly = self._guard.over(self._loop.time())
+        self._judge()
+        for peer in self._guard.flooding(self._loop.time()):
+            self._expel(peer, "it sent many more messages than a round has")
+
+    def _judge(self, early: bool = False) -> None:
+        strangers, costly = self._guard.over(self._loop.time(), early)
         for fd in strangers:
             self._guard.cut(fd)
         for peer in costly:
