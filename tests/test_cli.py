@@ -138,7 +138,10 @@ def test_version_and_help_need_no_heavy_imports() -> None:
     assert ended.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("words", [["keys"], ["init"], ["charter", "add"], ["charter", "sign"], ["run"], ["demo"]])
+@pytest.mark.parametrize(
+    "words",
+    [["keys"], ["init"], ["invite"], ["charter", "add"], ["charter", "amend"], ["charter", "sign"], ["run"], ["demo"]],
+)
 def test_help_of_every_command_tells_exit_codes_and_json(words: list[str]) -> None:
     text = " ".join(done(*words, "--help").split())
     assert "Exit codes: 0 done; 1 the operation failed" in text and "--json" in text
@@ -201,10 +204,10 @@ def test_no_command_shows_the_help() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["foo"], "no such command 'foo'; the commands are keys, init, run, "),
+        (["foo"], "no such command 'foo'; the commands are keys, init, invite, run, "),
         (["sign"], "no such command 'sign'; it is `decentra charter sign`; see `decentra --help`"),
         (["charter", "foo"], "'foo'; the commands are add, amend, sign, show; see `decentra charter --help`"),
-        (["inti"], "no such command 'inti'. Did you mean 'init'? See `decentra --help`"),
+        (["inti"], "no such command 'inti'. Did you mean 'init', 'invite'? See `decentra --help`"),
         (["init", "--state", "a"], "missing option '--name'; see `decentra init --help`"),
         (["init", "--name", "a"], "missing option '--state' (env var: 'DECENTRA_STATE'); see `decentra init --help`"),
         (["keys", "--state", "a", "--nmae", "b"], "no such option: --nmae (Possible options: --name"),

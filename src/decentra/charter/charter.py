@@ -42,7 +42,12 @@ def valid_name(name: str) -> str:
     return name
 
 
-def _title(text: str) -> str:
+def valid_title(text: str) -> str:
+    """A title: 1 to 64 printable characters.
+
+    Raises:
+        ValueError: another text.
+    """
     if not 1 <= len(text) <= 64 or not text.isprintable():
         raise ValueError("must be 1 to 64 printable characters")
     return text
@@ -73,7 +78,7 @@ def _patterns(table: Mapping[str, float]) -> Mapping[str, float]:
 
 
 Name = Annotated[str, AfterValidator(valid_name)]
-Title = Annotated[str, AfterValidator(_title)]
+Title = Annotated[str, AfterValidator(valid_title)]
 Key = Annotated[bytes, PlainValidator(_from_hex(32))]
 Signature = Annotated[bytes, PlainValidator(_from_hex(64))]
 Id = Annotated[PeerId, PlainValidator(lambda value: PeerId(_from_hex(32)(value)))]

@@ -12,6 +12,7 @@ from decentra.charter import Charter, Member
 from decentra.charter.amend import Awaited, amended, awaited, faults, judge
 from decentra.charter.toml import nearest, raise_problems, save_text
 from decentra.cli.files import open_charter
+from decentra.cli.invites import Answer, read_request
 from decentra.cli.members import read_members
 from decentra.cli.report import emit
 from decentra.crypto.keys import Identity
@@ -112,10 +113,19 @@ def amend(state: Path, add: Sequence[Path], remove: Sequence[str], terms: Sequen
             "a member can't remove itself, since a removed member's signature counts for nothing; ask another member, "
             "and `Peer.close()` leaves at once"
         )
-    new = amended(
-        old, add=[member for file in add for member in read_members(file)], remove=gone, terms=_terms(terms)
-    )
+    members: list[Member] = []
+    answers: list[Answer] = []
+    for file in add:
+        if (answer := read_request(folder, file)) is None:
+            members.extend(read_members(file))
+        else:
+            answer.check_group(old)
+            answers.append(answer)
+    new = amended(old, add=[*members, *(one.member for one in answers)], remove=gone, terms=_terms(terms))
     raise_problems("the amendment", faults(old, new))
+    folder.lineage.refuse_second(old, new)
+    for answer in answers:
+        answer.use()
     _settle(folder.lineage, identity, text, old, new, as_json, "made and signed")
 
 
@@ -269,7 +279,10 @@ def _in_force(lineage: Lineage, change: Change) -> list[str]:
         "next: every other member takes this charter.toml with `decentra charter sign --charter FILE`",
     ]
     if change.added:
-        names = ", ".join(f'{member.name} = "tcp://host:7431"' for member in change.added)
+        known = PeerFolder(lineage.path).invites
+        names = ", ".join(
+            f'{member.name} = "{known.address_of(member.id) or "tcp://host:7431"}"' for member in change.added
+        )
         lines.append(f"and writes the new members' addresses into [peers] of its decentra.toml: {names}")
     lines.append("a peer that runs is in the old epoch until it is started again; epochs do not mix")
     return lines

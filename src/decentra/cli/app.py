@@ -96,15 +96,38 @@ def init(
     charter: Annotated[
         Path | None, typer.Option("--charter", metavar="FILE", help="The group's charter, instead of a template.")
     ] = None,
+    invite: Annotated[
+        str | None, typer.Option("--invite", metavar="TOKEN", help="The line that `decentra invite` printed.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a peer's folder: keys, addresses, a charter to begin with.
 
-    Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept.
+    Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept. With
+    --invite it is a member-to-be's: it holds a request for whoever invited it, and no charter of its own.
     """
     from decentra.cli import setup
 
-    setup.init(state, name, template, bind, advertise, charter, json)
+    setup.init(state, name, template, bind, advertise, charter, invite, json)
+
+
+@app.command(epilog=_EPILOG)
+def invite(
+    state: State,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name that the newcomer will have; by default it chooses.")
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long the invite holds.")] = 7,
+    json: Json = False,
+) -> None:
+    """Invite one newcomer into the group: print a token.
+
+    The token is a secret, holds once, and says where the group is and which charter it has. The newcomer makes its
+    folder with it (`decentra init --invite`); its request is admitted by an amendment.
+    """
+    from decentra.cli import invites
+
+    invites.invite(state, name, days, json)
 
 
 @charter_app.command(epilog=_EPILOG)
@@ -126,14 +149,15 @@ def add(
 def amend(
     state: State,
     add: Annotated[
-        list[Path] | None, typer.Option("--add", metavar="FILE", help="A new member's member.toml; may be repeated.")
+        list[Path] | None,
+        typer.Option("--add", metavar="FILE", help="A new member's member.toml or request.toml; again for more."),
     ] = None,
     remove: Annotated[
-        list[str] | None, typer.Option("--remove", metavar="NAME", help="A member that leaves; may be repeated.")
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="A member that leaves; again for more.")
     ] = None,
     terms: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A changed term, as training.steps=40; may be repeated."),
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A changed term, as training.steps=40; again for more."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from decentra.charter import Charter, Member, Policy
 from decentra.charter.amend import faults
+from decentra.charter.invite import Request
 from decentra.charter.toml import save_text
 from decentra.cli import amendments
 from decentra.cli.amendments import Change
 from decentra.cli.files import open_charter
+from decentra.cli.invites import check_invited
 from decentra.cli.members import read_members
 from decentra.cli.report import MISUSED, emit
 from decentra.errors import LocalError
@@ -77,8 +79,11 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
         if charter_file is None:
             folder.refuse_alone(identity.id, folder.load_charter())
         text, given = open_charter(where)
-    if given.group.previous is not None:
+    if given.group.previous is not None and not _is_invited_to(folder, given):
         amendments.sign(state, text, given, str(where), copies, as_json)
+        return
+    if charter_file is not None and not folder.charter.exists() and (asked := folder.load_request()) is not None:
+        _keep_invited(folder, text, given, asked, str(where), as_json)
         return
     Policy(given).check(str(where))
     charter = given.without_stale_signatures()
@@ -104,6 +109,27 @@ def sign(state: Path, charter_file: Path | None, copies: Sequence[Path], as_json
     else:
         lines.append("everybody has signed: hand this charter.toml to the members, then `decentra run`")
     emit(as_json, data, lines)
+
+
+def _is_invited_to(folder: PeerFolder, charter: Charter) -> bool:
+    """Whether it is the charter that a newcomer's invite names, which may amend another one."""
+    asked = None if folder.charter.exists() else folder.load_request()
+    return asked is not None and asked.request.charter == charter.hash
+
+
+def _keep_invited(
+    folder: PeerFolder, text: str, charter: Charter, asked: Request, where: str, as_json: bool
+) -> None:
+    """A newcomer keeps the charter that its invite names, and signs nothing: it is no member of it."""
+    check_invited(asked.request.charter, "who invited you", charter, where)
+    Policy(charter).check(where)
+    save_text(folder.charter, text)
+    group = charter.group
+    lines = [
+        f"kept the charter of your invite: {group.name}, epoch {group.epoch} ({charter.hash.hex()[:8]})",
+        f"next: `decentra charter sign --state {folder.path} --charter FILE` with the amendment that adds you",
+    ]
+    emit(as_json, {"hash": charter.hash.hex(), "epoch": charter.group.epoch, "kept": str(folder.charter)}, lines)
 
 
 def _refuse_earlier(folder: PeerFolder, charter: Charter, where: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from decentra.charter import Charter, Member
 from decentra.charter.charter import valid_name
+from decentra.charter.invite import Request
 from decentra.charter.toml import nearest, read_text, save_text
 from decentra.cli.files import refuse_folder
 from decentra.cli.members import read_members
@@ -74,6 +75,7 @@ def init(
     bind: str,
     advertise: str | None,
     charter_file: Path | None,
+    invite: str | None,
     as_json: bool,
 ) -> None:
     """Make a peer's folder. Everything is checked before anything is written; keys made and a charter signed before
@@ -85,6 +87,9 @@ def init(
     folder = PeerFolder(state)
     _checked(name)
     _refuse_occupied(folder)
+    if invite is not None:
+        _init_invited(folder, name, invite, (bind, advertise), template, charter_file, as_json)
+        return
     given = _given(folder, template, charter_file)
     config = write_config(name, bind, advertise or _guess_address(bind))
     text = _begin(template, given)
@@ -103,6 +108,51 @@ def init(
     save_text(folder.charter, text)
     save_text(folder.config, config)
     _tell_made(folder, name, Config.parse(config).address, charter, identity, as_json)
+
+
+def _init_invited(
+    folder: PeerFolder,
+    name: str,
+    token: str,
+    where: tuple[str, str | None],
+    template: str | None,
+    charter_file: Path | None,
+    as_json: bool,
+) -> None:
+    """The folder of a member-to-be: keys, addresses, and the request that answers an invite."""
+    from decentra.cli.invites import accept
+
+    if template is not None:
+        raise LocalError("--template and --invite exclude each other; an invite is into a group that has its charter")
+    if folder.charter.exists():
+        raise LocalError(f"{folder.path} has a charter already; choose a new folder with --state")
+    found, text = accept(token, name, charter_file)
+    config = write_config(name, where[0], where[1] or _guess_address(where[0]), {found.name: found.address})
+    identity = _identity(folder)
+    address = Config.parse(config).address
+    request = Request.of(found, identity, name, address)
+    save_text(folder.member, request.member.to_toml())
+    save_text(folder.request, request.to_toml())
+    if text is not None:
+        save_text(folder.charter, text)
+    save_text(folder.config, config)
+    data = {
+        "state": str(folder.path),
+        "name": name,
+        "id": identity.id.hex(),
+        "address": address,
+        "group": found.group,
+        "inviter": found.name,
+        "hash": found.charter.hex(),
+        "request": str(folder.request),
+        "member": False,
+    }
+    lines = [
+        f"made {folder.path}: {name} ({identity.id}), invited into {found.group} by {found.name}",
+        f"next: hand {folder.request} to {found.name}; get back the charter in force and the amendment that adds you,",
+        f"and take one after the other with `decentra charter sign --state {folder.path} --charter FILE`",
+    ]
+    emit(as_json, data, lines)
 
 
 def _tell_made(

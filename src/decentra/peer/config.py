@@ -15,9 +15,11 @@ from pydantic import AfterValidator, Field, model_validator
 from decentra.charter import Charter, Member, toml
 from decentra.charter.charter import FILE as CHARTER_FILE
 from decentra.charter.charter import Name
+from decentra.charter.invite import REQUEST, Request
 from decentra.charter.toml import Section
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
+from decentra.peer.invites import Invites
 from decentra.peer.lineage import Lineage
 from decentra.types import PeerId
 
@@ -158,22 +160,29 @@ def _nobody(key: str, charter: Charter, count: int) -> str:
     return f"{key!r} in [peers] is no member; {mend}"
 
 
-def write_config(name: str, bind: str, advertise: str | None) -> str:
+def write_config(name: str, bind: str, advertise: str | None, peers: Mapping[str, str] | None = None) -> str:
     """A commented ``decentra.toml`` for a new peer.
+
+    Args:
+        name: the peer's name.
+        bind: where it listens.
+        advertise: where others reach it, if that is elsewhere.
+        peers: addresses that are known already, by name or id.
 
     Raises:
         LocalError: the name or an address is none.
     """
     tables: dict[str, Any] = {"peer": {"name": name, "bind": bind, "advertise": advertise}}
     head = toml.write(tables)
-    Config.parse(head, "the new decentra.toml")
+    known = toml.write({"peers": dict(peers)}).partition("\n")[2] if peers else ""
+    Config.parse(f"{head}\n[peers]\n{known}", "the new decentra.toml")
     return f"""\
 # What this peer says about itself. It is nobody's agreement: what the group shares stands in charter.toml.
 
 {head}
 # Where the other members are: a member's name, or its id, and the address that it advertises.
 [peers]
-# bob = "tcp://bob.example.org:7431"
+{known}# bob = "tcp://bob.example.org:7431"
 
 [run]
 threads = 1   # of torch; one a peer is fastest where peers share a machine
@@ -222,6 +231,16 @@ class PeerFolder:
     def member(self) -> Path:
         """``member.toml``: this peer's record, to be handed to whoever keeps the charter."""
         return self.path / "member.toml"
+
+    @property
+    def invites(self) -> Invites:
+        """The invites that this member has given."""
+        return Invites(self.path / "invites")
+
+    @property
+    def request(self) -> Path:
+        """``request.toml``: an invited peer's request to be admitted, to be handed to who invited it."""
+        return self.path / REQUEST
 
     @property
     def journal(self) -> Path:
@@ -285,7 +304,18 @@ class PeerFolder:
     def load_charter(self) -> Charter:
         """The charter; raises as ``load``."""
         self._exists()
+        if not self.charter.exists() and self.request.exists():
+            raise LocalError(
+                f"{self.path} was invited and is not admitted yet; hand {self.request} to who invited you, get "
+                f"charter.toml from there, and run `decentra charter sign --state {self.path} --charter FILE`"
+            )
         return Charter.parse(toml.read_text(self.charter, self._first()), str(self.charter))
+
+    def load_request(self) -> Request | None:
+        """The request of an invited peer; None where this one was not invited."""
+        if not self.request.exists():
+            return None
+        return Request.parse(toml.read_text(self.request, "take the invite again"), str(self.request))
 
     def load_config(self) -> Config:
         """The configuration; raises as ``load``."""

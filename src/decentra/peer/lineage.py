@@ -155,21 +155,29 @@ class Lineage:
         """The hash of the successor of ``old`` that this member has signed, if it has."""
         return self._promises().successors.get(old.hash.hex())
 
+    def refuse_second(self, old: Charter, new: Charter) -> None:
+        """Refuse to sign ``new`` where another successor of ``old`` was signed.
+
+        Raises:
+            LocalError: one was.
+        """
+        before = self.promised(old)
+        if before is not None and before != new.hash:
+            raise LocalError(
+                f"you have signed another amendment of this charter ({before.hex()[:16]}), and a member signs one "
+                "only; have that one signed by the others, or, where it can't be any more, let all sign a founding "
+                "charter: a copy of charter.toml with a later epoch and without `previous`"
+            )
+
     def promise(self, old: Charter, new: Charter) -> None:
         """Note, before a signature leaves, that it was given to ``new`` and is given to no other successor of ``old``.
 
         Raises:
             LocalError: it was given to another one.
         """
-        before = self.promised(old)
-        if before == new.hash:
+        self.refuse_second(old, new)
+        if self.promised(old) == new.hash:
             return
-        if before is not None:
-            raise LocalError(
-                f"you have signed another amendment of this charter ({before.hex()[:16]}), and a member signs one "
-                "only; have that one signed by the others, or, where it can't be any more, let all sign a founding "
-                "charter: a copy of charter.toml with a later epoch and without `previous`"
-            )
         self._folder(self.charters)
         kept = {**self._promises().successors, old.hash.hex(): new.hash}
         save_text(self._signed, toml.write({"successors": kept}))
