@@ -337,6 +337,26 @@ def test_the_error_after_each_round_is_what_theory_says(n: int, group: int, part
     assert np.abs(np.sqrt(squared / runs) / np.sqrt(said) - 1.0).max() < 0.15
 
 
+@pytest.mark.parametrize(("n", "group", "part"), [(1000, 16, 0.3), (1000, 20, 0.25), (4096, 16, 0.3), (900, 30, 0.3)])
+def test_with_groups_that_fail_as_well_the_error_is_what_theory_says(n: int, group: int, part: float) -> None:
+    grid, rng = schedule.grid(n, group), np.random.default_rng(n)
+    squared, said, failed = 0.0, 0.0, 0
+    for _ in range(12):
+        values = rng.normal(size=(n, 24))
+        lost, _ = losses(grid, part, rng)
+        shares, whole, holds = list[float](), [1.0], np.ones(n, np.bool_)
+        for state in mix(grid, values, lost, c=4):
+            index = schedule.lines(grid, state.axis)
+            sound = np.bincount(index, state.holds, minlength=grid.lines)[index] > 0
+            shares.append(float((holds & ~lost[state.axis])[sound].mean()))
+            whole.append(whole[-1] * (1.0 - state.failed / grid.lines))
+            holds, failed = state.holds, failed + state.failed
+        squared += error(state, values.mean(axis=0)) ** 2 / values.var(axis=0, ddof=1).mean()
+        said += expected(grid, shares, whole)[-1]
+    assert failed > 12
+    assert abs(math.sqrt(squared / said) - 1.0) < 0.2
+
+
 def test_the_squares_that_the_model_carries_are_those_of_the_coefficients() -> None:
     """The estimates of n unit vectors are the coefficients themselves."""
     grid = schedule.grid(90, 9)

@@ -195,7 +195,7 @@ class Told:
         holders: peers that hold an aggregate afterwards; ``stopped`` are gone.
         error: root of the mean squared error of their estimates against the mean of all n values, and ``worst`` the
             largest, both in standard deviations of the values; ``expected`` is what theory says of ``error``, given how
-            many took part in the groups that did not fail.
+            many took part in the groups that did not fail, and how many failed.
         bytes: sent by a peer that took part, on average, and ``seconds`` of one core that it took.
     """
 
@@ -255,7 +255,7 @@ class Mixing:
     def rounds(self) -> Iterator[Told]:
         """Play one round after another."""
         deviation = float(np.sqrt(self.values.var(axis=0, dtype=np.float64, ddof=1).mean()))
-        shares: list[float] = []
+        shares, whole = list[float](), [1.0]
         for axis in range(self.grid.axes):
             came, began = len(self.standing), time.process_time()
             played = [self._play(axis, places) for places in schedule.groups(self.grid, axis)]
@@ -264,6 +264,8 @@ class Mixing:
             sound = [group for group in played if group.after]
             of = sum(group.size for group in sound)
             shares.append(sum(group.participants for group in sound) / of if of else 0.0)
+            theory = expected(self.grid, shares, whole)[-1]
+            whole.append(whole[-1] * len(sound) / self.grid.lines)
             off = self._off() / deviation
             yield Told(
                 axis=axis,
@@ -273,7 +275,7 @@ class Mixing:
                 stopped=sum(when <= axis for when, _ in self.stops.values()),
                 error=float(np.sqrt(np.mean(off**2))) if off.size else math.nan,
                 worst=float(np.abs(off).max()) if off.size else math.nan,
-                expected=math.sqrt(expected(self.grid, shares)[-1]) if of else math.nan,
+                expected=math.sqrt(theory) if of else math.nan,
                 bytes=sum(group.sent for group in played) / max(1, came),
                 seconds=spent / max(1, came),
             )

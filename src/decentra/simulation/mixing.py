@@ -120,24 +120,26 @@ def error(state: Mixed, truth: Values) -> float:
     return float(np.sqrt(np.mean(differences**2)))
 
 
-def expected(grid: Grid, alive: Sequence[float]) -> tuple[float, ...]:
+def expected(grid: Grid, alive: Sequence[float], whole: Sequence[float] = ()) -> tuple[float, ...]:
     """What theory says of the error after each round: E[e²] / S², R_r − 1/n.
 
-    Let A_r be the probability that a peer is there until round r, s and o the mean sizes of a group and of a cell. Of
-    the s peers along the first axis 1 + (s − 1) A_0 contribute, one being the peer itself: R_0 is its inverse. Along a
-    later axis a cell of which a part f is there brings f of its weight, so that
+    Let A_r be the part of the peers that contribute along axis r, in groups that do not fail, and s and o the mean
+    sizes of a group and of a cell. Of the s peers along the first axis 1 + (s − 1) A_0 contribute, one being the peer
+    itself: R_0 is its inverse. Along a later axis a cell of which a part f contributes brings f of its weight, so that
 
         R_r = R_{r−1} · E[Σ f²] / E[Σ f]²,
 
-    over the side cells of a line: for the others E[f] = A_r, Var[f] = A_r (1 − A_r) / o, and of the peer's own cell the
-    peer is there. With nobody lost every factor is 1 / side, which with one peer a cell is Moshpit's rate of 1 / group,
-    and R_{k−1} = 1/n: the mean is exact rather than ever nearer. With losses and one peer a cell the error of a sample
-    is left, S² / n · (1 / Π A_r − 1); less where cells hold more.
+    over the side cells of a line. A group that failed took all peers of a cell out together, and a peer that stopped
+    itself alone: with B_r the part of the cells that no failed group took out and a = A_r / B_r, the other cells have
+    E[f] = A_r, E[f²] = B_r (a² + a (1 − a) / o), and the peer's own cell is there, with the peer in it.
 
-    Failed groups are left out of it, and what Jensen's inequality adds, of order 1/n.
+    With nobody lost every factor is 1 / side, which with one peer a cell is Moshpit's rate of 1 / group, and
+    R_{k−1} = 1/n: the mean is exact rather than ever nearer. With losses and one peer a cell the error of a sample is
+    left, S² / n · (1 / Π A_r − 1); less where cells hold more. What Jensen's inequality adds is left out.
 
     Args:
         alive: A_r for each axis.
+        whole: B_r for each axis; 1 where no group failed.
     """
     size, own = grid.n / grid.lines, grid.cells / grid.n
     out, rate = list[float](), 1.0
@@ -145,11 +147,11 @@ def expected(grid: Grid, alive: Sequence[float]) -> tuple[float, ...]:
         if axis == 0:
             rate = 1.0 / (1.0 + (size - 1.0) * there)
         else:
-            mean = own + (1.0 - own) * there
-            spread = own * (1.0 - own) * there * (1.0 - there)
-            others = grid.side - 1
-            squares = mean**2 + spread + others * (there**2 + own * there * (1.0 - there))
-            rate *= squares / (mean + others * there) ** 2
+            kept = whole[axis] if axis < len(whole) else 1.0
+            each = there / kept if kept else 0.0
+            mean, spread = own + (1.0 - own) * each, own * (1.0 - own) * each * (1.0 - each)
+            squares = mean**2 + spread + (grid.side - 1) * kept * (each**2 + own * each * (1.0 - each))
+            rate *= squares / (mean + (grid.side - 1) * there) ** 2
         left = rate - 1.0 / grid.n
         out.append(left if left > _NOTHING / grid.n else 0.0)
     return tuple(out)
