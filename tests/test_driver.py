@@ -512,8 +512,8 @@ def test_the_groups_round_is_one_that_an_honest_peer_has_reached(latest: list[in
     others = Others(ids(group)[: len(latest)], c)
     for author, number in zip(group.peers, latest, strict=False):
         author.session.round = RoundId(1, number)
-        others.heard(sign(author, Endorse(bytes(32)), bytes(32)))
-        others.heard(sign(author, AbortRound("LOCAL", (), ""), bytes(32)))
+        others.heard(sign(author, Endorse(bytes(32)), bytes(32)), 0.0)
+        others.heard(sign(author, AbortRound("LOCAL", (), ""), bytes(32)), 0.0)
     for number in range(1, 10):
         assert (others.round >= number) == (others.begun >= number) == (sum(one >= number for one in latest) > c)
 
