@@ -16,7 +16,7 @@ from pathlib import Path
 from decentra.data import locate
 from decentra.errors import LocalError
 
-_SCALARS = {"hash": 32, "peer": 32, "key": 32, "share": 32}
+_SCALARS = {"hash": 32, "peer": 32, "key": 32, "share": 32, "statement": 137}
 _FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>0|[1-9][0-9]*))?")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _CLAUSE = re.compile(r"[A-Z]{2}-[1-9][0-9]*")
@@ -31,8 +31,8 @@ LARGEST = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class FieldType:
-    """One field's type: ``hash``, ``peer``, ``key``, ``share``, ``uint<=N``, ``bytes<=N``, ``text<=N``, ``entry``,
-    ``list[T]<=N`` or ``map[peer,T]<=N``. ``cap`` is a length, a count or a largest value."""
+    """One field's type: ``hash``, ``peer``, ``key``, ``share``, ``statement``, ``uint<=N``, ``bytes<=N``, ``text<=N``,
+    ``entry``, ``list[T]<=N`` or ``map[peer,T]<=N``. ``cap`` is a length, a count or a largest value."""
 
     name: str
     cap: int
@@ -67,7 +67,10 @@ class FieldType:
 
 @dataclass(frozen=True)
 class MessageSpec:
-    """One message: its kind on the wire (``secagg.deal``), who sends it, in which phase, how often, and its fields."""
+    """One message: its kind on the wire (``secagg.deal``), who sends it, in which phase, how often, and its fields.
+
+    A ``datagram`` is no entry: it has no phase, is sent at any time, and no log keeps anything of it.
+    """
 
     kind: str
     sender: str
@@ -76,6 +79,7 @@ class MessageSpec:
     log_body: bool
     blob: bool
     fields: tuple[tuple[str, FieldType], ...]
+    datagram: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,18 @@ def _text(table: Mapping[str, object], key: str, where: str) -> str:
 def _message(name: str, short: str, raw: object, roles: frozenset[str], phases: frozenset[str]) -> MessageSpec:
     where = f"[message.{short}] of {name}"
     table = _table(raw, where)
-    sender, phase, log = _text(table, "from", where), _text(table, "phase", where), _text(table, "log", where)
-    if sender not in roles or (phase != "any" and phase not in phases) or log not in ("body", "hash"):
-        raise LocalError(f"spec: {where} names a role, a phase or a log that the spec lacks")
+    sender = _text(table, "from", where)
     if _NAME.fullmatch(short) is None or len(f"{name}.{short}") > KIND_BYTES:
         raise LocalError(f"spec: {where} needs a name of small letters, with the spec's at most {KIND_BYTES} bytes")
     fields = _table(table.get("fields"), f"{where}: fields")
     parsed = tuple((key, FieldType.parse(_text(fields, key, where))) for key in fields)
+    if "carried" in table:
+        if sender not in roles or table["carried"] != "datagram" or table.keys() & {"phase", "once", "log", "blob"}:
+            raise LocalError(f"spec: {where} is carried as a 'datagram', of a role, with no phase, once, log or blob")
+        return MessageSpec(f"{name}.{short}", sender, "any", "any", False, False, parsed, datagram=True)
+    phase, log = _text(table, "phase", where), _text(table, "log", where)
+    if sender not in roles or (phase != "any" and phase not in phases) or log not in ("body", "hash"):
+        raise LocalError(f"spec: {where} names a role, a phase or a log that the spec lacks")
     once = _text(table, "once", where)
     if once not in _ONCE:
         raise LocalError(f"spec: {where} is sent once a {once!r}, which is none of {', '.join(sorted(_ONCE))}")

@@ -142,7 +142,7 @@ def _plain(field: FieldType, value: object) -> object:
             return value
         case "text", str():
             return value
-        case "bytes" | "hash" | "peer" | "key" | "share", bytes():
+        case "bytes" | "hash" | "peer" | "key" | "share" | "statement", bytes():
             return value
         case _:
             raise Malformed(f"a {field.name} can't hold a {type(value).__name__}")
