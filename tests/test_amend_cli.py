@@ -180,7 +180,13 @@ def test_who_signed_the_one_that_lost_takes_the_one_in_force_without_signing_it(
     charter = in_force("--set", "training.steps=40")
     outcome = told("charter", "sign", "--state", "dave", "--charter", charter)
     assert outcome["in_force"] is True and "dave" not in outcome["signed"]
-    assert PeerFolder(Path("dave")).load_charter().training.steps == 40
+    folder = PeerFolder(Path("dave"))
+    assert folder.load_charter().training.steps == 40
+    with pytest.raises(LocalError, match="terms that you have not signed"):
+        folder.ready()
+    done("charter", "sign", "--state", "dave")
+    assert "dave" in told("charter", "show", "--state", "dave")["signed"]
+    folder.ready()
 
 
 # ── the wrong ways ───────────────────────────────────────────────────────────────────────────────────────────────────

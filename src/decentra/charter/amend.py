@@ -90,6 +90,12 @@ def faults(old: Charter, new: Charter) -> tuple[str, ...]:
     return (*_records(old, new), *_staying(old, new), *Policy(new).problems)
 
 
+def changed_terms(old: Charter, new: Charter) -> tuple[str, ...]:
+    """What ``new`` changes besides members, epoch and ``previous``, a short sentence each."""
+    told = new.differences(old)
+    return tuple(one for one in told if not one.startswith(("member ", "group.epoch ", "group.previous ")))
+
+
 def awaited(old: Charter, new: Charter) -> Awaited:
     """Who has still to sign, and how many of those who stay."""
     signed = new.without_stale_signatures().signatures

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decentra.charter import Charter, Member
-from decentra.charter.amend import Awaited, amended, awaited, faults, judge
+from decentra.charter.amend import Awaited, amended, awaited, changed_terms, faults, judge
 from decentra.charter.toml import nearest, raise_problems, save_text
 from decentra.cli.files import open_charter
 from decentra.cli.invites import Answer, read_request
@@ -43,8 +43,7 @@ class Change:
     @property
     def terms(self) -> list[str]:
         """What else changes."""
-        told = self.new.differences(self.old)
-        return [one for one in told if not one.startswith(("member ", "group.epoch ", "group.previous "))]
+        return list(changed_terms(self.old, self.new))
 
     @property
     def lacks(self) -> Awaited:
@@ -284,7 +283,10 @@ def _in_force(lineage: Lineage, change: Change) -> list[str]:
             f'{member.name} = "{known.address_of(member.id) or "tcp://host:7431"}"' for member in change.added
         )
         lines.append(f"and writes the new members' addresses into [peers] of its decentra.toml: {names}")
-    lines.append("a peer that runs is in the old epoch until it is started again; epochs do not mix")
+    if change.terms:
+        lines.append("terms change, so every program is started again; until then it is in the old epoch")
+    else:
+        lines.append("peers that run go over with their next round, once their folder has it; epochs do not mix")
     return lines
 
 

@@ -54,6 +54,11 @@ class GroupState:
         for name, peak in largest.items():
             self._ranges[name] = derive.next_range(self._range(name), peak, low, high)
 
+    def carry_on(self, before: GroupState) -> None:
+        """Take over the ranges of an earlier epoch, within the bounds of this one."""
+        low, high = self._terms.range_bounds
+        self._ranges = {name: min(max(bound, low), high) for name, bound in before._ranges.items()}
+
     def export(self) -> NDArray[np.uint8]:
         head = self._head()
         shared: Sequence[NDArray[np.uint8]] = [] if self.shared is None else self.shared.export()

@@ -154,6 +154,13 @@ class Session:
         self._ports = ports
         self.driver.open(ports)
 
+    def follow(self, before: Session) -> None:
+        """Carry an earlier epoch on: its round numbers and ranges, and its last certified result, for which more than c
+        members vouch to whoever comes in."""
+        self.last = before.last
+        self.round = RoundId(self.round.epoch, max(self.round.number, before.round.number))
+        self.common.carry_on(before.common)
+
     def begin(self, vector: Vector, done: Done) -> None:
         """Start the next round; ``done`` is called once, with its result or with why it failed.
 

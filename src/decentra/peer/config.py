@@ -271,6 +271,11 @@ class PeerFolder:
         self.refuse_alone(identity.id, charter)
         ancestors = self.lineage.ancestors(charter)
         member = charter.member(identity.id)
+        if changed := self.lineage.unagreed(charter, ancestors, identity.id):
+            raise LocalError(
+                f"{self.charter} has terms that you have not signed ({'; '.join(changed[:3])}); read it, and agree "
+                f"with `decentra charter sign --state {self.path}`, or leave the group"
+            )
         if member.curve != identity.curve_public:
             raise LocalError(f"{self.charter} has another curve key for {member.label}; add your member.toml afresh")
         if member.name != config.peer.name:

@@ -8,8 +8,9 @@ one only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -17,7 +18,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from decentra.charter import Charter, Policy, toml
-from decentra.charter.amend import judge
+from decentra.charter.amend import changed_terms, judge
 from decentra.charter.charter import FILE, Key
 from decentra.charter.toml import Section, raise_problems, read_text, save_text
 from decentra.errors import LocalError
@@ -105,6 +106,15 @@ class Lineage:
         else:
             self.ancestors(charter)
         return text, charter
+
+    def unagreed(self, charter: Charter, ancestors: Sequence[Charter], me: PeerId) -> tuple[str, ...]:
+        """The terms that others changed, and this member has not signed since (specs/charter, "An amended charter")."""
+        told: list[str] = []
+        for young, old in pairwise((charter, *ancestors)):
+            if me in young.without_stale_signatures().signatures:
+                break
+            told.extend(changed_terms(old, young))
+        return tuple(told)
 
     def begun(self, old: Charter) -> list[Charter]:
         """The amendments of ``old`` that lack signatures, in the order of their files' names."""

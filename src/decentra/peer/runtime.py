@@ -26,6 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.charter.amend import changed_terms
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
@@ -114,19 +115,24 @@ class Peer:
         self.charter: Charter = charter
         self._log = logging.getLogger("decentra")
         self._pid = os.getpid()
-        self._began = time.monotonic()
+        self._began = self._opened = time.monotonic()
         self._completed = self._failed = 0
         self._closed = False
         self._closing = Lock()
         self._broken: LocalError | None = None
         self._rounds: set[Future[Ended]] = set()
         self._up: set[PeerId] = set()
+        self._witness = witness
+        self._earlier = (0, 0)
+        """Bytes sent and received in earlier epochs."""
+        self._seen: tuple[bytes, ...] = ()
+        """The charter and the configuration in the folder when they were last looked at."""
         self._release = ExitStack()
         """What was opened so far, to be let go of in the opposite order, however this ends."""
         try:
             self._open(identity, config, witness)
         except BaseException:
-            self._release.close()
+            self._let_go()
             raise
         _LIVE.add(self)
 
@@ -162,6 +168,7 @@ class Peer:
         described = describe(tensors, names) if specs is None else tuple(specs)
         vector = Vector(tensors, described, weight, fingerprint, state, residual)
         future: Future[Ended] = Future()
+        self._go_over()
         self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
         try:
             self._check()
@@ -201,7 +208,7 @@ class Peer:
 
     @property
     def bytes_sent(self) -> int:
-        return self._transport.counters.bytes_sent
+        return self._earlier[0] + self._transport.counters.bytes_sent
 
     @property
     def counts(self) -> Counts:
@@ -231,13 +238,12 @@ class Peer:
                 try:
                     self._leave()
                 finally:
-                    self._release.close()
-        counters = self._transport.counters
+                    self._let_go()
         return Closing(
             rounds=self._completed,
             failed=self._failed,
-            bytes_sent=counters.bytes_sent,
-            bytes_received=counters.bytes_received,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self._earlier[1] + self._transport.counters.bytes_received,
             seconds=self._seconds,
             transcript=self.transcript,
         )
@@ -252,15 +258,15 @@ class Peer:
 
     # ── opening and leaving ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self, identity: Identity, config: Config, witness: Witness | None) -> None:
+    def _open(
+        self, identity: Identity, config: Config, witness: Witness | None, before: Session | None = None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._on_defect)
         self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
         self._thread.start()
         self._release.callback(self._settle, LocalError(_CLOSED))
         self._release.callback(self._stop_loop)
-        if witness is not None:
-            self._release.callback(witness.close)
         journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
         self._journal = journal
         self._release.callback(journal.close)
@@ -273,6 +279,8 @@ class Peer:
             witness=None if witness is None else witness.update,
             log=self._log,
         )
+        if before is not None:
+            self._session.follow(before)
         pool = ThreadPool(self._later)
         self._release.callback(pool.close)
         self._call(lambda: self._listen(identity, config, witness, pool), START_DEADLINE)
@@ -299,6 +307,66 @@ class Peer:
         except BaseException:
             driver.close()
             raise
+
+    def _let_go(self) -> None:
+        try:
+            self._release.close()
+        finally:
+            if self._witness is not None:
+                self._witness.close()
+
+    def _go_over(self) -> None:
+        """Between two rounds: where the folder's charter was amended, end this epoch's session and begin the next.
+
+        Only members change so; a training loop has read the terms, and is started again for others. While the folder
+        is not ready for it, this peer goes on in the epoch that it is in, and says why.
+        """
+        with self._closing:
+            if self._closed or self._broken is not None or self._pid != os.getpid() or self._rounds:
+                return
+            found = self._amended()
+            if found is None:
+                return
+            identity, charter, config = found
+            before, epoch = self._session, self.charter.group.epoch
+            self._leave()
+            self._release.close()
+            counters = self._transport.counters
+            self._earlier = (self._earlier[0] + counters.bytes_sent, self._earlier[1] + counters.bytes_received)
+            self._release, self._up, self.charter = ExitStack(), set(), charter
+            self._opened = time.monotonic()
+            try:
+                self._open(identity, config, self._witness, before)
+            except BaseException as error:
+                self._release.close()
+                said = f"this peer can't begin epoch {charter.group.epoch} ({error}); start it again"
+                self._broken = LocalError(said)
+                raise
+            names = ", ".join(sorted(member.name for member in charter.members))
+            self._log.info("went over from epoch %d to epoch %d: %s", epoch, charter.group.epoch, names)
+
+    def _amended(self) -> tuple[Identity, Charter, Config] | None:
+        """The folder's charter, where it came from this peer's by amendments, and this peer can go over to it."""
+        try:
+            seen = tuple(file.read_bytes() for file in (self.folder.charter, self.folder.config))
+        except OSError:
+            return None  # it is being replaced, or its owner took it away; what runs needs neither
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        try:
+            identity, charter, config = self.folder.ready()
+            if charter.hash == self.charter.hash:
+                return None
+            if self.charter.hash not in [old.hash for old in self.folder.lineage.ancestors(charter)]:
+                raise LocalError(f"{self.folder.charter} does not come from the charter that this peer began with")
+            if changed := changed_terms(self.charter, charter):
+                told = "; ".join(changed[:3])
+                raise LocalError(f"epoch {charter.group.epoch} has other terms ({told}); start the program again")
+        except LocalError as error:
+            self._log.warning("this peer stays in epoch %d for now: %s", self.charter.group.epoch, error)
+            return None
+        return identity, charter, config
 
     def _leave(self) -> None:
         """Tell the others, and wait until everybody who can be reached has acknowledged all that was sent to them."""
@@ -328,7 +396,7 @@ class Peer:
     def _flushed(self, now: float) -> bool:
         driver = self._session.driver
         away = [peer for peer in self.charter.ids if peer not in self._up and peer not in driver.others.left]
-        met = now - self._began > SETTLE_SECONDS or away in ([], [self.id])
+        met = now - self._opened > SETTLE_SECONDS or away in ([], [self.id])
         return met and self._journal.idle and driver.flushed
 
     def _write_transcript(self) -> None:

@@ -78,7 +78,6 @@ class TrainingPeer:
 
     Attributes:
         id: who this peer is.
-        charter: the group's agreement.
     """
 
     def __init__(self, peer: Peer, training: Training) -> None:
@@ -86,7 +85,11 @@ class TrainingPeer:
         self._closed = False
         self._joined = training.leaving.digest().hex()
         self.id: PeerId = peer.id
-        self.charter = peer.charter
+
+    @property
+    def charter(self) -> Charter:
+        """The group's agreement in the epoch that this peer is in."""
+        return self._peer.charter
 
     def average(
         self, tensors: Sequence[NDArray[np.float32]], *, weight: int = 1, names: Sequence[str] | None = None

@@ -1,0 +1,154 @@
+"""Charters amended under peers that run: they go over between two rounds, and who is removed is left behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decentra import LocalError, RoundResult, Unavailable
+from decentra.charter import Charter, Member
+from decentra.charter.amend import amended
+from decentra.crypto.keys import Identity
+from decentra.groups import held_ports, write_folder
+from decentra.peer.runtime import Peer
+from decentra.peer.transcript import read
+from starting import Group, all_at_once
+
+MakeGroup = Callable[..., Group]
+IMPATIENT = {"rounds__ready_deadline": 5.0, "rounds__phase_deadline": 5.0}
+"""For rounds that somebody is to be missed in."""
+
+
+def amend(group: Group, members: Sequence[int], **changes: Any) -> Charter:
+    """An amendment signed by some, put in force in the folders of those who are in it."""
+    old = group.folders[members[0]].load_charter()
+    new = amended(old, **changes)
+    for index in members:
+        new = new.sign(group.identities[index])
+    for index in members:
+        lineage = group.folders[index].lineage
+        lineage.adopt(old, lineage.charter.read_text(), new)
+    return new
+
+
+def average(peers: Sequence[Peer]) -> list[Any]:
+    return all_at_once([partial(peer.average, [np.full(3, 0.01, np.float32)]) for peer in peers])
+
+
+def completed(ended: Sequence[Any]) -> list[RoundResult]:
+    assert all(isinstance(one, RoundResult) for one in ended), ended
+    return list(ended)
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+def test_a_removed_member_is_left_behind_and_the_others_go_on_in_the_next_round(
+    make_group: MakeGroup, protocol: str
+) -> None:
+    group = make_group(4, protocol, **IMPATIENT)
+    peers = [group.peer(index) for index in range(4)]
+    before = completed(average(peers))
+    transcripts = [peer.transcript for peer in peers]
+    gone = peers[3].id
+    amend(group, (0, 1, 2), remove=[gone])
+    *ended, alone = average(peers)
+    results = completed(ended)
+    assert {(result.round.epoch, result.round.number) for result in results} == {(2, before[0].round.number + 1)}
+    assert all(gone not in result.participants and len(result.participants) == 3 for result in results)
+    assert isinstance(alone, Unavailable)
+    assert all(peer.charter.group.epoch == 2 for peer in peers[:3])
+    for peer, earlier in zip(peers[:3], transcripts, strict=False):
+        assert peer.transcript != earlier and len(list(read(earlier))) > 0, "the old session's transcript is whole"
+    again = completed(average(peers[:3]))
+    assert {result.round.number for result in again} == {before[0].round.number + 2}
+    closing = peers[0].close()
+    assert closing.rounds == 3 and closing.bytes_sent > sum(one[0].bytes_sent for one in (before, results))
+
+
+def test_the_last_result_and_the_ranges_are_carried_on(make_group: MakeGroup) -> None:
+    group = make_group(4, "allreduce")
+    peers = [group.peer(index) for index in range(4)]
+    before = completed(average(peers))
+    ranges = dict(peers[0]._session.common._ranges)
+    amend(group, (0, 1, 2, 3))
+    all_at_once([peer._go_over for peer in peers])
+    assert all(peer._session.last == before[0].digest for peer in peers)
+    assert ranges and all(peer._session.common._ranges == ranges for peer in peers)
+    assert {result.round.epoch for result in completed(average(peers))} == {2}
+
+
+def test_a_newcomer_comes_in_while_the_others_run(make_group: MakeGroup, tmp_path: Path) -> None:
+    group = make_group(3, "secagg")
+    peers = [group.peer(index) for index in range(3)]
+    completed(average(peers))
+    erin = Identity.generate()
+    old = group.folders[0].load_charter()
+    new = amended(old, add=[Member.of(erin, "erin")])
+    for identity in (*group.identities, erin):
+        new = new.sign(identity)
+    with held_ports(1) as (port,):
+        where = {identity.id: at for identity, at in zip(group.identities, group.ports, strict=True)} | {erin.id: port}
+        ports = [where[member.id] for member in new.members]
+        folder = write_folder(tmp_path / "erin", erin, new, ports, new.ids.index(erin.id))
+        folder.charter.write_text(old.to_toml())
+        folder.lineage.adopt(old, old.to_toml(), new)
+        for one in group.folders:
+            text = one.config.read_text().replace("[peers]\n", f'[peers]\nerin = "tcp://127.0.0.1:{port}"\n')
+            one.config.write_text(text)
+            one.lineage.adopt(old, one.charter.read_text(), new)
+        with Peer(folder) as newcomer:
+            everybody = [*peers, newcomer]
+            ended = [one for _ in range(3) for one in average(everybody)]
+    last = completed(ended[-4:])
+    assert all(len(result.participants) == 4 and result.round.epoch == 2 for result in last)
+
+
+def test_a_peer_whose_folder_is_not_ready_for_it_stays_and_says_why(
+    make_group: MakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = make_group(3, "allreduce")
+    peers = [group.peer(index) for index in range(3)]
+    with caplog.at_level(logging.WARNING, "decentra"):
+        amend(group, (0, 1, 2), terms={"training": {"outer_lr": 0.5}})
+        results = completed(average(peers))
+        completed(average(peers))
+    assert {result.round.epoch for result in results} == {1}
+    said = [record.getMessage() for record in caplog.records if "stays in epoch 1" in record.getMessage()]
+    assert len(said) == 3, "once a peer"
+    assert all("epoch 2 has other terms (training.outer_lr is " in line for line in said)
+    assert all(line.endswith("start the program again") for line in said)
+
+
+def test_a_charter_that_does_not_come_from_the_one_that_runs_changes_nothing(
+    make_group: MakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = make_group(3, "allreduce")
+    peers = [group.peer(index) for index in range(3)]
+    other = make_group(3, "secagg")
+    for folder in group.folders:
+        folder.charter.write_text(other.charter.to_toml())
+    with caplog.at_level(logging.WARNING, "decentra"):
+        completed(average(peers))
+    assert sum("stays in epoch 1 for now" in record.getMessage() for record in caplog.records) == 3
+
+
+def test_a_peer_that_cannot_begin_the_next_epoch_says_so_and_is_over(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = make_group(3, "allreduce")
+    peer = group.peer(0)
+    amend(group, (0, 1, 2))
+
+    def taken(*_: object) -> None:
+        raise LocalError("the port is occupied")
+
+    monkeypatch.setattr(peer, "_listen", taken)
+    with pytest.raises(LocalError, match="the port is occupied"):
+        peer.average([np.zeros(1, np.float32)])
+    with pytest.raises(LocalError, match=r"can't begin epoch 2 \(the port is occupied\); start it again"):
+        peer.average([np.zeros(1, np.float32)])
