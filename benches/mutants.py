@@ -34,7 +34,7 @@ HEAD = """# Planted bugs, and which schedule finds which
 Written by `python benches/mutants.py --write`; `tests/test_mutants.py` plays each seed again, with the planted machine
 (`test_a_planted_bug_is_found[name]`) and with the real one (`test_the_real_machines_break_nothing_in_the_same_schedule
 [name]`). *Tries* are the schedules played from the first fresh seed on until the bug showed under its clause, and *CPU
-s* what they took. What a rule of `tests/rules.py` finds, the simulator's oracle alone does not judge.
+s* what they took.
 
 """
 
@@ -101,7 +101,7 @@ def real(count: int, first: int) -> int:
 
 def record(found: dict[str, tuple[int, int, float]]) -> None:
     """Write the table anew, keeping the rows of mutants that were not searched for."""
-    kept = {row[0]: row[5:] for row in rows()} if TABLE.exists() else {}
+    kept = {row[0]: row[4:] for row in rows()} if TABLE.exists() else {}
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     for name, mutant in CATALOGUE.items():
         cells = kept.get(name)

@@ -21,14 +21,13 @@ from decentra.protocols.certify.machine import Certify
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.protocols.setting import Contribution, Setting
 from decentra.simulation.adversaries import ADVERSARIES, _second_proposal, vote_for_all
+from decentra.simulation.case import Violation
 from decentra.simulation.hazards import Crash, Hazards, Mix, draw, generator
 from decentra.simulation.liars import Adversary, Liar
-from decentra.simulation.oracle import Violation
 from decentra.simulation.search import applicable
 from decentra.simulation.stage import Play, Stage
 from decentra.transport.simulated import Faults
 from decentra.types import RoundId
-from rules import watch
 
 Maker = Callable[[Setting, Contribution, RoundId], SecAgg]
 
@@ -47,7 +46,6 @@ class Mutant:
         play, mix, adversary: the schedules to look in.
         hazards: what goes wrong instead of what the mix says.
         around: what else is wrong while the schedule is played.
-        rule: the rule of ``tests/rules.py`` that finds it; empty where the simulator's own oracle does.
     """
 
     name: str
@@ -59,7 +57,6 @@ class Mutant:
     adversary: str | None
     hazards: Callable[[int, Play], Hazards] | None = None
     around: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
-    rule: str = ""
 
 
 def storm(seed: int, play: Play, lying: int = 0) -> Hazards:
@@ -122,14 +119,14 @@ OWN = {
         Adversary("loner", "CE-4", "proposes what nobody else would, and votes for everything",
                   {"propose": propose_another}, vote_for_all),
         Adversary("stubborn-sum", "SA-8", "publishes a wrong sum and stands by it", {"sum": believe_a_false_sum},
-                  spoils=True),
+                  spoils="sums"),
     )
 }
 """Adversaries that the simulator has not."""
 
 
 def violations(mutant: Mutant, seed: int, *, real: bool = False) -> tuple[Violation, ...]:
-    """What the oracle and the rules find in one of a mutant's schedules; with ``real`` machines, in the same one."""
+    """What the oracle finds in one of a mutant's schedules; with ``real`` machines, in the same one."""
     maker = mutant.make()
     machines = {} if real else dict.fromkeys(range(mutant.play.n), maker)
     play = mutant.play
@@ -138,7 +135,6 @@ def violations(mutant: Mutant, seed: int, *, real: bool = False) -> tuple[Violat
     with nullcontext() if real else mutant.around():
         name = mutant.adversary or generator(seed, "which").choice(applicable(play.protocol))
         stage = Stage(play, seed, hazards, adversary=names[name] if hazards.liars else None, machines=machines)
-        watch(stage)
         stage.run()
     return tuple(stage.oracle.violations)
 
@@ -207,7 +203,7 @@ def _updates() -> Iterator[Mutant]:
     yield Mutant("floor-c+1", "SA-6", "sums over c + 1 survivors", p.fixed(p.FloorTooLow),
                  FIVE, "liars", "false-holding")
     yield Mutant("first-come-owner", "CE-2", "whoever holds a slice first owns it", p.fixed(p.FirstComeOwner),
-                 FOUR, "liars", "grabber", rule="given")
+                 FOUR, "liars", "grabber")
 
 
 def _secrets() -> Iterator[Mutant]:
@@ -219,9 +215,9 @@ def _secrets() -> Iterator[Mutant]:
     yield Mutant("any-endorsement", "SA-2", "counts endorsements of other contexts", p.fixed(p.AnyEndorsement),
                  FOUR, "liars", "two-contexts")
     yield Mutant("context-unbound", "SA-2", "binds neither view nor roster", p.fixed(p.UnboundContext),
-                 FOUR, "none", None, rule="endorses")
+                 FOUR, "none", None)
     yield Mutant("low-order-key", "SA-1", "endorses a mask key of low order", p.fixed(p.TakesLowOrder),
-                 FOUR, "liars", "bad-deal", rule="sound_keys")
+                 FOUR, "liars", "bad-deal")
     yield Mutant("both-shares", "SA-3", "shows both kinds of share of one peer", p.fixed(p.BothShares),
                  FOUR, "none", None)
     yield Mutant("unmasks-dropped", "SA-7", "shows self seeds of who dropped", p.fixed(p.UnmasksTheDropped),
@@ -237,17 +233,17 @@ def _ends() -> Iterator[Mutant]:
     yield Mutant("outcome-unchecked", "SA-9", "votes for any outcome", p.fixed(p.BelievesTheOutcome),
                  SEVEN, "liars", "two-sums")
     yield Mutant("lost-too-soon", "SA-9", "votes for `lost` though every sum came", p.fixed(p.LosesTooSoon),
-                 FOUR, "liars", "equivocator", rule="prepares")
+                 FOUR, "liars", "equivocator")
     yield Mutant("weight-unchecked", "SA-9", "takes any total weight", p.fixed(p.AnyWeight),
-                 FOUR, "liars", "false-sum", rule="finishes")
+                 FOUR, "liars", "false-sum")
     yield Mutant("early-beacon", "SA-12", "shows the beacon before the outcome is certified", p.fixed(p.EarlyBeacon),
                  FOUR, "none", None)
     yield Mutant("yes-verifier", "SA-13", "a verifier always says that a sum is right", p.fixed(p.VerifiesNothing),
-                 FOUR, "liars", "stubborn-sum", rule="picked")
+                 FOUR, "liars", "stubborn-sum")
     yield Mutant("hearsay-repair", "SA-13", "votes for a repair without recomputing", p.fixed(p.RepairsOnHearsay),
-                 FOUR, "liars", "false-check", rule="repairs")
+                 FOUR, "liars", "false-check")
     yield Mutant("two-vectors-unseen", "EQUIVOCATION", "says nothing of a second message in a slot",
-                 p.fixed(p.SeesNoEquivocation), FOUR, "liars", "two-vectors", rule="close")
+                 p.fixed(p.SeesNoEquivocation), FOUR, "liars", "two-vectors")
     yield Mutant("hearsay-blame", "ACCURACY", "names whom another names", p.fixed(p.NamesByHearsay),
                  FOUR, "liars", "framer")
 
@@ -260,17 +256,16 @@ CATALOGUE: dict[str, Mutant] = {
 # ── the table of recorded seeds ──────────────────────────────────────────────────────────────────────────────────────
 
 TABLE = Path(__file__).resolve().parent.parent / "benches" / "MUTANTS.md"
-HEADINGS = ("mutant", "what it does", "clause", "schedules", "found by", "seed", "tries", "CPU s")
+HEADINGS = ("mutant", "what it does", "clause", "schedules", "seed", "tries", "CPU s")
 
 
-def described(mutant: Mutant) -> tuple[str, str, str, str, str]:
+def described(mutant: Mutant) -> tuple[str, str, str, str]:
     """What the table says of a mutant besides the seed."""
     where = mutant.hazards.__name__.replace("_", " ") if mutant.hazards else mutant.mix
     lying = "" if mutant.adversary is None else f", {mutant.adversary}"
     around = "" if mutant.around is nullcontext else f", {mutant.around.__name__.replace('_', ' ')}"
     schedules = f"n {mutant.play.n}, c {mutant.play.c}: {where}{lying}{around}"
-    found = f"rule `{mutant.rule}`" if mutant.rule else "oracle"
-    return mutant.name, mutant.breaks, mutant.clause, schedules, found
+    return mutant.name, mutant.breaks, mutant.clause, schedules
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -281,4 +276,4 @@ def rows() -> list[tuple[str, ...]]:
 
 def recorded() -> dict[str, int]:
     """The seed in which each mutant was found."""
-    return {row[0]: int(row[5]) for row in rows()}
+    return {row[0]: int(row[4]) for row in rows()}

@@ -12,10 +12,9 @@ import pytest
 
 from decentra.data import locate
 from decentra.simulation.hazards import MIXES, Mix
-from decentra.simulation.search import stage_of
+from decentra.simulation.search import search
 from decentra.simulation.stage import Play
 from mutants import CATALOGUE, HEADINGS, TABLE, described, recorded, rows, violations
-from rules import watch
 
 ALL = list(CATALOGUE)
 SEEDS = recorded()
@@ -35,16 +34,12 @@ def test_the_real_machines_break_nothing_in_the_same_schedule(name: str) -> None
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_the_real_machines_keep_the_rules_that_the_oracle_does_not_judge(mix: Mix) -> None:
-    for seed in range(5):
-        stage = stage_of(Play(n=5, c=1), seed, mix)
-        watch(stage)
-        stage.run()
-        assert not stage.oracle.violations, seed
+def test_the_real_machines_break_nothing_in_schedules_of_every_kind(mix: Mix) -> None:
+    assert not search(Play(n=5, c=1), mix, 0, 5).violating
 
 
 def test_the_table_lists_every_mutant_as_the_catalogue_describes_it() -> None:
-    assert [row[:5] for row in rows()] == [described(mutant) for mutant in CATALOGUE.values()]
+    assert [row[:4] for row in rows()] == [described(mutant) for mutant in CATALOGUE.values()]
     assert "| " + " | ".join(HEADINGS) + " |" in TABLE.read_text()
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from decentra import derive
@@ -232,7 +231,7 @@ def test_the_oracle_finds_a_sum_that_is_not_the_survivors() -> None:
     stage = stage_of(PLAY, 5, "none", hazards=Hazards())
     stage.run()
     assert not stage.oracle.violations
-    vectors = next(iter(stage.oracle._encoded.values()))
+    vectors = next(iter(stage.oracle.case.encoded.values()))
     vectors[-1] = vectors[-1] + 1
     stage.oracle.close()
     assert {one.clause for one in stage.oracle.violations} == {"SA-9"}
@@ -290,7 +289,7 @@ CONTEXT, AGAIN = b"1" * 32, b"2" * 32
 def known(c: int = 1, liars: Sequence[PeerId] = ()) -> Knowledge:
     knowledge = Knowledge(P, c, frozenset(liars))
     for peer in P:
-        knowledge.masked(Masking(peer, CONTEXT, "first", P), np.zeros(1, np.uint16))
+        knowledge.masked(Masking(peer, CONTEXT, "first", P))
     return knowledge
 
 
@@ -339,7 +338,7 @@ def test_both_secrets_of_one_peer_bare_its_vector() -> None:
 def test_two_sums_that_share_an_update_are_found_over_contexts() -> None:
     knowledge = known()
     for peer in P[:4]:
-        knowledge.masked(Masking(peer, AGAIN, "first", P[:4]), np.zeros(1, np.uint16))
+        knowledge.masked(Masking(peer, AGAIN, "first", P[:4]))
     show(knowledge, "self", P, P)
     show(knowledge, "self", P[:4], P[:4], AGAIN)
     assert judged(knowledge) == {"SA-4"}

@@ -85,6 +85,11 @@ class Hazards:
     again: float = 0.5
     within: bool = True
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing goes wrong but what liars do."""
+        return not (self.edges or self.cuts or self.crashes or self.rates or self.slow)
+
 
 def generator(seed: int, name: str) -> random.Random:
     """A generator of its own for each use of a seed."""

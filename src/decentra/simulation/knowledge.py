@@ -12,9 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
-
-from numpy.typing import NDArray
 
 from decentra.derive import quorum
 from decentra.types import PeerId
@@ -51,14 +48,11 @@ class Knowledge:
     def __init__(self, peers: Sequence[PeerId], c: int, liars: frozenset[PeerId]) -> None:
         self._peers, self._c, self._liars = tuple(peers), c, liars
         self._masked: dict[bytes, dict[PeerId, Masking]] = defaultdict(dict)
-        self._vectors: dict[tuple[bytes, PeerId], NDArray[Any]] = {}
         self._shown: dict[tuple[bytes, str, PeerId], set[PeerId]] = defaultdict(set)
 
-    def masked(self, masking: Masking, vector: NDArray[Any] | None) -> None:
+    def masked(self, masking: Masking) -> None:
         """A masked vector has left."""
         self._masked[masking.context].setdefault(masking.peer, masking)
-        if vector is not None:
-            self._vectors[masking.context, masking.peer] = vector
 
     def shown(self, context: bytes, kind: str, dealer: PeerId, by: PeerId) -> None:
         """An honest peer showed its share of one of a dealer's secrets: ``self`` or ``key``."""

@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Adversary:
         twists: what it does to its own messages, by the kind's part after the dot.
         plot: what it does beside that.
         hushes: kinds that it may keep from some peers.
-        spoils: whether what is summed of liars, or by them, need not be what they encoded.
+        spoils: what need not be what liars encoded: the ``vectors`` that they send, or the ``sums`` that they publish.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Adversary:
     twists: Mapping[str, Twist] = field(default_factory=dict)
     plot: Plot | None = None
     hushes: Callable[[Coalition, PeerId, PeerId, str], bool] | None = None
-    spoils: bool = False
+    spoils: Literal["", "vectors", "sums"] = ""
 
 
 class Coalition:

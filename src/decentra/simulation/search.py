@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from decentra.driver.fittings import MachineMaker
 from decentra.errors import LocalError
 from decentra.protocols.reduce import LOST
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.adversaries import ADVERSARIES
+from decentra.simulation.case import OUTCOME, SURVIVORS, Violation
 from decentra.simulation.hazards import Hazards, Mix, draw, generator
 from decentra.simulation.liars import Adversary
-from decentra.simulation.oracle import OUTCOME, SURVIVORS, Violation
 from decentra.simulation.stage import Play, Stage
 from decentra.simulation.trace import Trace
 from decentra.types import RoundResult
@@ -55,53 +55,45 @@ def applicable(protocol: str) -> tuple[str, ...]:
     return tuple(name for name in ADVERSARIES if protocol == "secagg" or name not in only_secagg)
 
 
-def stage_of(
-    play: Play,
-    seed: int,
-    mix: Mix,
-    *,
-    adversary: str | None = None,
-    machines: Machines | None = None,
-    hazards: Hazards | None = None,
-    trace: Trace | None = None,
-) -> Stage:
+class Given(TypedDict, total=False):
+    """What a schedule may be given in place of what follows from its seed.
+
+    Attributes:
+        adversary: how the liars lie.
+        machines: what plays instead of the protocol's own machine, by position.
+        hazards: what goes wrong.
+        trace: where everything is written down.
+    """
+
+    adversary: str | None
+    machines: Machines | None
+    hazards: Hazards | None
+    trace: Trace | None
+
+
+def stage_of(play: Play, seed: int, mix: Mix, **given: Unpack[Given]) -> Stage:
     """The stage of a seed, set and not yet played.
 
     Args:
         play: what all schedules of the search have in common.
         seed: the schedule.
         mix: what may go wrong.
-        adversary: how the liars lie; drawn from the seed where it is not said.
-        machines: what plays instead of the protocol's own machine, by position.
-        hazards: what goes wrong, in place of what the seed and the mix give.
-        trace: where everything is written down.
     """
+    trace, hazards = given.get("trace"), given.get("hazards")
     chosen = draw(seed, mix, play.n, play.c) if hazards is None else hazards
     lying: Adversary | None = None
     if chosen.liars:
-        names = applicable(play.protocol)
-        lying = ADVERSARIES[adversary or generator(seed, "which").choice(names)]
-    made = Stage(play, seed, chosen, adversary=lying, machines=machines, trace=trace)
+        lying = ADVERSARIES[given.get("adversary") or generator(seed, "which").choice(applicable(play.protocol))]
+    made = Stage(play, seed, chosen, adversary=lying, machines=given.get("machines"), trace=trace)
     if trace is not None:
         trace.letters = made.letters
     return made
 
 
-def run_seed(
-    play: Play,
-    seed: int,
-    mix: Mix,
-    *,
-    adversary: str | None = None,
-    machines: Machines | None = None,
-    hazards: Hazards | None = None,
-    trace: Trace | None = None,
-) -> Outcome:
+def run_seed(play: Play, seed: int, mix: Mix, **given: Unpack[Given]) -> Outcome:
     """Play the schedule of one seed; arguments as for ``stage_of``."""
     with unhurried():
-        return _played(
-            stage_of(play, seed, mix, adversary=adversary, machines=machines, hazards=hazards, trace=trace)
-        )
+        return _played(stage_of(play, seed, mix, **given))
 
 
 def _played(stage: Stage) -> Outcome:
@@ -171,18 +163,17 @@ def search(
     first: int,
     count: int,
     *,
-    adversary: str | None = None,
-    machines: Machines | None = None,
     each: Callable[[Outcome], None] | None = None,
+    **given: Unpack[Given],
 ) -> Tally:
     """Play the schedules of ``count`` seeds from ``first`` on.
 
     Raises:
         LocalError: there is no such adversary in this protocol.
     """
-    check_adversary(play, adversary)
+    check_adversary(play, given.get("adversary"))
     tally, began = Tally(), time.process_time()
-    for outcome in outcomes(play, mix, first, count, adversary=adversary, machines=machines):
+    for outcome in outcomes(play, mix, first, count, **given):
         tally.add(outcome)
         tally.cpu = time.process_time() - began
         if each is not None:
@@ -190,18 +181,10 @@ def search(
     return tally
 
 
-def outcomes(
-    play: Play,
-    mix: Mix,
-    first: int,
-    count: int,
-    *,
-    adversary: str | None = None,
-    machines: Machines | None = None,
-) -> Iterator[Outcome]:
+def outcomes(play: Play, mix: Mix, first: int, count: int, **given: Unpack[Given]) -> Iterator[Outcome]:
     """The outcomes of ``count`` seeds from ``first`` on, one after another."""
     for seed in range(first, first + count):
-        yield run_seed(play, seed, mix, adversary=adversary, machines=machines)
+        yield run_seed(play, seed, mix, **given)
 
 
 def check_adversary(play: Play, adversary: str | None) -> None:
@@ -211,10 +194,7 @@ def check_adversary(play: Play, adversary: str | None) -> None:
         raise LocalError(f"{play.protocol} has no adversary {adversary!r}; choose one of {', '.join(known)}")
 
 
-def trace_of(
-    play: Play, seed: int, mix: Mix, *, adversary: str | None = None, machines: Machines | None = None
-) -> tuple[Outcome, list[str]]:
+def trace_of(play: Play, seed: int, mix: Mix, **given: Unpack[Given]) -> tuple[Outcome, list[str]]:
     """The schedule of one seed, and everything that happened in it, a line each."""
-    trace = Trace()
-    outcome = run_seed(play, seed, mix, adversary=adversary, machines=machines, trace=trace)
-    return outcome, trace.lines
+    trace = given["trace"] = given.get("trace") or Trace()
+    return run_seed(play, seed, mix, **given), trace.lines

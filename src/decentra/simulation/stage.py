@@ -303,7 +303,8 @@ class Stage:
         self.rebuilds = play.protocol == "secagg" and (trace is not None or seed % play.rebuild == 0)
         self.oracle = Oracle(self, liars)
         self.coalition = Coalition(self, adversary, liars) if adversary is not None and liars else None
-        self.spoiled = adversary is not None and adversary.spoils
+        self.spoils = "" if adversary is None else adversary.spoils
+        """What need not be what liars encoded."""
         self.size = self.rng.randint(1, play.size)
         self.actors: list[Actor] = []
         self.actors = [Actor(self, position, 1, journal(position)) for position in range(play.n)]
