@@ -239,6 +239,17 @@ def run(
 
 
 @app.command(epilog=_EPILOG)
+def status(state: State, json: Json = False) -> None:
+    """Show the group as this peer sees it: who is up, whom a round waits for.
+
+    It reads what the running peer wrote into its folder a moment ago. The exit code is 1 where none runs there.
+    """
+    from decentra.cli import status as body
+
+    raise typer.Exit(body.status(state, json))
+
+
+@app.command(epilog=_EPILOG)
 def simulate(
     protocol: Annotated[str, typer.Option("--protocol", help="secagg, allreduce or group-gossip.")] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,

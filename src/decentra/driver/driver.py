@@ -15,15 +15,17 @@ from typing import Concatenate, ParamSpec
 from decentra.driver.admission import Admission
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
 from decentra.driver.fittings import PLAIN, Fittings, Neighbour
+from decentra.driver.gossip import Gossip
 from decentra.driver.others import Others
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended, Machine, Running
 from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.gossip.membership import Membership
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
 from decentra.protocols.rendezvous.messages import Leave, Ready
-from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted
+from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted, Whispered
 from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
 from decentra.types import PeerId, RoundId
@@ -110,6 +112,8 @@ class Driver:
         round begins where another ends, and a peer may leave between two."""
         self._suspended = self._carrying = self._closed = False
         self._ticking: Handle | None = None
+        self.gossip: Gossip | None = None
+        """Who is up; None where nobody asks."""
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,6 +125,13 @@ class Driver:
             ports.transport.dial(peer)
         if self._ticks:
             self._tick()
+
+    def attend(self, machine: Membership, failed: Callable[[LocalError], None]) -> None:
+        """Take part in the group's membership, and call ``failed`` if this peer must end because of what it heard."""
+        self.gossip = Gossip(machine, self._need_ports().clock, self._whisper, failed, self._log)
+
+    def _whisper(self, peer: PeerId, datagram: bytes) -> None:
+        self._links[peer].whisper(datagram)
 
     @property
     def busy(self) -> bool:
@@ -179,6 +190,8 @@ class Driver:
         self._closed = True
         if self.running is not None:
             self.running.stop()
+        if self.gossip is not None:
+            self.gossip.close()
         if self._ticking is not None:
             self._ticking.cancel()
         if self._ports is not None:
@@ -376,6 +389,11 @@ class Driver:
             case Restarted():
                 if self.running is not None:
                     self.running.lost(peer)
+            case Whispered(data) if self.gossip is not None:
+                try:
+                    self.gossip.heard(peer, data)
+                except RemoteError as error:
+                    self._note_fault(error)  # who is up is no part of a round, so no round ends by it
 
     @_small
     def _deliver(self, received: Received) -> None:

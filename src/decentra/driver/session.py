@@ -24,6 +24,8 @@ from decentra.driver.ports import Ports
 from decentra.driver.running import Ended
 from decentra.driver.tally import BULK
 from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
+from decentra.gossip import happenings
+from decentra.gossip.membership import Membership
 from decentra.machine.effects import Tools
 from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
@@ -112,7 +114,8 @@ class Session:
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
-        self.charter, self.me = charter, identity.id
+        self.charter, self.me, self._identity = charter, identity.id, identity
+        self._check_signed = memberships({member.id: member.ed25519 for member in charter.members}, suite.verify)
         self._log = log or logging.getLogger("decentra")
         terms = charter.protocol
         self.session = session_name(charter)
@@ -133,12 +136,11 @@ class Session:
 
     def _driver(self, chain: Chain, suite: Suite, fittings: Fittings) -> Driver:
         charter = self.charter
-        publics = {member.id: member.ed25519 for member in charter.members}
         return Driver(
             me=self.me,
             chain=chain,
             registry=fittings.registry or registry(charter.protocol.name),
-            check=memberships(publics, suite.verify),
+            check=self._check_signed,
             members=charter.ids,
             # a slice, or a common state of parameters and momentum, with its ranges
             limit=2 * 4 * charter.model.max_parameters + (4 << 20),
@@ -193,15 +195,28 @@ class Session:
             state=state,
             residual=vector.residual,
             left={**others.ahead, **others.left},
-            benched=frozenset(peer for peer, (_, until) in self._benched.items() if self.round.number <= until),
+            benched=self._not_awaited(),
             patience=self.pace.patience,
         )
         self.driver.begin(
             self._machine(self._setting, mine, self.round), lambda ended: self._ended(vector, began, ended, done)
         )
 
+    def attend(self, seed: bytes, failed: Callable[[LocalError], None]) -> None:
+        """Take part in the group's membership: this peer knows from then on who is up, and waits briefly for who isn't.
+
+        Args:
+            seed: 32 random bytes.
+            failed: told why this peer must end: another process signs with its key.
+        """
+        boot, members, c = self.driver.chain.boot, self.charter.ids, self.charter.protocol.c
+        standing = happenings.Setting(self.me, boot, self.session, members, c, self._identity.sign, self._check_signed)
+        self.driver.attend(Membership(standing, seed), failed)
+
     def leave(self) -> None:
         """Tell the others not to wait for this peer any more."""
+        if self.driver.gossip is not None:
+            self.driver.gossip.leave()
         self.driver.say(Leave())
 
     def _check(self, vector: Vector) -> None:
@@ -310,6 +325,12 @@ class Session:
             beyond,
             rest,
         )
+
+    def _not_awaited(self) -> frozenset[PeerId]:
+        """Who is waited for but briefly: who was left out for silence lately, and who is down as more members say than
+        may lie."""
+        benched = {peer for peer, (_, until) in self._benched.items() if self.round.number <= until}
+        return frozenset(benched) if self.driver.gossip is None else self.driver.gossip.away | benched
 
     def _bench(self, roster: tuple[PeerId, ...]) -> None:
         """Who was left out k times running is waited for but briefly in the next 2^k rounds; who is back is not."""

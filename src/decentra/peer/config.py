@@ -248,6 +248,11 @@ class PeerFolder:
         return self.path / "journal.db"
 
     @property
+    def status(self) -> Path:
+        """What the running peer knows of its group, for ``decentra status``."""
+        return self.path / "status.json"
+
+    @property
     def transcripts(self) -> Path:
         """One signed log a session."""
         return self.path / "transcripts"

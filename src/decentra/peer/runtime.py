@@ -39,6 +39,7 @@ from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
+from decentra.peer.status import EVERY, observe
 from decentra.peer.witness import Witness
 from decentra.transport.virtual import Handle
 from decentra.transport.zeromq import ZeroMQTransport
@@ -304,9 +305,11 @@ class Peer:
         )
         try:
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
+            self._session.attend(os.urandom(32), self._on_double)
         except BaseException:
             driver.close()
             raise
+        self._tell_status()
 
     def _let_go(self) -> None:
         try:
@@ -479,6 +482,24 @@ class Peer:
             told = awaited
         self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
 
+    def _tell_status(self) -> None:
+        if not self._closed and self._broken is None:
+            told = observe(self._session, self._transport, self._up, self._loop.time(), self._completed, self._failed)
+            told.write(self.folder.status)
+            self._loop.call_later(EVERY, self._tell_status)
+
+    def _on_double(self, error: LocalError) -> None:
+        """Another process signs with this peer's key: this one must say nothing more."""
+        self._fall_silent(error)
+
+    def _fall_silent(self, error: LocalError) -> None:
+        """Nothing may be sent any more; whoever waits is told."""
+        error.spent = self._session.driver.busy  # the update may have left before, and then never leaves again
+        self._broken = error
+        self._log.error("%s", error)
+        self._transport.close()
+        self._settle(error)
+
     def _cancel(self) -> None:
         self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
 
@@ -488,11 +509,7 @@ class Peer:
 
     def _on_broken(self, error: LocalError) -> None:
         """The journal can't be written: nothing may be sent any more."""
-        error.spent = self._session.driver.busy  # the update may have left before, and then never leaves again
-        self._broken = error
-        self._log.error("%s", error)
-        self._transport.close()
-        self._settle(error)
+        self._fall_silent(error)
 
     def _on_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Nothing may raise here; if something does, the round ends with it instead of hanging."""

@@ -17,11 +17,11 @@ from decentra.gossip.statements import Statement, Word, incarnation, signed_byte
 from decentra.gossip.view import AWAY, Status
 from decentra.machine.effects import Abort, SetTimer
 from decentra.machine.events import Expired, Start
+from decentra.simulation.case import Violation
 from decentra.simulation.group import identities
 from decentra.simulation.hazards import generator
 from decentra.simulation.ideal import IdealCrypto
 from decentra.simulation.membership_hazards import Hazards
-from decentra.simulation.oracle import Violation
 from decentra.transport.virtual import EventHeap, Handle
 from decentra.types import PeerId
 

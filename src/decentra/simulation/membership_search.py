@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from decentra.gossip.limits import PERIOD
+from decentra.simulation.case import Violation
 from decentra.simulation.hazards import Mix
 from decentra.simulation.membership import World
 from decentra.simulation.membership_hazards import Hazards, draw
 from decentra.simulation.membership_liars import WAYS
-from decentra.simulation.oracle import Violation
 
 
 @dataclass(frozen=True)
