@@ -46,7 +46,7 @@ def amendments() -> tuple[dict[str, str], dict[str, object]]:
         old,
         add=[members["frank"]],
         remove=[who["dave"].id],
-        terms={"training": {"steps": 40}, "admission": {"quorum": 4, "invites": True}},
+        terms={"training": {"steps": 40}, "admission": {"quorum": 4, "invites": False}},
     )
     new = bare
     for name in ("alice", "bob", "carol", "erin", "frank"):

@@ -213,6 +213,8 @@ def _challenges(charter: Charter) -> Iterator[str]:
 
 
 def _admission(charter: Charter) -> Iterator[str]:
+    if charter.admission.invites:
+        yield "invites = true in [admission] is not in this release, people sign for a newcomer; leave it out"
     wanted, count, c = charter.admission.quorum, len(charter.members), charter.protocol.c
     if wanted is None or count < LEAST_MEMBERS:
         return

@@ -292,8 +292,7 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
     )
     momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.outer_momentum:g}"
     yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
-    signs = "members' running peers sign for whom a member invites" if charter.admission.invites else "people sign"
-    yield f"an amendment of it needs {charter.admission_quorum} of those who stay, and everyone whom it adds; {signs}"
+    yield f"an amendment of it needs {charter.admission_quorum} of those who stay, and everyone whom it adds"
     if model.fingerprint is None:
         which = "any model that all members share"
     else:
