@@ -95,11 +95,12 @@ class Assembled:
 
 @dataclass(frozen=True)
 class Assemble:
-    """Job: put the slices of the sum together. Gives up each slice as it is copied."""
+    """Job: put the slices of the sum together. Gives up each slice but ``kept`` as it is copied."""
 
     slices: tuple[Blob, ...]
     length: int
     width: int
+    kept: Blob | None = None
 
     def run(self, tools: Tools) -> Assembled:
         total = np.empty(self.length, Ring(self.width).dtype)
@@ -108,7 +109,8 @@ class Assemble:
             part = tools.view(blob).view(total.dtype)
             total[start : start + len(part)] = part
             start += len(part)
-            tools.drop(blob)
+            if blob != self.kept:
+                tools.drop(blob)
         return Assembled(tools.keep(total, cite=False), int(total[-1]))
 
 

@@ -279,6 +279,20 @@ class Reduce(Scatter):
                     blobs = tuple(blob for peer in self.members if (blob := parts[peer]) is not None and blob.size)
                     self.out.append(Compute(f"sum/{position}", self.sum_job(position, blobs)))
 
+    def _stand_in(self) -> None:
+        """Whoever sends its part of a slice to the spare lacks its sum: an owner's that reached the spare, and not
+        everybody, the spare publishes in the owner's place."""
+        for position, received in self._sound_sums.items():
+            mine = self.setting.backup and self.spare(position) == self.setting.me and position not in self._summing
+            blob, kind = received.blob, self.again_type.kind
+            if mine and blob is not None and self.got(f"{kind}/{position}").keys() - self._backed_by(position):
+                self._summing.add(position)
+                self.publish_sum(position, blob)
+
+    def _backed_by(self, position: int) -> set[PeerId]:
+        """Whose part of a slice came to its spare before anybody lacked the sum: its owner's, by the charter."""
+        return {self.roster[position]}
+
     def _read_sums(self) -> None:
         """Take down sums of slices that are not their author's to sum."""
         for slot in [slot for slot in self.box if slot.startswith(f"{self.protocol}.sum/")]:
@@ -302,13 +316,14 @@ class Reduce(Scatter):
         if self._assembling or self.missing_sums():
             return
         self._assembling, self._shown = True, self.shown_sums()
-        blobs = []
+        blobs, kept = [], None
         for position in range(self.n):
             received = self._sum_of(position)
             blob = self._totals.get(position) or (None if received is None else received.blob)
             if blob is not None and blob.size:
                 blobs.append(blob)
-        self.out.append(Compute("assemble", Assemble(tuple(blobs), self.mine.length, self.setting.width)))
+                kept = blob if self.setting.backup and self.spare(position) == self.setting.me else kept
+        self.out.append(Compute("assemble", Assemble(tuple(blobs), self.mine.length, self.setting.width, kept)))
 
     def assembled(self, value: object) -> None:
         """The slices of the sum are one vector; check its weight and know the outcome (SA-9, AR-5)."""
@@ -369,10 +384,11 @@ class Reduce(Scatter):
         if self._assembled is None:
             self._call_on_spares()
         self._assemble()
-        if self._assembled is not None:
+        self._stand_in()
+        if self._assembled is not None and not (self._overtime and vote.tried(self._digest)):
             vote.offer(self._digest, self._shown)
         else:
-            vote.offer(LOST if self._lacking and not self._assembling else None)
+            vote.offer(LOST if self._assembled is not None or (self._lacking and not self._assembling) else None)
         if not vote.advance():
             return False
         if vote.value == LOST:

@@ -80,6 +80,8 @@ class Certify:
         """Of each proposer the latest, with its view: it may have a mebibyte, and its author has left earlier views."""
         self._proposed: dict[int, bytes] = {}
         """The hash of what was proposed in each view."""
+        self._tried: dict[bytes, int] = {}
+        """Of each value the first view that it was proposed in."""
         self._prepares, self._commits = Votes(quorum), Votes(quorum)
         self._locks: dict[PeerId, tuple[int, Verified]] = {}
         """Of each peer the latest, with its view."""
@@ -118,6 +120,10 @@ class Certify:
             return (self.proposer(),)
         votes = self._commits if self.view in self._committed else self._prepares
         return tuple(sorted(peer for peer in self._order if not votes.voted(peer, self.view)))
+
+    def tried(self, value: bytes) -> bool:
+        """Whether an earlier view proposed this value, and has ended without a certificate of it."""
+        return self._tried.get(value, self.view) < self.view
 
     @property
     def offers(self) -> bool:
@@ -320,6 +326,7 @@ class Certify:
         if self._proposed.setdefault(message.view, verified.body_hash) != verified.body_hash:
             raise RemoteError(sender, "CE-1", f"it proposed two values of {self.topic!r} in view {message.view}")
         self._learn(message.value)
+        self._tried[message.value] = min(message.view, self._tried.get(message.value, message.view))
         if message.view >= self._proposals.get(sender, (0, verified))[0]:
             self._proposals[sender] = message.view, verified
 
