@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra.errors import DecentraError, Unavailable
+from decentra.machine.events import Blob
+from decentra.simulation.group import SimulatedGroup
+from decentra.types import PeerId, RoundResult
+from decentra.wire.message import Verified
 from helpers import (
     OTHER,
     Watch,
@@ -111,3 +116,42 @@ def test_a_backup_that_is_not_what_was_signed() -> None:
     attack = scene(protocol__backup=True)
     lie(attack.liar, "secagg.again", change(root=OTHER))
     attack.survived("SA-10", dropped=True, witnesses=())
+
+
+def dies_telling(group: SimulatedGroup, who: int, told: Collection[PeerId]) -> None:
+    """Have an owner's process end when its sum has left for some of the others and for no more."""
+    victim = group.peers[who]
+    driver, summed = victim.driver, []
+    honest = driver._post_to
+
+    def post(target: PeerId, verified: Verified, blob: Blob | None) -> None:
+        is_sum = verified.entry.kind.endswith(".sum")
+        if is_sum and not summed:
+            group.clock.call_later(0.5, lambda: kill(victim))  # what left has come by then
+        summed.extend([target] if is_sum else [])
+        if target in told if is_sum else not summed:
+            honest(target, verified, blob)
+
+    driver._post_to = post  # type: ignore[method-assign]
+
+
+@settings(max_examples=12)
+@given(data=st.data())
+@pytest.mark.parametrize("backup", [False, True])
+def test_a_sum_that_reached_some_before_its_owner_died_ends_the_round_alike_for_all(
+    backup: bool, data: st.DataObject
+) -> None:
+    group = simulate(7, protocol__c=2, protocol__backup=backup)
+    who = data.draw(st.integers(0, 6), label="who")
+    others = [peer for place, peer in enumerate(ids(group)) if place != who]
+    told = data.draw(st.lists(st.sampled_from(others), unique=True, min_size=1, max_size=6), label="told")
+    dies_telling(group, who, told)
+    ended = [one for place, one in enumerate(play(group, small(group), but=[who])) if place != who]
+    spare = ids(group)[(who + 1) % 7]
+    if len(told) >= 5 or (backup and spare in told):
+        done = [one for one in ended if isinstance(one, RoundResult)]
+        assert len(done) >= 5 and len({one.digest for one in done}) == 1
+        assert not backup or len(done) == 6
+    else:
+        assert all(isinstance(one, Unavailable) and one.spent for one in ended)
+        assert all("certified as lost" in str(one) for one in ended)
