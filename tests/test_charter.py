@@ -284,16 +284,27 @@ def test_a_wrong_value_anywhere_is_refused_in_words_or_reads_back_equal(
         assert Charter.parse(charter.to_toml()) == charter
 
 
+LONGER = "is longer, or has a longer line, than any file of decentra's; name the right file"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("x = [" + "[" * 5000, "charter.toml is not readable as TOML; start again from `decentra init`"),
-        ("x = " + "9" * 5000, "charter.toml is not readable as TOML; start again from `decentra init`"),
+        ("x = [" + "[\n" * 5000, "charter.toml is not readable as TOML; start again from `decentra init`"),
+        ("x = " + "9" * 1024, f"charter.toml {LONGER}"),
+        ("x = 1\n" * 50_000, f"charter.toml {LONGER}"),
+        (".".join("a" * 30_000) + " = 1", f"charter.toml {LONGER}"),  # 4 GB in tomllib, once
         ("version = 2", "charter.toml has version 2, and this decentra reads 1; install a newer one"),
     ],
 )
 def test_hostile_and_future_texts_are_refused(text: str, sentence: str) -> None:
     assert refusal(lambda: Charter.parse(text)) == sentence
+
+
+def test_of_thousands_of_problems_the_first_twenty_are_told() -> None:
+    told = refusal(lambda: Charter.parse("".join(f"key{number} = 1\n" for number in range(5000))))
+    assert told.startswith("charter.toml has 500") and "\n  20. " in told and "\n  21. " not in told
+    assert told.endswith("and more: mend these first") and len(told) < 5000
 
 
 def _with(line: str, table: str = "protocol") -> str:

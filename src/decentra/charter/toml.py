@@ -20,8 +20,15 @@ from pydantic_core import ErrorDetails
 
 from decentra.errors import LocalError
 
-MAX_TEXT = 1 << 20
-"""Largest file read, in bytes: 64 members need 32 KiB, so a mebibyte is a mistake or an attack."""
+MAX_TEXT = 1 << 18
+"""Largest file read, in bytes: 64 members need 40 KiB, so four times that, for ranges and comments, is a mistake or an
+attack."""
+
+MAX_LINE = 1024
+"""Characters in a line: a key of 30,000 parts in one line would take gigabytes to parse."""
+
+MOST_TOLD = 20
+"""Problems that one error lists; a file that is something else altogether has thousands."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _EVIDENT = 0.75
@@ -43,8 +50,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def raise_problems(where: str, problems: Sequence[str]) -> None:
-    """Raise one LocalError for all problems of ``where``; none, and nothing happens.
+def raise_problems(where: str, problems: Sequence[str], further: int = 0) -> None:
+    """Raise one LocalError for all problems of ``where``, the first 20 in words; none, and nothing happens.
+
+    Args:
+        where: the file's name.
+        problems: a sentence each.
+        further: how many more there are, without words.
 
     Raises:
         LocalError: a sentence for one problem, a list of sentences for more.
@@ -52,8 +64,10 @@ def raise_problems(where: str, problems: Sequence[str]) -> None:
     if len(problems) == 1:
         raise LocalError(f"{where}: {problems[0]}")
     if problems:
-        listed = "".join(f"\n  {number}. {problem}" for number, problem in enumerate(problems, 1))
-        raise LocalError(f"{where} has {len(problems)} problems:{listed}")
+        listed = "".join(f"\n  {number}. {problem}" for number, problem in enumerate(problems[:MOST_TOLD], 1))
+        count = len(problems) + further
+        more = "" if count <= MOST_TOLD else "\n  and more: mend these first"
+        raise LocalError(f"{where} has {count} problems:{listed}{more}")
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,12 +118,18 @@ def load_tables(text: str, where: str) -> dict[str, Any]:
     Raises:
         LocalError: the text is no TOML.
     """
+    if len(text) > MAX_TEXT or any(len(line) > MAX_LINE for line in text.split("\n")):
+        raise LocalError(f"{where} is longer, or has a longer line, than any file of decentra's; name the right file")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LocalError(f"{where} is not valid TOML: {error}; mend that line") from None
     except (ValueError, RecursionError):  # integers of thousands of digits, arrays nested a thousand deep
-        raise LocalError(f"{where} is not readable as TOML; start again from `decentra init`") from None
+        raise _unreadable(where) from None
+
+
+def _unreadable(where: str) -> LocalError:
+    return LocalError(f"{where} is not readable as TOML; start again from `decentra init`")
 
 
 def build(tables: Mapping[str, Any], model: type[Model], where: str) -> Model:
@@ -117,9 +137,12 @@ def build(tables: Mapping[str, Any], model: type[Model], where: str) -> Model:
     try:
         return model.model_validate(_tuples(dict(tables)))
     except ValidationError as error:
-        problems = list(dict.fromkeys(_sentence(detail, model) for detail in error.errors()))
-        raise_problems(where, problems)
+        details = error.errors(include_url=False)
+        problems = list(dict.fromkeys(_sentence(detail, model) for detail in details[: MOST_TOLD + 1]))
+        raise_problems(where, problems, max(0, len(details) - MOST_TOLD - 1))
         raise  # unreachable: a ValidationError has at least one error
+    except RecursionError:
+        raise _unreadable(where) from None
 
 
 def _tuples(value: Any) -> Any:

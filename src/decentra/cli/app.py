@@ -250,6 +250,24 @@ def status(state: State, json: Json = False) -> None:
 
 
 @app.command(epilog=_EPILOG)
+def doctor(
+    state: State,
+    peer: Annotated[
+        str | None, typer.Option("--peer", metavar="HOST:PORT", help="Also say who is at this address.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what keeps this peer from working, and how to mend it.
+
+    A line each: ok, or what to do. It looks at keys, charter, clock, disk, port, addresses and versions, and shakes
+    hands with every member, without sending anything. Exit code 0 if all is in order, 1 if something can't work.
+    """
+    from decentra.cli import doctor as body
+
+    raise typer.Exit(body.doctor(state, peer, json))
+
+
+@app.command(epilog=_EPILOG)
 def simulate(
     protocol: Annotated[str, typer.Option("--protocol", help="secagg, allreduce or group-gossip.")] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,

@@ -41,6 +41,8 @@ LEAST_PAGE = 512
 FINISH_DEADLINE = 10.0
 """Seconds for the last writes when a peer closes."""
 
+_NOT_OURS = "a value has another type than decentra writes"
+
 Later = Callable[[Callable[[], None]], None]
 """Runs a callback on the driver's thread."""
 
@@ -78,7 +80,10 @@ class SqliteJournal:
             raise LocalError(
                 f"the journal {path} can't be used ({error}); check the disk and who owns the file"
             ) from error
-        self.last_round = int(found[0] or 0)
+        if not isinstance(found[0], int | None):  # SQLite stores any type in any column
+            self._database.close()
+            raise LocalError(f"the journal {path} is damaged ({_NOT_OURS}); restore the folder, or begin a new one")
+        self.last_round = found[0] or 0
         """The last round in which this peer signed anything in this session; it never takes part in it again."""
         self._waiting = 0
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
@@ -110,7 +115,9 @@ class SqliteJournal:
                 "SELECT entry, body FROM entries WHERE session = ? ORDER BY boot, seq", (self._session,)
             )
             for entry, body in rows:
-                yield bytes(entry), None if body is None else bytes(body)
+                if not isinstance(entry, bytes) or not isinstance(body, bytes | None):
+                    raise LocalError(f"the journal {self._path} is damaged ({_NOT_OURS}); check the disk")
+                yield entry, body
         except sqlite3.Error as error:
             raise LocalError(f"the journal {self._path} can't be read ({error}); check the disk") from error
 

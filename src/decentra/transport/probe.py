@@ -1,0 +1,94 @@
+"""One handshake with whoever listens at an address, to tell how it goes; no message is sent and nothing is kept.
+
+The steps tell causes apart: whether the name resolves and the port answers shows with a plain socket, whose key is
+there and whether it lists ours shows how far CURVE comes. A server that cannot open our first box, since it was made
+for another key, closes the connection; one that can, and does not list our key, says 400 (ZeroMQ RFCs 26 and 27).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from time import monotonic
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from decentra.transport.dialler import Route, common_options
+
+
+class Answer(Enum):
+    """What became of a handshake."""
+
+    WELCOME = "it answers, has the key that it should have, and lists yours"
+    STRANGER = "it answers and has the right key, and does not list yours"
+    OTHER_KEY = "it answers, and not with that peer's key: it is another peer, or no decentra"
+    SILENT = "it takes connections and does not answer: it is stopped, or another program"
+    REFUSED = "nobody listens there"
+    UNREACHABLE = "nothing comes back from there"
+    UNKNOWN = "the name does not resolve"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An answer, and how long it took in seconds."""
+
+    answer: Answer
+    seconds: float
+
+
+_OUTCOMES: dict[int, Answer] = {
+    zmq.Event.HANDSHAKE_SUCCEEDED: Answer.WELCOME,
+    zmq.Event.HANDSHAKE_FAILED_AUTH: Answer.STRANGER,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: Answer.OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: Answer.OTHER_KEY,
+    zmq.Event.DISCONNECTED: Answer.OTHER_KEY,
+}
+
+
+def probe(route: Route, patience: float = 3.0) -> Probe:
+    """Try to shake hands at a route's endpoint, within `patience` seconds a step."""
+    began = monotonic()
+    host, _, port = route.endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=patience):
+            pass
+    except socket.gaierror:
+        return Probe(Answer.UNKNOWN, monotonic() - began)
+    except ConnectionRefusedError:
+        return Probe(Answer.REFUSED, monotonic() - began)
+    except OSError:
+        return Probe(Answer.UNREACHABLE, monotonic() - began)
+    return Probe(_shake_hands(route, patience), monotonic() - began)
+
+
+def _shake_hands(route: Route, patience: float) -> Answer:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        common_options(dealer)
+        dealer.setsockopt(zmq.HANDSHAKE_IVL, int(1000 * patience))
+        dealer.setsockopt(zmq.RECONNECT_IVL, -1)
+        dealer.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
+        dealer.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
+        dealer.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
+        monitor = dealer.get_monitor_socket()
+        try:
+            dealer.connect(route.endpoint)
+            end = monotonic() + patience
+            while (left := end - monotonic()) > 0:
+                if not monitor.poll(int(1000 * left) + 1):
+                    break
+                told = parse_monitor_message(monitor.recv_multipart())
+                answer = _OUTCOMES.get(told["event"])
+                if answer is not None:
+                    return Answer.SILENT if told["value"] == errno.EAGAIN else answer
+            return Answer.SILENT
+        finally:
+            dealer.disable_monitor()
+            monitor.close(0)
+
+
+def versions() -> tuple[str, str]:
+    """Of pyzmq, and of the libzmq beneath it."""
+    return zmq.__version__, zmq.zmq_version()
