@@ -189,7 +189,7 @@ def run(
 
 @app.command(epilog=_EPILOG)
 def simulate(
-    protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
+    protocol: Annotated[str, typer.Option("--protocol", help="secagg, allreduce or membership.")] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,
