@@ -269,7 +269,9 @@ def doctor(
 
 @app.command(epilog=_EPILOG)
 def simulate(
-    protocol: Annotated[str, typer.Option("--protocol", help="secagg, allreduce or group-gossip.")] = "secagg",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="secagg, allreduce, membership or group-gossip.")
+    ] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,

@@ -14,6 +14,9 @@ from decentra.simulation.hazards import MIXES, Mix
 from decentra.simulation.search import Outcome, Tally, check_adversary, search, trace_of
 from decentra.simulation.stage import CRYPTO, Play, cast_for
 
+MEMBERSHIP = "membership"
+"""No round's protocol, and simulated all the same: who is up."""
+
 MOST_TRACED = 3
 """Violating seeds whose traces are printed; the others are listed."""
 
@@ -37,7 +40,7 @@ def simulate(
     """Play schedules and print what they came to.
 
     Args:
-        protocol: ``secagg`` or ``allreduce``.
+        protocol: ``secagg``, ``allreduce`` or ``membership``.
         n: peers.
         c: how many may lie together; None for the most that leave a peer to spare.
         seeds: how many schedules, from seed ``first`` on.
@@ -54,6 +57,8 @@ def simulate(
     Raises:
         LocalError: there is no such protocol, mix, crypto or adversary, or the numbers don't fit together.
     """
+    if protocol == MEMBERSHIP:
+        return _membership(n, c, seeds, first, _mix(faults), crypto, adversary, frames, trace, as_json)
     play = _play(protocol, n, c, crypto, frames)
     mix = _mix(faults)
     if adversary is not None and mix not in ("liars", "mixed"):
@@ -68,17 +73,45 @@ def simulate(
     return FAILED if tally.violating else 0
 
 
-def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool) -> Play:
-    if protocol not in SHIPPED:
-        raise LocalError(f"there is no protocol {protocol!r}; choose {' or '.join(SHIPPED)}")
+def _membership(
+    n: int,
+    c: int | None,
+    seeds: int,
+    first: int,
+    mix: Mix,
+    crypto: str,
+    adversary: str | None,
+    frames: bool,
+    trace: int | None,
+    as_json: bool,
+) -> int:
+    from decentra.cli import simulate_membership as body
+
+    if frames:
+        raise LocalError("membership speaks in datagrams, and no link repeats them; leave --frames out")
+    if seeds < 1:
+        raise LocalError(f"--seeds {seeds} plays nothing; give 1 or more")
+    begins = _natural(first, "--first") if trace is None else _natural(trace, "--trace")
+    chosen = _most_liars(max(LEAST_MEMBERS, min(n, MOST_MEMBERS))) if c is None else c
+    played = range(begins, begins + (seeds if trace is None else 1))
+    return body.simulate(n, chosen, mix, played, _crypto(crypto), adversary, trace is not None, as_json)
+
+
+def _crypto(crypto: str) -> str:
     if crypto not in CRYPTO:
         raise LocalError(f"there is no cryptography {crypto!r}; choose {' or '.join(CRYPTO)}")
+    return crypto
+
+
+def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool) -> Play:
+    if protocol not in SHIPPED:
+        raise LocalError(f"there is no protocol {protocol!r}; choose {' or '.join(SHIPPED)}, or {MEMBERSHIP}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
     chosen = _most_liars(n) if c is None else c
     if not 1 <= chosen <= n - 2:
         raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
-    play = Play(protocol, n, chosen, crypto, frames=frames)
+    play = Play(protocol, n, chosen, _crypto(crypto), frames=frames)
     cast_for(protocol, n, chosen)  # the charter's own policy refuses what else is unsound
     return play
 

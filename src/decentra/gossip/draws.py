@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
@@ -9,6 +10,7 @@ from decentra.errors import LocalError
 from decentra.types import PeerId
 
 SEED_BYTES = 32
+_NUMBERS = struct.Struct(">4Q")
 
 
 class Draws:
@@ -18,17 +20,20 @@ class Draws:
         LocalError: the seed has not 32 bytes.
     """
 
-    __slots__ = ("_count", "_seed")
+    __slots__ = ("_count", "_drawn", "_seed")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SEED_BYTES:
             raise LocalError(f"membership is seeded with {SEED_BYTES} bytes, this has {len(seed)}; draw fresh ones")
         self._seed, self._count = seed, 0
+        self._drawn: list[int] = []
 
     def number(self) -> int:
         """A number below 2⁶³."""
-        self._count += 1
-        return int.from_bytes(sha256(self._seed + self._count.to_bytes(8, "big")).digest()[:8], "big") >> 1
+        if not self._drawn:
+            self._count += 1
+            self._drawn = list(_NUMBERS.unpack(sha256(self._seed + self._count.to_bytes(8, "big")).digest()))
+        return self._drawn.pop() >> 1
 
     def part(self) -> float:
         """A number in [0, 1)."""

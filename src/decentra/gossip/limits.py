@@ -34,6 +34,9 @@ SPREAD = 3.0
 SYNC_EVERY = 30.0
 """Views are compared with a random peer so often: what gossip lost is repaired, at a few bytes a second."""
 
+SYNC_DOUBT = 10.0
+"""Views are compared so often while somebody is under suspicion: c+1 authors must find each other."""
+
 SYNC_BUSY = 32
 """With more statements to tell than four datagrams carry, a peer compares views at once instead of waiting."""
 

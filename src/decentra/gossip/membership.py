@@ -35,6 +35,7 @@ from decentra.gossip.limits import (
     PROXIES,
     SPREAD,
     SYNC_BUSY,
+    SYNC_DOUBT,
     SYNC_EVERY,
     SYNC_PATIENCE,
     SYNC_PAUSE,
@@ -90,9 +91,10 @@ class Membership:
         self._wanted: dict[PeerId, None] = {}
         self._met: dict[PeerId, float] = {}
         self._opened: set[PeerId] = set()
-        self._synced, self._next_sync = -SYNC_PAUSE, 0.0
+        self._synced = 0.0
         self._refuted = -CALM
         self._accusers: set[PeerId] = set()
+        self._lacks: dict[PeerId, dict[PeerId, None]] = {}
         self._now = 0.0
         self._gone = False
         self._out: list[Doing] = []
@@ -124,7 +126,7 @@ class Membership:
     def standing(self, peer: PeerId) -> Standing:
         """How one member stands."""
         member = self._seen(peer)
-        by = self._accusers if peer == self._setting.me else {one.author for one in member.suspicions()}
+        by = self._accusers if peer == self._setting.me else member.suspicions
         return Standing(peer, member.status, member.incarnation, member.since, tuple(sorted(by)))
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,7 +154,7 @@ class Membership:
 
     def _start(self) -> None:
         self._speak(Word.ALIVE)
-        self._next_sync = self._now + SYNC_EVERY * self._draws.part()
+        self._synced = self._now - SYNC_EVERY * self._draws.part()
         self._timer("period", PERIOD * self._draws.part())
 
     def _leave(self) -> None:
@@ -191,10 +193,14 @@ class Membership:
         subject = self._order.next(lambda peer: self._seen(peer).status != "left", self._doubtful)
         self._probe = None
         if subject is not None:
-            self._probe = Probe(subject, self._draws.number())
-            self._say(subject, partial(Ping, self._probe.number, self._setting.me))
+            self._probe = Probe(subject, self._ping(subject))
             self._timer("answer", self._health.stretched(PATIENCE))
         self._timer("period", self._health.stretched(PERIOD))
+
+    def _ping(self, to: PeerId) -> int:
+        number = self._draws.number()
+        self._say(to, partial(Ping, number, self._setting.me))
+        return number
 
     def _conclude(self, probe: Probe, late: bool) -> None:
         """Lifeguard: a failed probe is also this peer's own bad sign, unless proxies said that they failed as well; and
@@ -204,8 +210,8 @@ class Membership:
             self._health.note(-1)
         elif late:
             self._health.note(+1)
-        elif member.status in ("up", "suspected", "unknown"):
-            if member.word is not None:
+        elif member.status not in AWAY:
+            if member.status == "up":  # else others, too, got no answer
                 self._health.note(len(probe.proxies) - len(probe.nacks) if probe.proxies else 1)
             if self._doubtful(probe.subject):
                 self._suspect(probe.subject, member.incarnation)
@@ -215,8 +221,7 @@ class Membership:
         member = self._seen(peer)
         if member.status in AWAY:
             return False
-        suspicions = member.suspicions()
-        return len(suspicions) < self._enough and all(one.author != self._setting.me for one in suspicions)
+        return len(member.suspicions) < self._enough and self._setting.me not in member.suspicions
 
     def _suspect(self, peer: PeerId, current: int) -> None:
         signature = self._setting.sign(signed_bytes(self._setting.session, Word.SUSPECT, current, peer))
@@ -255,6 +260,7 @@ class Membership:
                 self._heed(statement)
             elif statement.word is Word.SUSPECT:
                 self._accusers.add(statement.author)
+                self._lacks.setdefault(sender, {})[self._setting.me] = None
                 self._refute()
             else:
                 self._doubled()
@@ -273,6 +279,8 @@ class Membership:
                     self._probe.nacks.add(sender)
             case Sync():
                 self._answer(sender, message)
+        if self._setting.me in self._lacks.get(sender, ()) and not self._accusers:
+            self._ping(sender)  # who suspects this peer need not wait for its answer
 
     def _check(self, sender: PeerId, message: Datagram) -> None:
         """What the message itself must be (MB-7, MB-9)."""
@@ -352,13 +360,23 @@ class Membership:
                 raise RemoteError(sender, "MB-2", str(error)) from error
             if one.subject not in self._places or one.author not in self._places:
                 raise RemoteError(sender, "MB-1", "a statement is by or of who is no member")
-            if not self._is_news(one) or not self._allowance.spend(sender, self._now):
+            if not self._is_news(one):
+                self._correct(sender, one)
+                continue
+            if not self._allowance.spend(sender, self._now):
                 continue
             signed = signed_bytes(self._setting.session, one.word, one.incarnation, one.subject)
             if not self._setting.check(one.author, one.signature, signed):
                 raise RemoteError(sender, "MB-1", f"no valid signature of {one.author} is on a statement")
             news.append(one)
         return news
+
+    def _correct(self, sender: PeerId, old: Statement) -> None:
+        """Who hands on what a later word has voided lacks that word, and is told with the next datagram: a refutation
+        that was lost would otherwise stay lost until views are compared."""
+        lacks = self._lacks.setdefault(sender, {})
+        if old.incarnation < self._seen(old.subject).incarnation and len(lacks) < MOST_CARRIED:
+            lacks[old.subject] = None
 
     def _is_news(self, one: Statement) -> bool:
         """Whether a statement changes what is known; of this peer itself, whether it speaks of what it is now."""
@@ -375,31 +393,33 @@ class Membership:
     def _heed(self, one: Statement) -> None:
         """Take a verified statement in, hand it on where others may lack it, and see what follows."""
         member = self._seen(one.subject)
-        before, known, last = member.status, member.suspicions(), member.incarnation
+        before, known, last = member.status, member.suspicions, member.incarnation
         if not member.heed(one):
             return
+        held = member.suspicions
+        fresh = [one] if one.author in held else []
         if one.word is not Word.SUSPECT:
             place = self._places[one.subject]
             self._words[place], self._heads[place] = one, sync.head(one)
             if one.incarnation > last:
-                for void in known:
+                for void in known.values():
                     self._backlog.drop(void)
-                known = []
+                known, fresh = {}, list(held.values())
             self._backlog.put(one)
-        self._weigh(one.subject, member, known)
+        for new in fresh[: max(0, self._enough - len(known))]:
+            self._backlog.put(new)
+        self._weigh(one.subject, member)
         self._note(one.subject, member, before)
 
-    def _weigh(self, subject: PeerId, member: Member, known: list[Statement]) -> None:
-        """Suspicions that count now and did not before: told on, seen for oneself, and refuted or timed."""
-        held = member.suspicions()
+    def _weigh(self, subject: PeerId, member: Member) -> None:
+        """What suspicions call for: that this peer sees for itself, and that their time runs."""
+        held = member.suspicions
         if len(held) <= self._setting.c:
             member.enough = None  # also where a liar's later word took its suspicion back
         if not held:
             self._doubted.pop(subject, None)
             return
         self._doubted[subject] = member
-        for one in [one for one in held if one not in known][: max(0, self._enough - len(known))]:
-            self._backlog.put(one)
         if member.confirmed < member.incarnation and self._doubtful(subject):
             member.confirmed = member.incarnation
             self._order.confirm(subject)
@@ -411,7 +431,7 @@ class Membership:
     def _ends(self, member: Member) -> float:
         """When the time of a suspicion by c+1 or more is over."""
         begun = self._now if member.enough is None else member.enough
-        return begun + suspicion_time(self._n, self._setting.c, len(member.suspicions()) - self._setting.c - 1)
+        return begun + suspicion_time(self._n, self._setting.c, len(member.suspicions) - self._setting.c - 1)
 
     def _lapse(self, peer: PeerId, late: bool) -> None:
         """The time of a suspicion is over (MB-5), unless this peer slept through it: a refutation may lie unread."""
@@ -463,14 +483,21 @@ class Membership:
         if self._wanted and since >= PERIOD:
             peer = next(iter(self._wanted))
             del self._wanted[peer]
-        elif self._now >= self._next_sync or (len(self._backlog) > SYNC_BUSY and since >= SYNC_PAUSE):
-            peer = next(iter(self._pick(1)), None)
+        elif since >= self._patience():
+            up = (peer for peer in self._draws.shuffled(self._others) if self._seen(peer).status == "up")
+            peer = next(up, None)
         if peer is None:
             return
-        self._synced, self._next_sync = self._now, self._now + SYNC_EVERY
-        self._met[peer] = self._now
+        self._synced = self._met[peer] = self._now
         self._opened.add(peer)
         self._out.append(Say(peer, self._view(0, ())))
+
+    def _patience(self) -> float:
+        """How long this peer goes without comparing views."""
+        if len(self._backlog) > SYNC_BUSY:
+            return SYNC_PAUSE
+        doubts = any(member.status == "suspected" for member in self._doubted.values())
+        return SYNC_DOUBT if doubts else SYNC_EVERY
 
     def _view(self, step: int, statements: tuple[bytes, ...]) -> Sync:
         return Sync(step, tuple(self._heads), sync.suspected(self._doubted, self._places), statements)
@@ -508,10 +535,12 @@ class Membership:
         """Send a datagram with statements on it. Who is under suspicion is told that first (Lifeguard's buddy system);
         who is not known to be up is told what brings it back, and that does not count as told."""
         member = self._seen(to)
-        told = [one.pack() for one in member.suspicions()[:1]]
+        first = [*islice(member.suspicions.values(), 1)]
+        lacks = self._lacks.pop(to, {})
+        if member.status not in ("up", "suspected"):
+            lacks = {self._setting.me: None, **lacks}
+        words = (self._seen(subject).word for subject in lacks)
+        told = [one.pack() for one in (*first, *words) if one is not None][:MOST_CARRIED]
         if member.status in ("up", "suspected"):
             told += self._backlog.take(MOST_CARRIED - len(told))
-        else:
-            own = self._seen(self._setting.me).word
-            told += [] if own is None else [own.pack()]
         self._out.append(Say(to, make(tuple(told))))

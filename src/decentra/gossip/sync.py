@@ -26,7 +26,7 @@ def suspected(doubted: Mapping[PeerId, Member], places: Mapping[PeerId, int]) ->
     width = (len(places) + 7) // 8
     found = []
     for peer, member in sorted(doubted.items()):
-        mask = sum(1 << places[one.author] for one in member.suspicions())
+        mask = sum(1 << places[author] for author in member.suspicions)
         found.append((peer, mask.to_bytes(width, "little")))
     return tuple(found)
 
@@ -75,10 +75,6 @@ def lacking(
         mine, theirs = heads[places[peer]], message.heads[places[peer]]
         if mine >= theirs:
             held = int.from_bytes(has.get(peer, b""), "little") if mine == theirs else 0
-            unknown = sorted((one for one in member.suspicions() if not held >> places[one.author] & 1), key=_author)
+            unknown = [one for author, one in sorted(member.suspicions.items()) if not held >> places[author] & 1]
             fresh += unknown[: max(0, enough - held.bit_count())]
     return tuple(one.pack() for one in fresh[:MOST_SYNCED])
-
-
-def _author(statement: Statement) -> PeerId:
-    return statement.author

@@ -8,6 +8,7 @@ whether a suspicion's time has run out is each peer's own.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from decentra.gossip.limits import CONFIRMATIONS, SUSPICION_FLOOR, SUSPICION_STRETCH
@@ -32,11 +33,12 @@ class Member:
         confirmed: the incarnation that this peer was last asked, by a suspicion, to probe out of turn; −1 for none.
     """
 
-    __slots__ = ("_suspicions", "confirmed", "enough", "lapsed", "since", "word")
+    __slots__ = ("_later", "_suspicions", "confirmed", "enough", "lapsed", "since", "word")
 
     def __init__(self, word: Statement | None = None) -> None:
         self.word = word
-        self._suspicions: dict[PeerId, Statement] = {}
+        self._suspicions: Mapping[PeerId, Statement] = _NONE
+        self._later: Mapping[PeerId, Statement] = _NONE
         self.since = 0.0
         self.enough: float | None = None
         self.lapsed = False
@@ -53,26 +55,26 @@ class Member:
             return "left"
         if self.lapsed:
             return "down"
-        if self._suspicions and self.suspicions():
+        if self._suspicions:
             return "suspected"
         return "unknown" if self.word is None else "up"
 
     @property
+    def suspicions(self) -> Mapping[PeerId, Statement]:
+        """The suspicions that count, by author: of the incarnation that the member signed last. One of a later
+        incarnation, which was not heard of yet, waits for it; one of an earlier is void (MB-6)."""
+        return self._suspicions
+
+    @property
     def held(self) -> int:
         """Suspicions that are kept, also those that do not count now."""
-        return len(self._suspicions)
-
-    def suspicions(self) -> list[Statement]:
-        """The suspicions that count: of the incarnation that the member signed last. One of a later incarnation, which
-        was not heard of yet, waits for it; one of an earlier is void (MB-6)."""
-        current = self.incarnation
-        return [one for one in self._suspicions.values() if one.incarnation == current]
+        return len(self._suspicions) + len(self._later)
 
     def news(self, statement: Statement) -> bool:
         """Whether a statement on this member would change what is known."""
         if statement.word is Word.SUSPECT:
-            known = self._suspicions.get(statement.author)
-            return statement.incarnation >= self.incarnation and (known is None or statement.rank > known.rank)
+            known = self._later.get(statement.author) or self._suspicions.get(statement.author)
+            return statement.incarnation >= (self.incarnation if known is None else known.incarnation + 1)
         return self.word is None or statement.rank > self.word.rank
 
     def heed(self, statement: Statement) -> bool:
@@ -80,14 +82,22 @@ class Member:
         if not self.news(statement):
             return False
         if statement.word is Word.SUSPECT:
-            self._suspicions[statement.author] = statement
+            current = self.incarnation
+            known = {**self._suspicions, **self._later, statement.author: statement}
+        elif statement.incarnation > self.incarnation:
+            current = statement.incarnation
+            known = {author: one for author, one in self._later.items() if one.incarnation >= current}
+            self.word, self.enough, self.lapsed = statement, None, False
+        else:
+            self.word = statement
             return True
-        if statement.incarnation > self.incarnation:
-            kept = self._suspicions.items()
-            self._suspicions = {author: one for author, one in kept if one.incarnation >= statement.incarnation}
-            self.enough, self.lapsed = None, False
-        self.word = statement
+        self._suspicions = {author: one for author, one in known.items() if one.incarnation == current}
+        self._later = {author: one for author, one in known.items() if one.incarnation > current}
         return True
+
+
+_NONE: Mapping[PeerId, Statement] = {}
+"""What most members are suspected of."""
 
 
 def suspicion_time(n: int, c: int, beyond: int) -> float:

@@ -171,6 +171,7 @@ class World:
         changes: (time, observer, subject, status), of honest observers.
         suspicions: (time, author, subject), as they were signed by honest peers.
         violations: what did not hold.
+        wronged: exclusions of peers that nothing ailed but the loss of datagrams, by others of that kind.
     """
 
     def __init__(
@@ -194,6 +195,7 @@ class World:
         self.changes: list[tuple[float, int, int, Status]] = []
         self.suspicions: list[tuple[float, int, int]] = []
         self.violations: list[Violation] = []
+        self.wronged = 0
         self.blames: list[tuple[PeerId, RemoteError]] = []
         self._signed: set[tuple[int, bytes]] = set()
         self._cut: dict[tuple[int, int], int] = {}
@@ -294,7 +296,9 @@ class World:
                 if not self._did(self.place[author], subject, standing.incarnation, Word.SUSPECT):
                     self.violated("MB-1", observer.id, f"{author} never signed a suspicion that counts")
             if subject in self.hazards.sheltered and observer.place in self.hazards.sheltered:
-                self.violated("MB-6", observer.id, f"{change.peer} is excluded, and nothing ailed it")
+                self.wronged += 1
+                if not self.hazards.loss:
+                    self.violated("MB-6", observer.id, f"{change.peer} is excluded, and nothing ailed it")
 
     def _did(self, author: int, subject: int, current: int, word: Word) -> bool:
         return (author, signed_bytes(SESSION, word, current, self.cast.members[subject])) in self._signed

@@ -46,7 +46,7 @@ class Hazards:
         loss: the chance that one is lost.
         cuts: directions that break and heal.
         liars: who lies, all in the way that is named.
-        sheltered: honest peers that nothing ails: neither excludes another, whatever ails the rest.
+        sheltered: honest peers that nothing ails but loss; without that none excludes another, whatever ails the rest.
         calm_from: when all this is over.
         until: when the schedule ends.
     """

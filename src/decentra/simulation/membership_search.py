@@ -27,7 +27,8 @@ class Figures:
         excluded: from the stop until the first honest peer excluded it.
         agreed: until all had.
         false_suspicions: honest peers' suspicions of a peer that ran.
-        false_exclusions: honest peers' exclusions of a peer that ran.
+        false_exclusions: honest peers' exclusions of a peer that ran, starved or cut off as it may have been.
+        wronged: those of them where nothing ailed either but the loss of datagrams.
         messages, bytes: sent by an honest peer in a second, in the mean.
     """
 
@@ -38,6 +39,7 @@ class Figures:
     agreed: tuple[float, ...]
     false_suspicions: int
     false_exclusions: int
+    wronged: int
     messages: float
     bytes: float
 
@@ -151,6 +153,7 @@ def measure(world: World) -> Figures:
         tuple(agreed),
         false,
         wrong,
+        world.wronged,
         sent / lasted,
         weighed / lasted,
     )
@@ -226,21 +229,31 @@ class Tally:
         """Schedules a minute of one core's time."""
         return 60.0 * len(self.outcomes) / self.cpu if self.cpu else 0.0
 
-    def mean(self, name: str) -> float | None:
-        """The mean of a figure over all schedules; None where nothing was measured."""
-        values: list[float] = []
+    def values(self, name: str) -> list[float]:
+        """One of the figures, of all schedules."""
+        found: list[float] = []
         for one in self.outcomes:
             value = getattr(one.figures, name)
-            values += value if isinstance(value, tuple) else (float(value),)
+            found += value if isinstance(value, tuple) else (float(value),)
+        return found
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a figure; None where nothing was measured."""
+        values = self.values(name)
         return statistics.fmean(values) if values else None
 
     def most(self, name: str) -> float | None:
-        """The largest of a figure over all schedules."""
-        values = [value for one in self.outcomes for value in getattr(one.figures, name)]
-        return max(values, default=None)
+        """The largest of a figure; None where nothing was measured."""
+        return max(self.values(name), default=None)
 
     def total(self, name: str) -> int:
-        return sum(getattr(one.figures, name) for one in self.outcomes)
+        """The sum of a count."""
+        return round(sum(self.values(name)))
+
+    @property
+    def settled(self) -> float | None:
+        """The longest that views took to agree once nothing went wrong any more; None where that was not asked."""
+        return max((one.settled for one in self.outcomes if one.settled is not None), default=None)
 
     @property
     def periods(self) -> float | None:
