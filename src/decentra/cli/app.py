@@ -240,9 +240,10 @@ def run(
 
 @app.command(epilog=_EPILOG)
 def status(state: State, json: Json = False) -> None:
-    """Show the group as this peer sees it: who is up, whom a round waits for.
+    """Show who is up in the group, as this peer sees it.
 
-    It reads what the running peer wrote into its folder a moment ago. The exit code is 1 where none runs there.
+    It also says whom a round waits for. It reads what the running peer wrote into its folder a moment ago. The exit code
+    is 1 where none runs there.
     """
     from decentra.cli import status as body
 
