@@ -105,7 +105,7 @@ def _lines(play: Play, mix: Mix, seeds: range, tally: Tally) -> Iterator[str]:
     if tally.settled is not None:
         yield f"all views agreed within {tally.settled:.0f} s after the troubles"
     yield (
-        f"{tally.total('false_suspicions')} suspicions of peers that ran, {tally.total('false_exclusions')} exclusions, "
+        f"peers that ran: {tally.total('false_suspicions')} suspicions, {tally.total('false_exclusions')} exclusions, "
         f"{tally.total('wronged')} where only datagrams were lost"
     )
     yield f"{tally.mean('messages') or 0:.2f} messages and {tally.mean('bytes') or 0:,.0f} bytes a second and peer"

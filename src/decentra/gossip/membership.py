@@ -95,6 +95,7 @@ class Membership:
         self._refuted = -CALM
         self._accusers: set[PeerId] = set()
         self._lacks: dict[PeerId, dict[PeerId, None]] = {}
+        self._told: dict[PeerId, float] = {}
         self._now = 0.0
         self._gone = False
         self._out: list[Doing] = []
@@ -279,8 +280,10 @@ class Membership:
                     self._probe.nacks.add(sender)
             case Sync():
                 self._answer(sender, message)
-        if self._setting.me in self._lacks.get(sender, ()) and not self._accusers:
-            self._ping(sender)  # who suspects this peer need not wait for its answer
+        late = self._now - self._told.get(sender, -CALM) >= CALM
+        if late and self._setting.me in self._lacks.get(sender, ()) and not self._accusers:
+            self._told[sender] = self._now
+            self._ping(sender)  # who suspects this peer need not wait for its answer, nor ask for it without end
 
     def _check(self, sender: PeerId, message: Datagram) -> None:
         """What the message itself must be (MB-7, MB-9)."""
