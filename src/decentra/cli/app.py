@@ -242,8 +242,8 @@ def run(
 def status(state: State, json: Json = False) -> None:
     """Show who is up in the group, as this peer sees it.
 
-    It also says whom a round waits for. It reads what the running peer wrote into its folder a moment ago. The exit code
-    is 1 where none runs there.
+    It also says whom a round waits for. It reads what the running peer wrote into its folder a moment ago; the exit
+    code is 1 where none runs there.
     """
     from decentra.cli import status as body
 
