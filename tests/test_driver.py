@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,6 +17,7 @@ from decentra.driver.blobs import BlobStore, Workbench
 from decentra.driver.driver import Driver
 from decentra.driver.others import AHEAD, Others
 from decentra.driver.running import Ended
+from decentra.driver.session import Decode
 from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import (
     Abort,
@@ -24,6 +25,7 @@ from decentra.machine.effects import (
     Compute,
     Effect,
     Finish,
+    Job,
     Persist,
     Record,
     Send,
@@ -37,9 +39,9 @@ from decentra.protocols.secagg.messages import Endorse, Masked
 from decentra.simulation.group import SimulatedGroup
 from decentra.simulation.ports import MemoryJournal
 from decentra.transport.simulated import Faults
-from decentra.types import PeerId, RoundId
+from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.message import Message, Verified
-from helpers import at, ids, kill, play, post_raw, results, settle, sign, simulate, vector, with_ports
+from helpers import at, ids, kill, play, post_raw, results, settle, sign, simulate, small, vector, with_ports
 
 Answer = Callable[[Event], Sequence[Effect]]
 
@@ -529,3 +531,24 @@ def test_sixty_four_peers_average_small_vectors() -> None:
     assert np.allclose(done[0].values[0], 0.01 * 31.5 / 64, atol=0.1 / 511)
     settle(group, 1.0)
     assert {peer.driver.blobs.bytes_held for peer in group.peers} == {0}
+
+
+def test_the_next_round_waits_until_the_result_of_the_one_before_is_made() -> None:
+    group, held = simulate(4), []
+    peer = group.peers[0]
+    ports = peer.session._need_ports()
+
+    class Held:
+        def submit(self, job: Job, tools: Tools, done: Callable[[object], None]) -> None:
+            if isinstance(job, Decode):
+                held.append(lambda: ports.pool.submit(job, tools, done))
+            else:
+                ports.pool.submit(job, tools, done)
+
+    peer.session._ports = replace(ports, pool=Held())
+    play(group, small(group), but=[0])
+    settle(group, 5.0)
+    with pytest.raises(LocalError, match="a round is on already"):
+        peer.begin(small(group)[0])  # type: ignore[arg-type]
+    held.pop()()
+    assert isinstance(peer.ended, RoundResult) and peer.ended.round == RoundId(1, 1)

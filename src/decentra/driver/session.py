@@ -130,7 +130,7 @@ class Session:
         self._leaps = 0
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
-        self._said_clipping = False
+        self._said_clipping = self._decoding = False
         self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline)
         self.driver = self._driver(Chain(identity, self.session, boot), suite, fittings)
 
@@ -163,13 +163,18 @@ class Session:
         self.round = RoundId(self.round.epoch, max(self.round.number, before.round.number))
         self.common.carry_on(before.common)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a round is on, or its result is still being made."""
+        return self.driver.busy or self._decoding
+
     def begin(self, vector: Vector, done: Done) -> None:
         """Start the next round; ``done`` is called once, with its result or with why it failed.
 
         Raises:
             LocalError: a round is on already, or the vector is not one that this charter allows.
         """
-        if self.driver.busy:
+        if self.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
         self._leaps = 0
@@ -265,9 +270,16 @@ class Session:
             )
         terms = self.charter.protocol
         job = Decode(outcome, vector.specs, terms.width, terms.max_weight)
+        self._decoding = True
         self._need_ports().pool.submit(
-            job, self.driver.workbench(), lambda value: done(self._result(vector, began, outcome, value))
+            job, self.driver.workbench(), lambda value: self._decoded(vector, began, outcome, value, done)
         )
+
+    def _decoded(
+        self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object, done: Done
+    ) -> None:
+        self._decoding = False
+        done(self._result(vector, began, outcome, value))
 
     def _restore(self, vector: Vector) -> None:
         """An update that has not left, or was freed, goes back whole, and so does what the residual held (SA-4)."""

@@ -140,7 +140,7 @@ def observe(
         round=session.round.number,
         completed=completed,
         failed=failed,
-        busy=driver.busy,
+        busy=session.busy,
         waiting_for=tuple(sorted(names[peer] for peer in driver.awaited)),
         patience=session.pace.patience,
         bytes_sent=transport.counters.bytes_sent,

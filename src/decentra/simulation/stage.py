@@ -380,7 +380,7 @@ class Stage:
     def _round(self, names: Mapping[int, str]) -> None:
         """A round of everyone who is there: with the named update, unless it is waiting in one already."""
         for actor in self.actors:
-            if actor.alive and not actor.driver.busy:
+            if actor.alive and not actor.session.busy:
                 start = partial(self._begin, actor, names[actor.position])
                 actor.ended = False
                 self.clock.call_later(self.rng.random() * 0.01, start)
@@ -392,7 +392,7 @@ class Stage:
         self.rounds.append([actor.result if actor.ended else None for actor in self.actors])
 
     def _begin(self, actor: Actor, name: str) -> None:
-        if actor.alive and not actor.driver.busy:
+        if actor.alive and not actor.session.busy:
             actor.begin(self.vector(actor, name))
 
     def _awaited(self, actor: Actor) -> bool:
