@@ -49,6 +49,7 @@ FLOORS = {
     "charter": Room(2, upto(1), beside=frozenset({"wire"})),
     "machine": Room(2, upto(1), beside=frozenset({"wire"})),
     "protocols": Room(3, upto(2)),
+    "gossip": Room(3, upto(2)),
     "transport": Room(4, upto(2)),
     "transfer": Room(4, upto(2)),
     # The driver's ports are written in terms of the transport's interface, and it puts a transfer's link on each
@@ -79,7 +80,7 @@ OUTSIDE = {
 }
 """Heavy or worldly modules, and the only rooms that may use them."""
 
-PURE = ("derive", "spec", "wire", "machine", "protocols")
+PURE = ("derive", "spec", "wire", "machine", "protocols", "gossip")
 WORLDLY = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time"}
 """Clocks, randomness, threads and I/O, which machines have from outside."""
 

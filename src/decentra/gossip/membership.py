@@ -545,5 +545,5 @@ class Membership:
         words = (self._seen(subject).word for subject in lacks)
         told = [one.pack() for one in (*first, *words) if one is not None][:MOST_CARRIED]
         if member.status in ("up", "suspected"):
-            told += self._backlog.take(MOST_CARRIED - len(told))
+            told += [raw for raw in self._backlog.take(MOST_CARRIED - len(told)) if raw not in told]
         self._out.append(Say(to, make(tuple(told))))
