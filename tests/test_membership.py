@@ -638,6 +638,15 @@ def test_the_machines_have_a_way_to_be_carried() -> None:
     assert list(world.disagreements(world.honest)) == []
 
 
+def test_nothing_of_a_round_reads_who_is_up() -> None:
+    """MB-10: floor, quorum and thresholds are computed in rooms that do not know of membership."""
+    library = Path(simulated.__file__).resolve().parent.parent
+    rooms = [library / name for name in ("derive.py", "charter", "wire", "machine", "protocols")]
+    files = [path for room in rooms for path in ([room] if room.is_file() else room.rglob("*.py"))]
+    assert len(files) > 20
+    assert [path.name for path in files if "decentra.gossip" in path.read_text("utf-8")] == []
+
+
 def test_every_way_of_lying_is_a_way_of_its_own() -> None:
     assert all(issubclass(way, Liars) and way.__doc__ for way in WAYS.values() if isinstance(way, type))
     assert len(set(WAYS.values())) == len(WAYS)
