@@ -28,7 +28,7 @@ CLAUSE = re.compile(r"[A-Z]{2}-[0-9]+")
 NOT_RAISED = {
     "MB-3": "an older statement is passed over: who replays it tells nothing new, and breaks nothing",
     "MB-4": "what is lower is passed over; a later boot of one's own key ends this peer's own process",
-    "MB-5": "an act on one's own view, in `gossip/view.py`: nobody tells another that a peer is excluded",
+    "MB-5": "an act on one's own view, in `gossip/membership.py`: nobody tells another that a peer is excluded",
     "MB-6": "who does not refute is excluded, which is all that comes of it",
     "MB-10": "nothing of a round reads membership but whom it waits for",
     "RV-7": "an end without its reason is silence: a deadline tells of it, and nobody is blamed for a clause",
@@ -95,13 +95,18 @@ def tables(name: str) -> str:
     return "\n".join(lines)
 
 
+def _named_from(room: Path) -> Path:
+    """Files are named by their place in ``protocols/``, and those of another room with the room."""
+    return room if room.name == "protocols" else room.parent
+
+
 def clause_literals(*folders: Path) -> dict[str, set[str]]:
     """Every clause id that stands in the code as a text of its own, with the files that hold it."""
     found: dict[str, set[str]] = {}
     for path, place in [(path, room) for room in folders for path in sorted(room.rglob("*.py"))]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and CLAUSE.fullmatch(node.value):
-                found.setdefault(node.value, set()).add(path.relative_to(place).as_posix())
+                found.setdefault(node.value, set()).add(path.relative_to(_named_from(place)).as_posix())
     return found
 
 

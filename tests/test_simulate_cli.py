@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from decentra.cli import simulate as body
 from decentra.cli.app import app
+from decentra.simulation.membership import World
 from decentra.simulation.oracle import Oracle
 from decentra.simulation.search import run_seed, trace_of
 from decentra.simulation.stage import Play
@@ -86,10 +87,51 @@ def test_a_violation_is_told_with_its_seed_and_a_trace_and_exits_with_1() -> Non
     assert decentra(*SMALL, "--faults", "none", "--trace", 2)[0] == 1
 
 
+MEMBERSHIP = ("--protocol", "membership", "-n", 5)
+
+
+def test_membership_says_how_soon_a_stop_is_noticed_at_what_cost_and_who_is_wronged() -> None:
+    code, out, err = decentra(*MEMBERSHIP, "--seeds", 3, "--faults", "none")
+    assert (code, err) == (0, "")
+    first, stopped, known, excluded, wronged, load, last = out.splitlines()
+    assert first.startswith("membership, n = 5, c = 1, ideal crypto, faults none: seeds 0 to 2, ")
+    assert stopped.startswith("3 stopped for good: first suspected after ") and "(theory 1.4" in stopped
+    assert known.startswith("all others knew ") and excluded.startswith("excluded by the first after ")
+    assert wronged == "peers that ran: 0 suspicions, 0 exclusions, 0 where only datagrams were lost"
+    assert "messages and" in load and last == "no violations"
+    data = told(*MEMBERSHIP, "--seeds", 3, "--faults", "none")
+    assert (data["protocol"], data["n"], data["c"], data["seeds"], data["detected"]) == ("membership", 5, 1, 3, 3)
+    assert data["violations"] == [] and data["false_suspicions"] == 0
+    assert 1.5 < data["messages_per_peer_second"] < 4.0 and data["bytes_per_peer_second"] > 100
+    assert data["first_seconds"] < data["excluded_seconds"] <= data["agreed_seconds"] <= data["agreed_seconds_most"]
+
+
+def test_membership_under_faults_says_when_views_agreed_and_a_trace_has_a_line_for_each_datagram() -> None:
+    data = told(*MEMBERSHIP, "--seeds", 3, "--faults", "drops", "--crypto", "real")
+    assert data["settled_seconds_most"] >= 5.0 and data["violations"] == []
+    lines = told(*MEMBERSHIP, "--trace", 4)["trace"]
+    assert any("membership.ping" in line for line in lines) and any(" is up" in line for line in lines)
+
+
+def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "close", lambda self: self.violated("MB-3", None, "it is planted"))
+    code, out, _ = decentra(*MEMBERSHIP, "--seeds", 2, "--first", 7, "--faults", "crashes")
+    assert code == 1
+    assert "seed 7: MB-3 at " in out and out.splitlines()[-1].startswith("2 of 2 schedules broke something")
+
+
 @pytest.mark.parametrize(
     "words, mend",
     [
-        (("--protocol", "bfv"), "choose secagg or allreduce"),
+        (("--protocol", "bfv"), "choose secagg or allreduce, or membership"),
+        (("--protocol", "membership", "-n", 2), "simulate a group of that size"),
+        (("--protocol", "membership", "-n", 1001), "simulate a group of that size"),
+        (("--protocol", "membership", "-n", 4, "-c", 3), "out of 1..2"),
+        (("--protocol", "membership", "--seeds", 0), "give 1 or more"),
+        (("--protocol", "membership", "--trace", -1), "give 0 or more"),
+        (("--protocol", "membership", "--crypto", "none"), "choose ideal or real"),
+        (("--protocol", "membership", "--adversary", "bait"), "choose one of frame"),
+        (("--protocol", "membership", "--frames"), "leave --frames out"),
         (("--crypto", "none"), "choose ideal or real"),
         (("--faults", "many"), "choose one of none, drops, crashes, journals, liars, mixed"),
         (("-n", 2), "simulate a group of that size"),

@@ -35,9 +35,9 @@ GOSSIP = ROOT / "src" / "decentra" / "gossip"
 MESSAGES = {
     "rendezvous": rendezvous.MESSAGES,
     "certify": certify.MESSAGES,
+    "membership": membership.MESSAGES,
     "allreduce": allreduce.MESSAGES,
     "secagg": secagg.MESSAGES,
-    "membership": membership.MESSAGES,
 }
 TRANSITIONS = {"allreduce": ALLREDUCE, "secagg": SECAGG}
 
@@ -155,7 +155,7 @@ def calls(source: str, name: str) -> list[ast.Call]:
 # ── clauses ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CLAUSES = {clause: name for name in MESSAGES for clause in own(name).clauses}
-RAISED = TABLES.clause_literals(MACHINES, GOSSIP)
+RAISED = TABLES.clause_literals(*TABLES.MACHINES)
 
 
 def test_every_clause_that_a_machine_raises_is_in_a_spec() -> None:
@@ -328,6 +328,24 @@ def test_a_spec_is_refused_in_one_sentence_that_has(what: str) -> None:
     with pytest.raises(LocalError, match=r"^spec: ") as caught:
         spec.parse(SOUND.replace(old, new).encode())
     assert "\n" not in str(caught.value)
+
+
+DATAGRAM = SOUND.replace('phase = "only"\nonce = "round"\nlog = "body"\n', 'carried = "datagram"\n')
+
+
+def test_a_datagram_is_no_entry() -> None:
+    (hello,) = spec.parse(DATAGRAM.encode()).messages.values()
+    assert hello.datagram and not hello.log_body and not hello.blob
+    assert not any(message.datagram for message in spec.parse(SOUND.encode()).messages.values())
+    for twisted in ('"packet"', '"datagram"\nlog = "body"', '"datagram"\nonce = "round"', '"datagram"\nblob = true'):
+        with pytest.raises(LocalError, match="is carried as a 'datagram'"):
+            spec.parse(DATAGRAM.replace('"datagram"', twisted).encode())
+
+
+def test_rounds_and_membership_share_no_messages() -> None:
+    assert all(message.datagram for message in own("membership").messages.values())
+    for protocol in TRANSITIONS:
+        assert not any(message.datagram for message in spec.load(protocol).messages.values())
 
 
 def test_a_spec_that_is_no_text_is_refused() -> None:

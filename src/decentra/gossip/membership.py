@@ -86,7 +86,7 @@ class Membership:
         self._health = Health()
         self._allowance = Allowance(COST_RATE, COST_BURST)
         self._probe: Probe | None = None
-        self._relayed: dict[tuple[PeerId, PeerId, int], None] = {}
+        self._relayed: dict[tuple[PeerId, PeerId, int], bool] = {}
         self._due: dict[str, float] = {}
         self._wanted: dict[PeerId, None] = {}
         self._met: dict[PeerId, float] = {}
@@ -136,7 +136,7 @@ class Membership:
         """Take one happening, at a time in seconds that never goes back; what to do, in order.
 
         Raises:
-            RemoteError: a datagram breaks a clause; the machine is as it was before.
+            RemoteError: a datagram breaks a clause; what the machine knows is as it was before.
         """
         self._out = []
         if self._gone:
@@ -329,23 +329,23 @@ class Membership:
         key = (sender, message.subject, message.number)
         if key in self._relayed or sum(asker == sender for asker, _, _ in self._relayed) >= MOST_RELAYED:
             return
-        self._relayed[key] = None
+        self._relayed[key] = False
         self._say(message.subject, partial(Ping, message.number, sender))
         self._timer(f"relay {sender.hex()} {message.subject.hex()} {message.number}", PATIENCE * NACK_SHARE)
 
     def _give_up(self, rest: str) -> None:
-        """The time of a relayed probe is over: the asker hears at least that this peer is up."""
+        """The time of a relayed probe is over: where there was no answer, the asker hears that this peer is up."""
         asker, subject, number = rest.split(" ")
         key = (PeerId(bytes.fromhex(asker)), PeerId(bytes.fromhex(subject)), int(number))
-        if key in self._relayed:
-            del self._relayed[key]
+        if not self._relayed.pop(key):
             self._say(key[0], partial(Nack, key[2], key[1]))
 
     def _acked(self, sender: PeerId, message: Ack) -> None:
         me, probe = self._setting.me, self._probe
         if message.asker != me:
             key = (message.asker, message.subject, message.number)
-            if sender == message.subject and self._relayed.pop(key, key) is None:
+            if sender == message.subject and self._relayed.get(key) is False:
+                self._relayed[key] = True
                 made = partial(Ack, message.number, message.asker, message.subject, message.proof)
                 self._say(message.asker, made)
         elif probe is not None and (probe.subject, probe.number) == (message.subject, message.number):
@@ -545,5 +545,5 @@ class Membership:
         words = (self._seen(subject).word for subject in lacks)
         told = [one.pack() for one in (*first, *words) if one is not None][:MOST_CARRIED]
         if member.status in ("up", "suspected"):
-            told += self._backlog.take(MOST_CARRIED - len(told))
+            told += [raw for raw in self._backlog.take(MOST_CARRIED - len(told)) if raw not in told]
         self._out.append(Say(to, make(tuple(told))))
