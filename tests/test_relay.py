@@ -23,7 +23,7 @@ MakeGroup = Callable[..., Group]
 LARGE = 1000
 """Bytes of a frame that is no heartbeat and no acknowledgement."""
 
-BRISK = {"rounds__ready_deadline": 3.0, "rounds__phase_deadline": 2.0, "protocol__initial_range": 4.0}
+BRISK = {"rounds__ready_deadline": 4.0, "rounds__phase_deadline": 4.0, "protocol__initial_range": 4.0}
 PATIENT = {"rounds__ready_deadline": 300.0, "rounds__phase_deadline": 300.0, "protocol__initial_range": 4.0}
 """Whoever waits for a deadline here makes the test fail."""
 
