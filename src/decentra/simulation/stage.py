@@ -48,12 +48,6 @@ CRYPTO = ("ideal", "real")
 
 _EVENTS = (Received, Expired, Computed, Start)
 
-
-def _no_time() -> int:
-    """Nobody asks what a schedule's peers cost."""
-    return 0
-
-
 _SILENT = logging.Logger("decentra.simulation", logging.CRITICAL + 1)
 
 
@@ -125,7 +119,7 @@ class Actor:
             witness=partial(stage.oracle.encoded, self),
             suite=suite,
             log=_SILENT,
-            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position), _no_time),
+            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position), cpu=None),
         )
         pool: Pool = InlinePool() if self._slow is None else SlowPool(self.clock, self._takes)
         self.session.open(Ports(self.clock, transport, self, pool))
