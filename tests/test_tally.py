@@ -92,6 +92,14 @@ def test_work_within_other_work_is_counted_as_its_own_and_once(plan: Any) -> Non
     assert tally.read() == Counts(small=expected[SMALL], bulk=expected[BULK])
 
 
+def test_a_tally_without_a_clock_counts_messages_alone() -> None:
+    tally = Tally(None)
+    with tally.at(SMALL):
+        tally.signed += 1
+        Workbench(BlobStore(), bytes, tally=tally).run(Toil(Hands(), 5, keeps))
+    assert tally.read() == Counts(signed=1)
+
+
 def test_the_difference_of_two_counts_is_what_came_between() -> None:
     earlier, later = Counts(1, 2, 3.0, 4.0), Counts(2, 4, 6.0, 13.0)
     assert later - earlier == Counts(1, 2, 3.0, 9.0)

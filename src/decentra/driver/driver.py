@@ -45,8 +45,12 @@ def _small(method: Callable[Concatenate[Driver, P], None]) -> Callable[Concatena
 
     @wraps(method)
     def counted(self: Driver, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with self.tally.at(SMALL):
+        before = self.tally.turn(SMALL)
+        try:
             method(self, *args, **kwargs)
+        finally:
+            if before != SMALL:
+                self.tally.turn(before)
 
     return counted
 

@@ -77,7 +77,7 @@ class Fittings:
         watch: shown every event before the machine takes it and every effect before it is carried out.
         registry: encodes and verifies messages in place of the protocol's own.
         machine: makes what plays a round in place of the protocol's own.
-        cpu: the calling thread's CPU time in nanoseconds, for the peer's counters.
+        cpu: the calling thread's CPU time in nanoseconds, for the peer's counters; None where nobody asks for it.
     """
 
     link: LinkMaker = Link
@@ -85,7 +85,7 @@ class Fittings:
     watch: Callable[[Event | Effect], None] | None = None
     registry: Registry | None = None
     machine: MachineMaker | None = None
-    cpu: Callable[[], int] = time.thread_time_ns
+    cpu: Callable[[], int] | None = time.thread_time_ns
 
 
 PLAIN = Fittings()

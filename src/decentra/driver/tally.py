@@ -47,10 +47,10 @@ class Tally:
     """Counts. All but ``job`` and ``read`` is for the driver's thread.
 
     Args:
-        cpu: the calling thread's CPU time in nanoseconds; a function that is always 0 counts messages alone.
+        cpu: the calling thread's CPU time in nanoseconds; None to count messages alone.
     """
 
-    def __init__(self, cpu: Callable[[], int] = time.thread_time_ns) -> None:
+    def __init__(self, cpu: Callable[[], int] | None = time.thread_time_ns) -> None:
         self.signed = self.verified = 0
         self._cpu = cpu
         self._spent = [0, 0, 0]
@@ -60,9 +60,11 @@ class Tally:
 
     def turn(self, to: int) -> int:
         """The driver's thread turns to other work; gives what it was at, to turn back to."""
-        now, before = self._cpu(), self._on
-        self._spent[before] += now - self._since
-        self._on, self._since = to, now
+        before = self._on
+        if to != before and self._cpu is not None:
+            now = self._cpu()
+            self._spent[before] += now - self._since
+            self._on, self._since = to, now
         return before
 
     @contextmanager
@@ -76,11 +78,11 @@ class Tally:
 
     def now(self) -> int:
         """The calling thread's CPU time, for ``job``."""
-        return self._cpu()
+        return 0 if self._cpu is None else self._cpu()
 
     def job(self, began: int, work: int) -> None:
         """The calling thread, any thread, has done a job of that work since ``began``."""
-        spent = self._cpu() - began
+        spent = self.now() - began
         with self._lock:
             self._jobs[work] += spent
 

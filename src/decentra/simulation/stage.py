@@ -48,12 +48,6 @@ CRYPTO = ("ideal", "real")
 
 _EVENTS = frozenset((Received, Expired, Computed, Start))
 
-
-def _no_time() -> int:
-    """Nobody asks what a schedule's peers cost."""
-    return 0
-
-
 _SILENT = logging.Logger("decentra.simulation", logging.CRITICAL + 1)
 
 
@@ -128,7 +122,7 @@ class Actor:
             witness=partial(stage.oracle.encoded, self),
             suite=suite,
             log=_SILENT,
-            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position), _no_time),
+            fittings=Fittings(link, stage.play.frames, self._watch, stage.registry, stage.maker(position), cpu=None),
         )
         if isinstance(transport, WireTransport):
             transport.on_receive = self.driver.on_receive
