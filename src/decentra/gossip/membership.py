@@ -280,8 +280,8 @@ class Membership:
                     self._probe.nacks.add(sender)
             case Sync():
                 self._answer(sender, message)
-        late = self._now - self._told.get(sender, -CALM) >= CALM
-        if late and self._setting.me in self._lacks.get(sender, ()) and not self._accusers:
+        due = self._now - self._told.get(sender, -CALM) >= CALM
+        if due and self._setting.me in self._lacks.get(sender, ()) and not self._accusers:
             self._told[sender] = self._now
             self._ping(sender)  # who suspects this peer need not wait for its answer, nor ask for it without end
 
