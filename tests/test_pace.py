@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentra.driver.pace import KNOWN, LEAST, TIMES, Pace
+from decentra.driver.pace import KNOWN, LEAST, OWN, TIMES, Pace
 from decentra.simulation.group import Ending, SimulatedGroup
 from decentra.types import RoundResult
 from helpers import READY, ids, results, settle, simulate, small, without
@@ -26,15 +26,23 @@ def train(group: SimulatedGroup, slower: Sequence[float]) -> list[Ending]:
     return [peer.ended for peer in group.peers]
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.lists(st.floats(0, 1e6), max_size=8)), max_size=12))
-def test_whatever_came_the_slowest_get_from_the_least_to_the_charter_s_deadline(
-    rounds: list[tuple[float, list[float]]],
+TIMES_OF_A_ROUND = st.tuples(st.floats(0, 100), st.floats(0, 300), st.lists(st.floats(0, 300), max_size=8))
+
+
+@given(st.lists(TIMES_OF_A_ROUND, max_size=12))
+def test_whatever_others_do_they_hold_a_round_up_no_longer_than_twice_one_s_own_steps(
+    rounds: list[tuple[float, float, list[float]]],
 ) -> None:
-    pace = Pace(3, READY)
-    for count, (began, after) in enumerate(rounds):
+    pace, now, steps = Pace(3, READY), 0.0, []
+    for count, (local, lasts, late) in enumerate(rounds):
         assert pace.patience == READY or count >= KNOWN
         assert LEAST <= pace.patience <= READY
-        pace.note(began, [began + late for late in after])
+        if count >= KNOWN and len(pace._spreads) >= KNOWN:
+            assert pace.patience <= max(LEAST, OWN * max(steps[1:]) + 1e-6)
+        steps.append(local)
+        now += local
+        pace.note(now, now + lasts, [now + one for one in late])
+        now += lasts
 
 
 def test_a_peer_that_dies_is_waited_for_in_full_only_until_the_pace_is_known() -> None:
@@ -79,6 +87,6 @@ def test_a_peer_that_once_takes_much_longer_is_left_out_once_and_keeps_its_updat
 
 def test_lateness_that_a_round_still_saw_is_waited_for_in_the_next() -> None:
     pace = Pace(3, READY)
-    for began in range(KNOWN + 1):
-        pace.note(float(began), [began + 0.1, began + 0.2, began + 10.0])
-    assert pace.patience == TIMES * (10.0 - 0.1 - 0.1)
+    for began in (100.0, 200.0, 300.0, 400.0):
+        pace.note(began, began + 50.0, [began + 1.0, began + 2.0, began + 12.0])
+    assert pace.patience == TIMES * (12.0 - 2.0)

@@ -15,6 +15,9 @@ KNOWN = 3
 TIMES = 3.0
 """How many times the longest wait of late the next one may be."""
 
+OWN = 2.0
+"""How many times this peer's own local steps it may be at most: nobody holds a round up for longer by coming late."""
+
 LEAST = 2.0
 """Seconds that the slowest get at least."""
 
@@ -30,19 +33,20 @@ class Pace:
     def __init__(self, floor: int, longest: float) -> None:
         self._floor, self._longest = floor, longest
         self._spreads: deque[float] = deque(maxlen=REMEMBERED)
-        self._intervals: deque[float] = deque(maxlen=REMEMBERED)
-        self._began: float | None = None
+        self._steps: deque[float] = deque(maxlen=REMEMBERED)
+        self._ended: float | None = None
 
-    def note(self, began: float, ready: Iterable[float]) -> None:
+    def note(self, began: float, ended: float, ready: Iterable[float]) -> None:
         """A round was completed.
 
         Args:
             began: when this peer began it.
+            ended: when it had its result.
             ready: when it heard that each other member was ready, those who came too late for the roster as well.
         """
-        if self._began is not None:
-            self._intervals.append(began - self._began)
-        self._began = began
+        if self._ended is not None:
+            self._steps.append(began - self._ended)
+        self._ended = ended
         times = sorted((began, *ready))
         if len(times) >= self._floor:
             self._spreads.append(times[-1] - times[self._floor - 1])
@@ -51,9 +55,10 @@ class Pace:
     def patience(self) -> float:
         """Seconds that members have once as many as the floor are ready.
 
-        Three times what the slowest took of late, and at least half of what a round with its local steps takes: a peer
-        that trains at half the others' speed is waited for, one that is gone holds nobody up for long.
+        Three times what the slowest took of late, between half of what this peer's own local steps take and twice that:
+        who trains at half its speed is waited for, who is gone holds nobody up for long, and neither does a liar.
         """
-        if len(self._spreads) < KNOWN or not self._intervals:
+        if len(self._spreads) < KNOWN or not self._steps:
             return self._longest
-        return min(self._longest, max(LEAST, TIMES * max(self._spreads), median(self._intervals) / 2))
+        own = median(self._steps)
+        return min(self._longest, max(LEAST, own / 2, min(TIMES * max(self._spreads), OWN * own)))

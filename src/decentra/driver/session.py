@@ -302,9 +302,9 @@ class Session:
         self.last = outcome.digest
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
-        self.pace.note(began[0], self.driver.others.ready(self.round.number))
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
+        self.pace.note(began[0], now, self.driver.others.ready(self.round.number))
         return RoundResult(
             round=self.round,
             values=values,
