@@ -21,6 +21,7 @@ from decentra.protocols.setting import Outcome
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer, charter_for, identities
 from decentra.transport.base import Lane
 from decentra.types import RoundResult
+from helpers import settle
 
 SHAPES = ((3, 5), (4,))
 
@@ -212,6 +213,7 @@ def test_a_peer_that_comes_back_takes_the_state_that_others_certified_and_takes_
     back.begin(vector(2, 0))
     for _ in range(3):  # it waits for the next round's readinesses, which tell it that there is no beginning to join
         if back.ended is None:
+            settle(group, 12.0)  # of training, in which the others find the way to it again
             round_of(others)
     assert isinstance(back.ended, Underway)
     results = round_of(everybody)

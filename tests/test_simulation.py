@@ -109,10 +109,10 @@ def test_hazards_keep_to_the_limits_that_they_claim(mix: Mix, seed: int) -> None
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
 def test_nothing_is_violated(protocol: str, mix: Mix) -> None:
-    tally = search(Play(protocol), mix, 0, 5)
+    tally = search(Play(protocol), mix, 0, 6)
     assert not tally.violating
     assert tally.outcomes["completed"] > 0
-    assert sum(tally.outcomes.values()) == tally.schedules == 5
+    assert sum(tally.outcomes.values()) == tally.schedules == 6
     assert tally.per_minute > 0
 
 

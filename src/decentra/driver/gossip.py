@@ -48,6 +48,8 @@ class Gossip:
         self._machine, self._clock, self._whisper, self._failed = machine, clock, whisper, failed
         self._log = log
         self._timers: dict[str, Handle] = {}
+        self._doubted: set[PeerId] = set()
+        """Of whom anything else was logged than that it is up."""
         self._handle(Start())
 
     @property
@@ -90,7 +92,9 @@ class Gossip:
                     earlier.cancel()
                 self._timers[name] = self._clock.call_later(after, partial(self._expired, name))
             case Changed(peer, status):
-                self._log.info(_TOLD.get(status, f"peer %s is {status}"), peer)
+                news = status != "up" or peer in self._doubted  # that somebody came, a round says
+                self._log.log(logging.INFO if news else logging.DEBUG, _TOLD.get(status, f"peer %s is {status}"), peer)
+                (self._doubted.discard if status == "up" else self._doubted.add)(peer)
             case Abort(LocalError() as error):
                 self.close()
                 self._failed(error)

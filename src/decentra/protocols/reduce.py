@@ -212,9 +212,13 @@ class Reduce(Scatter):
     def publish_sum(self, position: int, total: Blob) -> None:
         """Send the sum of a slice to everyone."""
         self._totals[position] = total
-        others = {peer: total for peer in self.roster if peer != self.setting.me and total.size}
+        self._tell_sum(position, total.root, total)
+
+    def _tell_sum(self, position: int, root: bytes, total: Blob | None) -> None:
+        others = [peer for peer in self.roster if peer != self.setting.me]
+        blobs = {} if total is None or not total.size else dict.fromkeys(others, total)
         after = self.certify[SURVIVORS].opened_by
-        self.out.append(Send(self.sum_type(self.context, position, total.root), blobs=others, after=after))
+        self.out.append(Send(self.sum_type(self.context, position, root), blobs=blobs, after=after))
 
     def _summers(self, position: int) -> tuple[PeerId, ...]:
         """Who may publish a slice's sum: its certified owner, and who stands in for it."""
@@ -283,15 +287,13 @@ class Reduce(Scatter):
         """Whoever sends its part of a slice to the spare lacks its sum: an owner's that reached the spare, and not
         everybody, the spare publishes in the owner's place."""
         for position, received in self._sound_sums.items():
-            mine = self.setting.backup and self.spare(position) == self.setting.me and position not in self._summing
-            blob, kind = received.blob, self.again_type.kind
-            if mine and blob is not None and self.got(f"{kind}/{position}").keys() - self._backed_by(position):
+            if not self.setting.backup or self.spare(position) != self.setting.me or position in self._summing:
+                continue
+            asking = self.got(f"{self.again_type.kind}/{position}").keys() - {self.roster[position]}
+            message, blob = received.verified.message, received.blob
+            if asking and isinstance(message, slices.SliceSum):  # the owner's own part came before anybody lacked a sum
                 self._summing.add(position)
-                self.publish_sum(position, blob)
-
-    def _backed_by(self, position: int) -> set[PeerId]:
-        """Whose part of a slice came to its spare before anybody lacked the sum: its owner's, by the charter."""
-        return {self.roster[position]}
+                self._tell_sum(position, message.root, blob)
 
     def _read_sums(self) -> None:
         """Take down sums of slices that are not their author's to sum."""
