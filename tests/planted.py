@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,8 +38,9 @@ from decentra.wire.message import Verified
 class Twisted(SecAgg):
     """The real machine; a subclass changes its effects on their way out."""
 
+    @abstractmethod
     def twist(self, effects: list[Effect]) -> list[Effect]:
-        raise NotImplementedError
+        """What it does in place of what it meant to do."""
 
     def handle(self, event: Event) -> list[Effect]:
         return self.twist(super().handle(event))
@@ -303,8 +305,9 @@ def first_come(roster: Any, quorum: int, shown: Any, kind: str, context: bytes) 
 class ShowsMore(SecAgg):
     """Shows more shares than it should, and needs of others' no more than the real machine."""
 
+    @abstractmethod
     def more(self, shown: Unmask) -> Unmask:
-        raise NotImplementedError
+        """What it shows in place of what it should."""
 
     def _show_shares(self) -> None:
         super()._show_shares()

@@ -38,14 +38,13 @@ class LocalGroup:
         self._closed = False
         self._home = tempfile.TemporaryDirectory(prefix="decentra-")
         self.peers: list[Peer] = []
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             with held_ports(len(members)) as ports:
                 for index, identity in enumerate(members):
                     folder = write_folder(Path(self._home.name) / f"peer-{index}", identity, charter, ports, index)
                     self.peers.append(Peer(folder))
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[RoundResult]:
         """One round over the peers' lists of float32 arrays; every peer's result, in the order of the updates.
@@ -62,11 +61,10 @@ class LocalGroup:
                 threads.submit(peer.average, list(update), weight=weight)
                 for peer, update, weight in zip(self.peers, updates, chosen, strict=True)
             ]
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._interrupt, calls)
                 self._raise_own_mistakes(calls)
-            except BaseException:
-                self._interrupt(calls)
-                raise
+                undo.pop_all()
         return [call.result() for call in calls]
 
     @staticmethod

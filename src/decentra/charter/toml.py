@@ -357,8 +357,7 @@ def save_text(path: Path, text: str, mode: int = 0o644) -> None:
                 file.flush()
                 os.fsync(handle)
             Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        finally:
+            Path(name).unlink(missing_ok=True)  # it has its new name by now, unless something failed
     except OSError as error:
         raise LocalError(f"cannot write {path}: {error.strerror}; check the folder and its owner") from None

@@ -11,7 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -155,12 +155,11 @@ class Processes:
         self._listening = 0
 
     def __enter__(self) -> Processes:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._end)
             for one in self._told:
                 self._listen(one, one.start(["--stop-in", str(self._stop_in)] if one is self._victim else []))
-        except BaseException:
-            self._end()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(

@@ -130,11 +130,10 @@ class Peer:
         """The charter and the configuration in the folder when they were last looked at."""
         self._release = ExitStack()
         """What was opened so far, to be let go of in the opposite order, however this ends."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._let_go)
             self._open(identity, config, witness)
-        except BaseException:
-            self._let_go()
-            raise
+            undo.pop_all()
         _LIVE.add(self)
 
     # ── the caller's side ────────────────────────────────────────────────────────────────────────────────────────────
@@ -303,12 +302,11 @@ class Peer:
             driver.on_receive if witness is None else witness.wrap(driver.on_receive),
             self._on_link,
         )
-        try:
+        with ExitStack() as undo:
+            undo.callback(driver.close)
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
             self._session.attend(os.urandom(32), self._on_double)
-        except BaseException:
-            driver.close()
-            raise
+            undo.pop_all()
         self._tell_status()
 
     def _let_go(self) -> None:
@@ -367,7 +365,7 @@ class Peer:
                 told = "; ".join(changed[:3])
                 raise LocalError(f"epoch {charter.group.epoch} has other terms ({told}); start the program again")
         except LocalError as error:
-            self._log.warning("this peer stays in epoch %d for now: %s", self.charter.group.epoch, error)
+            self._log.warning("this peer stays in epoch %d: %s", self.charter.group.epoch, error)
             return None
         return identity, charter, config
 

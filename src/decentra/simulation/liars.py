@@ -77,7 +77,7 @@ class Coalition:
         self.victims = frozenset(self.rng.sample(honest, self.rng.randint(1, max(1, len(honest) - 1))))
         """The honest peers that are told the second story; the others are told the first."""
         self.late: dict[PeerId, Send] = {}
-        """What a liar holds back for now."""
+        """What a liar holds back until it suits it."""
         self.spent: set[object] = set()
         """What was done already, by whatever names it."""
 
