@@ -93,8 +93,14 @@ class Voters:
     def pass_time(self, among: Iterable[PeerId]) -> None:
         """Let time pass until the next timer of one of these peers runs out."""
         peer = min(among, key=lambda peer: (self.due[peer], peer))
+        if self.due[peer] == float("inf"):
+            return  # each waits for a quorum to come to its view
         self.now = max(self.now, self.due[peer])
-        self.machines[peer].expired()
+        machine, self.due[peer] = self.machines[peer], float("inf")
+        if machine.certificate:
+            machine.relay(self.peers)  # as a round does for who has not shown that it goes on
+        else:
+            machine.expired()
         self.step(peer)
 
     def certified(self) -> set[bytes]:
@@ -233,9 +239,13 @@ def test_liars_alone_take_nobody_into_a_view_that_has_not_come(n: int, c: int) -
 
 def test_no_message_names_a_view_beyond_the_largest_and_a_peer_that_would_have_to_gives_up() -> None:
     voters = Voters(4, 1)
-    peer = voters.honest[0]
+    peer, *others = voters.honest
     with pytest.raises(Unavailable, match="no later view"):
         for _ in range(3 * MOST_VIEWS):
+            for other in others:  # they are there too, or its views would not end
+                voters.machines[peer].received(
+                    voters.sign(other, Prepare(CONTEXT, TOPIC, voters.machines[peer].view, bytes(32)))
+                )
             voters.machines[peer].expired()
             voters.step(peer)
     named = [one.message.view for one in voters.sent[peer] if isinstance(one.message, Lock)]
@@ -330,8 +340,29 @@ def test_a_certificate_counts_though_one_of_its_signers_signed_another_commit() 
     assert {one.sender for one in machine.certificate} == {liar, first, third}
     blames = [effect.error for effect in voters.out[second] if isinstance(effect, Blame)]
     assert [(error.clause, error.peer) for error in blames] == [("CE-4", liar)]
-    relayed = [effect.message for effect in voters.out[second] if isinstance(effect, Send)]
-    assert [type(message) for message in relayed] == [Certificate]
+    voters.out[second].clear()
+    machine.relay(voters.peers)
+    relayed = [effect.to for effect in voters.out[second] if isinstance(effect, Send)]
+    assert relayed == [peer for peer in machine._order if peer not in (first, second)], "who has it already gets it again"
+    machine.relay(voters.peers)
+    assert len(voters.out[second]) == len(relayed), "it is handed to nobody twice"
+
+
+def test_a_later_views_time_begins_when_a_quorum_has_come_to_it() -> None:
+    """Whoever is early, by its clock or because it could vote before the others, waits for those whose votes it needs."""
+    voters = Voters(7, 2)
+    early, *others = voters.honest
+    machine, out = voters.machines[early], voters.out[early]
+    machine.expired()
+    assert machine.view == 1
+    assert not any(isinstance(effect, SetTimer) for effect in out)
+    machine.expired()  # the timer of the view that it left
+    assert machine.view == 1
+    for peer in (*others, *voters.liars)[: voters.quorum - 2]:
+        machine.received(voters.sign(peer, Lock(CONTEXT, TOPIC, 1, b"", ())))
+    assert not any(isinstance(effect, SetTimer) for effect in out)
+    machine.received(voters.sign(others[-1], Lock(CONTEXT, TOPIC, 1, b"", ())))
+    assert [effect.name for effect in out if isinstance(effect, SetTimer)] == [machine.timer]
 
 
 @given(st.data())

@@ -12,7 +12,7 @@ import pytest
 from decentra.crypto.shamir import split
 from decentra.errors import RemoteError, Unavailable
 from decentra.machine.effects import Send, Tools
-from decentra.protocols.certify.messages import Commit, Lock, Prepare, Propose
+from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.jobs import Encode, Encoded
 from decentra.protocols.reduce import LOST
 from decentra.protocols.round import EARLY
@@ -259,8 +259,9 @@ def test_ce5_a_certificate_that_is_none(how: str) -> None:
     settle(attack.group, 5.0)
 
     def twist(effect: Send) -> list[Send]:
-        message: Any = effect.message
-        commits = message.commits
+        vote = attack.liar.driver.machine.certify["survivors"]
+        message = Certificate(vote.context, vote.topic, vote.value, vote.certificate)
+        commits: tuple[Any, ...] = message.commits
         digest = commits[0].message.value
         if how == "too few":
             commits = commits[:-1]
@@ -278,9 +279,9 @@ def test_ce5_a_certificate_that_is_none(how: str) -> None:
         else:
             vote = Commit(message.context, message.topic, 0, digest)
             commits = (*commits[:-1], sign(absent, vote, bytes(32)))
-        return [replace(effect, message=replace(message, commits=commits))]
+        return [effect, Send(replace(message, commits=commits))]
 
-    lie(attack.liar, "certify.certificate", on_topic("survivors", twist))
+    lie(attack.liar, "secagg.unmask", twist)
     vectors = [None if place == out else mine for place, mine in enumerate(small(attack.group))]
     attack.survived("CE-5", dropped=False, vectors=vectors)
 

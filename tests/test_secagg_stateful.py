@@ -209,6 +209,7 @@ class Walk(RuleBasedStateMachine):
         voter = self.voters[who]
         signed: list[Vote] = []
         while voter.view < view:
+            voter._timed = True  # a quorum has come to its view, and its time is over
             voter.expired()
             signed += self.run(who)
         prepared = model.quorums(self.model, self.state.records, 0)

@@ -413,6 +413,7 @@ class Reduce(Scatter):
 
     def finish(self, sums: Assembled | None, digest: bytes) -> None:
         """Hand the result out, if it is here."""
+        self.hand_over()
         if sums is None:
             silent = sorted({self.owners[position] for position in self.missing_sums()})
             mend = "the others have it, and this peer takes it over in the next round"

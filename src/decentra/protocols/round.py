@@ -40,6 +40,8 @@ class Round(ABC):
     transitions: ClassVar[Transitions]
     reads: ClassVar[Mapping[str, Set[str]]]
     """By phase, the messages that can carry the walk on."""
+    shows: ClassVar[Mapping[str, str]]
+    """By topic, the message that shows that its author holds the certificate; none for a vote that ends the round."""
     context_clause: ClassVar[str]
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
@@ -252,6 +254,17 @@ class Round(ABC):
             except RemoteError as error:
                 self.broke(error)
 
+    def lacking(self, topic: str) -> set[PeerId]:
+        """Who has not shown that it holds the certificate of a topic, and has not stopped."""
+        kind = f"{self.protocol}.{self.shows[topic]}" if topic in self.shows else ""
+        shown = [known.keys() for slot, known in self.box.items() if slot.partition("/")[0] == kind]
+        return set(self.roster).difference(self.gone, *shown)
+
+    def hand_over(self) -> None:
+        """What this peer holds certificates of must not end with its round: others may have too few of the commits."""
+        for topic, vote in self.certify.items():
+            vote.relay(self.lacking(topic))
+
     def _keep_vote(self, verified: Verified, kind: str, topic: str) -> None:
         most = EARLY if kind in (Prepare.kind, Commit.kind) else EARLY_WIDE
         self._early[verified.sender, kind, topic] += 1
@@ -355,7 +368,10 @@ class Round(ABC):
             return
         vote = next((vote for vote in self.certify.values() if vote.timer == timer), None)
         if vote is not None:
-            vote.expired()
+            if vote.certificate:
+                vote.relay(self.lacking(vote.topic))
+            else:
+                vote.expired()
             return
         if self.went_on(timer):
             return
@@ -369,6 +385,7 @@ class Round(ABC):
     def _abort(self, error: DecentraError) -> None:
         """End the round for everyone: say the clause and whom this peer blames (RV-7)."""
         self.out[:] = [effect for effect in self.out if isinstance(effect, Release)]
+        self.hand_over()
         clause, reason = "LOCAL", str(error)
         blamed: tuple[PeerId, ...] = (self.setting.me,)
         if isinstance(error, RemoteError):

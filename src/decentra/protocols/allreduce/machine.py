@@ -6,7 +6,7 @@ from decentra.errors import LocalError
 from decentra.machine.effects import Compute, Send
 from decentra.machine.events import Blob
 from decentra.protocols.allreduce.messages import Again, Endorse, Holding, Slices, SliceSum
-from decentra.protocols.allreduce.transitions import READS, TRANSITIONS
+from decentra.protocols.allreduce.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.jobs import Encoded
 from decentra.protocols.reduce import Reduce
 from decentra.protocols.round import SUM
@@ -16,7 +16,7 @@ class AllReduce(Reduce):
     """One peer's part in one round of allreduce."""
 
     protocol = "allreduce"
-    transitions, reads = TRANSITIONS, READS
+    transitions, reads, shows = TRANSITIONS, READS, SHOWS
     endorse_type, slices_type, again_type = Endorse, Slices, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "slices"

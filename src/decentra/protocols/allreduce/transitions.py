@@ -17,3 +17,6 @@ READS = {
     "outcome": {"sum", "slices", "again"},
 }
 """By phase, the messages that can carry a round on; any other waits in its box, and costs no look at the phase."""
+
+SHOWS = {"survivors": "sum"}
+"""By topic of a vote, the message that shows that its author holds the certificate; after the outcome nothing follows."""

@@ -95,6 +95,10 @@ class Certify:
         self._offered: set[int] = set()
         self._waited: set[int] = set()
         self.view = 0
+        self._timed = False
+        """Whether this view's time is running: a later view's begins when a quorum has come to it."""
+        self._told: set[PeerId] = set()
+        """To whom the certificate was handed, or who handed it to this peer."""
         self.certificate: tuple[Verified, ...] = ()
         self.value = b""
         """The certified value, once there is a certificate."""
@@ -169,8 +173,8 @@ class Certify:
         Raises:
             Unavailable: there is no later view.
         """
-        if self.certificate:
-            return
+        if not self._timed:
+            return  # of a view that this peer left for another's
         if self._waits_for_locks:
             self._waited.add(self.view)
             self._arm()
@@ -191,6 +195,17 @@ class Certify:
         elif value is not None:
             self._offered.add(self.view)
             self._propose(value, shown, ())
+
+    def relay(self, to: Collection[PeerId]) -> None:
+        """Hand the certificate, if it is here, to peers that may lack it, each once."""
+        lacking = [peer for peer in self._order if peer in to and peer not in self._told and peer != self._me]
+        if not self.certificate or not lacking:
+            return
+        self._told.update(lacking)
+        message = Certificate(self.context, self.topic, self.value, self.certificate)
+        everyone = len(lacking) == len(self._order) - 1
+        for peer in [None] if everyone else lacking:
+            self._out.append(Send(message, to=peer, after=self.opened_by))
 
     def advance(self) -> bool:
         """Vote as the messages so far allow; True once there is a certificate."""
@@ -250,9 +265,9 @@ class Certify:
         return False
 
     def _certified(self, value: bytes, commits: tuple[Verified, ...]) -> None:
-        """Here is the certificate: relay it, so that everyone has it who can be reached."""
+        """Here is the certificate: everybody who has the same commits makes it too, so who lacks it is given time to."""
         self.value, self.certificate = value, commits
-        self._out.append(Send(Certificate(self.context, self.topic, value, commits), after=self.opened_by))
+        self._out.append(SetTimer(self.timer, self._timeout / 2))
 
     def _vote(self, act: str, message: Prepare | Commit) -> None:
         topic = f"{self.topic}/{message.view}"
@@ -271,7 +286,8 @@ class Certify:
         held = self._lock
         lock = Lock(self.context, self.topic, view, held.value if held else b"", held.prepares if held else ())
         self._out.append(Send(lock, after=self.opened_by))
-        self._arm()
+        self._timed = False
+        self._gather()
 
     def _follow(self) -> None:
         """When more than n − t others, and more than may lie, have come to a later view, then one of them is honest and
@@ -283,6 +299,14 @@ class Certify:
     def _note_view(self, peer: PeerId, view: int) -> None:
         if peer != self._me:
             self._views[peer] = max(view, self._views.get(peer, 0))
+            if not self._timed:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Begin this view's time once a quorum is in it or beyond: nobody runs ahead of those whose votes it needs,
+        however unlike their clocks are, and however late they came to vote."""
+        if 1 + sum(view >= self.view for view in self._views.values()) >= self._quorum:
+            self._arm()
 
     @property
     def _waits_for_locks(self) -> bool:
@@ -291,6 +315,7 @@ class Certify:
 
     def _arm(self) -> None:
         """A view's timeout; its proposer has two halves of it, so that others are still in the view when it offers."""
+        self._timed = True
         whole = self._lasts(self.view)
         halved = self.view > 0 and self.proposer() == self._me
         self._out.append(SetTimer(self.timer, whole / 2 if halved else whole))
@@ -343,6 +368,7 @@ class Certify:
         if view == message.view and known.body_hash != verified.body_hash:
             raise self._two_values(sender, "CE-6", "showed locks on", view)
         self._note_view(sender, message.view)
+        self.relay((sender,))
         if message.view > view:
             self._locks[sender] = message.view, verified
             if shown:
@@ -360,6 +386,7 @@ class Certify:
         if len(signed) < self._quorum:
             raise RemoteError(sender, "CE-5", f"its certificate has {len(signed)} signers, {self._quorum} are needed")
         self._learn(message.value)
+        self._told.add(sender)
         if not self.certificate:
             # Whatever its signers said besides: t commits of one view are the certificate, by themselves.
             self._certified(message.value, tuple(signed[peer] for peer in sorted(signed))[: self._quorum])

@@ -41,7 +41,7 @@ from decentra.protocols.secagg.messages import (
     SliceSum,
     Unmask,
 )
-from decentra.protocols.secagg.transitions import READS, TRANSITIONS
+from decentra.protocols.secagg.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.message import Verified
@@ -53,7 +53,7 @@ class SecAgg(Reduce):
     """One peer's part in one round of secagg."""
 
     protocol = "secagg"
-    transitions, reads = TRANSITIONS, READS
+    transitions, reads, shows = TRANSITIONS, READS, SHOWS
     endorse_type, slices_type, again_type = Endorse, Masked, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "masked"
