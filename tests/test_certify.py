@@ -343,13 +343,13 @@ def test_a_certificate_counts_though_one_of_its_signers_signed_another_commit() 
     voters.out[second].clear()
     machine.relay(voters.peers)
     relayed = [effect.to for effect in voters.out[second] if isinstance(effect, Send)]
-    assert relayed == [peer for peer in machine._order if peer not in (first, second)], "who has it already gets it again"
+    assert relayed == [peer for peer in machine._order if peer not in (first, second)], "who has it gets it"
     machine.relay(voters.peers)
     assert len(voters.out[second]) == len(relayed), "it is handed to nobody twice"
 
 
 def test_a_later_views_time_begins_when_a_quorum_has_come_to_it() -> None:
-    """Whoever is early, by its clock or because it could vote before the others, waits for those whose votes it needs."""
+    """Who is early, by its clock or because it could vote before the others, waits for those whose votes it needs."""
     voters = Voters(7, 2)
     early, *others = voters.honest
     machine, out = voters.machines[early], voters.out[early]

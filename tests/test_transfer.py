@@ -27,7 +27,7 @@ from decentra.transfer import (
     blob_root,
     piece_digests,
 )
-from decentra.transfer.link import MOST_CORRUPT, WINDOW_PIECES
+from decentra.transfer.link import ACK_PAUSE, MOST_CORRUPT, WINDOW_PIECES
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
 from decentra.types import PeerId
@@ -576,6 +576,7 @@ def test_a_sender_whose_pieces_stay_wrong_is_blamed_and_its_blob_given_up() -> N
         assert liar.send(FrameKind.PIECE, [b"not it at all"[:10]], number=7) == [Corrupt(7, 0)]
     with pytest.raises(RemoteError, match="DIGEST"):
         liar.send(FrameKind.PIECE, [b"not it at all"[:10]], number=7)
+    link.tick(ACK_PAUSE)
     assert link.idle
     assert liar.last(FrameKind.REJECT).number == 7
     assert liar.send(FrameKind.PIECE, [bytes(10)], number=7) == []

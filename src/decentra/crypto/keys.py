@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -54,13 +55,25 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
     Malformed, non-canonical and low-order keys and malformed signatures give False, never an exception.
     """
-    if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES or not _sound(public):
+    key = _public_key(public) if len(signature) == SIGNATURE_BYTES else None
+    if key is None:
         return False
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        key.verify(signature, message)
+    except InvalidSignature:
         return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def _public_key(public: bytes) -> Ed25519PublicKey | None:
+    """The key of these bytes, read once a peer; None where they are no sound key."""
+    if len(public) != PUBLIC_BYTES or not _sound(public):
+        return None
+    try:
+        return Ed25519PublicKey.from_public_bytes(public)
+    except ValueError:
+        return None
 
 
 class Identity:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from decentra.errors import LocalError, RemoteError, Unavailable
 from decentra.transfer.blob import CREDIT_EVERY, Announcement, Incoming, Outgoing, as_bytes, piece_digests
-from decentra.transfer.entries import Arrival, Inbox, Outbox, Posted, total
+from decentra.transfer.entries import WINDOW_BYTES, Arrival, Inbox, Outbox, Posted, total
 from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted, Whispered
 from decentra.types import PeerId
 from decentra.wire.frame import ENTRY_LIMIT, MAX_PARTS, Frame, FrameKind, Lane, parse
@@ -29,6 +29,15 @@ STALL_FIRST = 2.0
 
 STALL_MOST = 10.0
 """Seconds between further tries at most: each one may repeat a window's worth of bytes over a slow line."""
+
+ACK_EVERY = 8
+"""Entries that are acknowledged together: a frame costs as much as an entry's signature, and the window has room."""
+
+ACK_BYTES = WINDOW_BYTES // 8
+"""Bytes of entries that are acknowledged at once, so that large ones do not fill the sender's window."""
+
+ACK_PAUSE = 0.25
+"""Seconds that an acknowledgement may wait for more entries: an eighth of what the sender waits before it repeats."""
 
 BLOCKED_PAUSE = 0.1
 """Seconds before a full transport queue is tried again, where no acknowledgement comes first."""
@@ -84,6 +93,7 @@ class Link:
         self._outbox = Outbox(most_entries, most_bytes)
         self._outbox_since, self._outbox_pause = 0.0, stall
         self._inbox = Inbox()
+        self._unacknowledged, self._unacknowledged_bytes, self._ack_since = 0, 0, 0.0
         # Transfer numbers of two incarnations do not meet, so a late event cannot be taken for another transfer's.
         self._first_transfer = self._next_transfer = (incarnation & 0xFFFFFFFF) << 32
         self._sending: dict[int, Outgoing] = {}
@@ -107,8 +117,8 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing posted or accepted is still under way."""
-        return not (self._outbox or self._sending or self._receiving)
+        """Whether nothing posted or accepted is still under way, and no acknowledgement is owed."""
+        return not (self._outbox or self._sending or self._receiving or self._unacknowledged)
 
     @property
     def wakeup(self) -> float | None:
@@ -120,6 +130,8 @@ class Link:
         times = [out.since + out.pause for out in self._sending.values()]
         if self._outbox.in_flight:
             times.append(self._outbox_since + self._outbox_pause)
+        if self._unacknowledged:
+            times.append(self._ack_since + ACK_PAUSE)
         if self._blocked:
             times.append(self._now + BLOCKED_PAUSE)
         return min(times, default=None)
@@ -237,6 +249,8 @@ class Link:
                 self._hello_pause = min(2 * self._hello_pause, STALL_MOST)
                 self._hello()
             return
+        if self._unacknowledged and now >= self._ack_since + ACK_PAUSE:
+            self._acknowledge()
         if self._outbox.in_flight and now >= self._outbox_since + self._outbox_pause:
             self._outbox_since, self._outbox_pause = now, min(2 * self._outbox_pause, STALL_MOST)
             self._outbox.rewind()
@@ -336,8 +350,18 @@ class Link:
             arrival = Arrival(tuple(bytes(part) for part in buffers[blob:]), announcement, frame.size)
             ready = self._inbox.take(frame.number, arrival)
             events = [Arrived(entry.parts, entry.announcement) for entry in ready]
-        self._emit(FrameKind.ACK, number=self._inbox.awaited)
+            if not self._unacknowledged:
+                self._ack_since = self._now
+            self._unacknowledged += max(1, len(ready))
+            self._unacknowledged_bytes += sum(entry.size for entry in ready)
+            if self._unacknowledged < ACK_EVERY and self._unacknowledged_bytes < ACK_BYTES:
+                return events
+        self._acknowledge()  # at once where it came again: the earlier acknowledgement may be lost
         return events
+
+    def _acknowledge(self) -> None:
+        if self._emit(FrameKind.ACK, number=self._inbox.awaited):
+            self._unacknowledged = self._unacknowledged_bytes = 0
 
     def _on_ack(self, frame: Frame, _: Sequence[memoryview]) -> list[Event]:
         if self._outbox.acknowledge(frame.number):

@@ -19,4 +19,4 @@ READS = {
 """By phase, the messages that can carry a round on; any other waits in its box, and costs no look at the phase."""
 
 SHOWS = {"survivors": "sum"}
-"""By topic of a vote, the message that shows that its author holds the certificate; after the outcome nothing follows."""
+"""By topic of a vote, the message that shows that its author holds the certificate; nothing follows the outcome."""

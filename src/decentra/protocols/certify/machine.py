@@ -265,7 +265,7 @@ class Certify:
         return False
 
     def _certified(self, value: bytes, commits: tuple[Verified, ...]) -> None:
-        """Here is the certificate: everybody who has the same commits makes it too, so who lacks it is given time to."""
+        """Here is the certificate: who has the same commits makes it too, so others are given time to."""
         self.value, self.certificate = value, commits
         self._out.append(SetTimer(self.timer, self._timeout / 2))
 

@@ -27,4 +27,4 @@ READS = {
 """By phase, the messages that can carry a round on; any other waits in its box, and costs no look at the phase."""
 
 SHOWS = {"survivors": "unmask", "outcome": "beacon"}
-"""By topic of a vote, the message that shows that its author holds the certificate; after the verdict nothing follows."""
+"""By topic of a vote, the message that shows that its author holds the certificate; nothing follows the verdict."""
