@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -79,6 +80,9 @@ def _any(reader: Reader, limit: int, depth: int) -> object:
             return tuple(_any(reader, limit, depth - 1) for _ in range(count))
 
 
+_peer = lru_cache(maxsize=1024)(PeerId)
+"""One object a peer, however often its id is read: maps of shares name everybody in every message."""
+
 Read = Callable[[Reader], object]
 
 
@@ -93,7 +97,7 @@ def _reads(field: FieldType, what: str) -> Read:
         case "bytes":
             return lambda reader: reader.binary(0, cap, what)
         case "peer":
-            return lambda reader: PeerId(reader.binary(32, 32, what))
+            return lambda reader: _peer(reader.binary(32, 32, what))
         case "entry":
             return lambda reader: read_signed(reader, what)
         case "list" if field.inner is not None:
@@ -110,7 +114,7 @@ def _read_map(cap: int, value: Read, reader: Reader, what: str) -> tuple[tuple[P
     pairs: list[tuple[PeerId, object]] = []
     for _ in range(reader.array(cap, what)):
         _pair(reader, what)
-        key = PeerId(reader.binary(32, 32, what))
+        key = _peer(reader.binary(32, 32, what))
         if pairs and key <= pairs[-1][0]:
             raise Malformed(f"{what}: the peers must be in ascending order, each once")
         pairs.append((key, value(reader)))

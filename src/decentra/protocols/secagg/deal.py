@@ -210,7 +210,8 @@ class RebuildSecrets:
 
 
 def rebuild(table: Table, deal: Deal, dealer: PeerId, kind: str, shares: Mapping[int, bytes]) -> bytes | None:
-    """A dealer's secret from t shares of it; None unless they give back every share that the dealer signed.
+    """A dealer's secret from t shares or more, each of which hashes to what the dealer signed for it; None unless they
+    give back every share that the dealer signed.
 
     The shares that are used lie on one polynomial; only if all others do too would any t shares have given the same.
     """
@@ -219,9 +220,12 @@ def rebuild(table: Table, deal: Deal, dealer: PeerId, kind: str, shares: Mapping
         everyone = extend(shares, table.quorum, len(table.roster))
     except ValueError:
         return None
-    dealt = zip(table.roster, everyone, strict=True)
-    hashes = tuple(table.share_hash(dealer, receiver, kind, share) for receiver, share in dealt)
-    return secret if hashes == share_hashes(deal)[kind] else None
+    hashes = share_hashes(deal)[kind]
+    for place, (receiver, share) in enumerate(zip(table.roster, everyone, strict=True)):
+        shown = shares.get(place + 1)
+        if share != shown and (shown is not None or table.share_hash(dealer, receiver, kind, share) != hashes[place]):
+            return None
+    return secret
 
 
 @dataclass(frozen=True)
