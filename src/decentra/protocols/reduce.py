@@ -80,7 +80,7 @@ class Reduce(Scatter):
     def waiting_for(self) -> tuple[PeerId, ...]:
         if self.phase == SURVIVORS:
             silent = tuple(self.roster[position] for position in range(self.n) if not self.covered(position))
-            return silent or tuple(sorted(self.gone)) or self.certify[SURVIVORS].missing()
+            return silent or tuple(sorted(self.gone or self.absent)) or self.certify[SURVIVORS].missing()
         if self.phase == SUM or (self.phase == OUTCOME and self._assembled is None):
             return tuple(sorted({self.owners[position] for position in self.missing_sums()}))
         if self.phase in self.certify:
@@ -92,7 +92,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "fail", "spare"):
+        if timer in ("hold", "steps", "fail", "spare"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -106,8 +106,10 @@ class Reduce(Scatter):
         if self.phase == SUM:
             self._lacking = True
             return True
-        self._overtime += 1
         self.out.append(SetTimer("phase", self.setting.phase_deadline))
+        if self.phase == self.scattering and (self.mine.update is None or self.in_steps()):
+            return True  # local steps take the time that they take
+        self._overtime += 1
         return self._overtime < OVERTIME and bool(self.own_slices)
 
     def go(self, why: str) -> None:
