@@ -73,6 +73,8 @@ class _Neighbour:
         if (whole, reason) != self._told:
             self._told = (whole, reason)
             self._transport._on_link(self._peer, whole, reason)
+            if whole:
+                self._transport._hurry()
 
 
 class ZeroMQTransport:
@@ -226,6 +228,11 @@ class ZeroMQTransport:
         if neighbour is not None:
             neighbour.close()
         self._guard.cut_peer(peer)
+
+    def _hurry(self) -> None:
+        """A way opened. Where others are broken, it may have been this peer's network, which is whole again."""
+        for neighbour in self._neighbours.values():
+            neighbour.hurry()
 
     def _dialler(self, lane: Lane, route: Route, changed: Callable[[bool, str], None]) -> Dialler:
         return Dialler(self._loop, self._context, lane, route, self.counters, changed)
