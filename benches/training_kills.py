@@ -17,12 +17,12 @@ import json
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import kills
+from kills import PHASE, READY, Bench, arguments, home_of, strikes
+
 import starting
 from decentra.demo import silos
-from kills import PHASE, READY, Bench, arguments, home_of, strikes
 
 HELD_OUT_BYTES = 2048
 """Bytes of each silo that the loss is measured on: enough to compare two runs, and quick beside a round."""
@@ -44,7 +44,7 @@ few cores, which a peer that starts again also needs to load torch."""
 class Training(Bench):
     """A group of real processes that train."""
 
-    TERMS = {"training__steps": 20, "protocol__initial_range": 0.1}
+    TERMS: ClassVar = {"training__steps": 20, "protocol__initial_range": 0.1}
 
     def __init__(self, options: argparse.Namespace, home: Path) -> None:
         self.seed, self._texts = options.seed, write_texts(home / "texts", options.n)
@@ -75,7 +75,7 @@ class Training(Bench):
         return {"outer_steps": steps, "loss": round(self.loss(steps), 4), **told}
 
     def _back(self, victim: int) -> dict[str, float]:
-        """How many seconds after its start a peer had loaded torch, by the clock and by its CPU, joined, had a result."""
+        """When a peer had loaded torch, joined, and had a result: seconds from its start, and CPU for the first."""
         when: dict[str, float] = {}
         for fact in self.told[victim]:
             when.setdefault(fact["event"], round(fact["at"] - self.started[victim], 1))

@@ -113,7 +113,9 @@ class Transport(Protocol):
         ...
 
     def dial(self, peer: PeerId) -> None:
-        """Connect to a peer and keep trying, every 1 to 5 s (30 where it refuses), until `close_peer`; dialling twice is the same as once.
+        """Connect to a peer and keep trying, every 1 to 5 s (30 where it refuses), until `close_peer`.
+
+        Dialling twice is the same as once.
 
         Raises:
             LocalError: the peer is not a member, or its address is not known.

@@ -172,6 +172,7 @@ class Network:
         for message in waiting:
             if self.clock.now() <= message.deadline:
                 self._carry(source, target, way, message)
+        self._hurry(target, source)  # which hears the greeting
         for one, other in self._ways:
             if one == source:
                 self._hurry(source, other)
