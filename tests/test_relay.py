@@ -87,7 +87,7 @@ def make_relayed(make_group: MakeGroup) -> Iterator[Callable[..., tuple[Group, R
             head, table, rest = folder.config.read_text().partition("[peers]\n")
             for other, port in enumerate(group.ports):
                 if other != index:
-                    rest = rest.replace(f':{port}"', f':{relays[-1].port(index, other)}"')
+                    rest = rest.replace(f":{port}\"", f":{relays[-1].port(index, other)}\"")
             folder.config.write_text(head + table + rest)
         return group, relays[-1]
 
