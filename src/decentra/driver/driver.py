@@ -456,7 +456,7 @@ class Driver:
             self._log.warning("%s%s", error, "" if count == 1 else f" (it is the {count}th time)")
 
     def _charge(self, peer: PeerId) -> None:
-        """Hold a fault against the neighbour that sent it, and cut who has too many, which would cost others for ever."""
+        """Hold a fault against the neighbour that sent it, and cut who goes on."""
         ports = self._need_ports()
         seconds = self.conduct.exhausted(peer, ports.clock.now())
         if seconds is None:
