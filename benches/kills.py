@@ -147,6 +147,13 @@ class Bench:
             "back_seconds": round(time.monotonic() - began - survived, 1),
         }
 
+    def end(self) -> None:
+        """Kill everybody, and look into their journals."""
+        for program in self.programs.values():
+            program.process.kill()
+            program.process.wait()
+        self.wrong += self.repeated()
+
     def repeated(self) -> list[str]:
         """One-time acts that some journal holds twice with different content."""
         found = []
@@ -194,7 +201,7 @@ def home_of(options: argparse.Namespace) -> AbstractContextManager[str]:
 
 
 def strikes(bench: Bench, options: argparse.Namespace, log: TextIO) -> str:
-    """Strike a group that runs until enough were killed, then kill it; what it came to."""
+    """Strike a group that runs until enough were killed; what it came to."""
     rng, killed, totals = random.Random(options.seed), 0, Counter[str]()
     while killed < options.kills and not bench.wrong:
         told = bench.strike(rng, min(2, options.n - options.c - 2))
@@ -203,10 +210,6 @@ def strikes(bench: Bench, options: argparse.Namespace, log: TextIO) -> str:
         log.write(json.dumps(told) + "\n")
         log.flush()
         print(f"{killed} kills, {dict(totals)}, {told}", flush=True)
-    for program in bench.programs.values():
-        program.process.kill()
-        program.process.wait()
-    bench.wrong += bench.repeated()
     return f"{killed} kills: {dict(totals)}"
 
 
@@ -217,6 +220,7 @@ def main() -> int:
         try:
             bench.begin()
             came = strikes(bench, options, log)
+            bench.end()
         finally:
             bench.group.close()
     print("\n".join(bench.wrong) or f"{came}; nothing was wrong")
