@@ -5,9 +5,9 @@
 Eight peers train one small model of bytes through `decentra.join`, each on a text of its own. Strikes are those of
 ``kills.py``. All that complete a round must hold the same parameters after it, nobody may be held up for longer than
 the charter's deadlines add up to. The same group with the same seeds then trains undisturbed for as many rounds: the
-loss on text that nobody trained on must end within 1 % of the disturbed run's. How long a killed peer takes until it has
-a result is told, and how many took more than 10 s: where eight peers share a few cores, it is torch that takes long to
-load. Every strike is a line of the log, the comparison its last. Exit code 1 if anything was otherwise.
+loss on text that nobody trained on must end within 1 % of the disturbed run's. How long a killed peer takes until it
+has a result is told, and how many took more than 10 s: where eight peers share a few cores, torch takes long to load.
+Every strike is a line of the log, the comparison its last. Exit code 1 if anything was otherwise.
 """
 
 from __future__ import annotations
