@@ -17,8 +17,10 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
@@ -29,7 +31,7 @@ from decentra.peer.journal import SqliteJournal  # noqa: E402
 from decentra.protocols.catalogue import registry  # noqa: E402
 from decentra.wire.entry import parse  # noqa: E402
 
-PHASE = 8.0
+PHASE, READY = 8.0, 10.0
 STEP = 0.001
 """What a peer's number is a multiple of: a mean is told from any other set's by far more than rounding."""
 
@@ -42,6 +44,9 @@ starting.PROGRAMS = Path(__file__).parent
 class Bench:
     """A group of real processes, and what is known of its rounds."""
 
+    TERMS: Mapping[str, object] = {"protocol__range_bounds": [0.1, 0.1]}
+    """What its charter has beside what was asked for."""
+
     def __init__(self, options: argparse.Namespace, home: Path) -> None:
         self.group = starting.Group(
             home,
@@ -49,35 +54,47 @@ class Bench:
             "secagg",
             protocol__c=options.c,
             protocol__backup=options.backup,
-            protocol__range_bounds=[0.1, 0.1],
             rounds__phase_deadline=PHASE,
-            rounds__ready_deadline=10.0,
+            rounds__ready_deadline=READY,
+            **self.TERMS,
         )
         self.names = {str(identity.id): index for index, identity in enumerate(self.group.identities)}
-        self.programs = {index: self._start(index) for index in range(options.n)}
         self.rounds: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
         self.wrong: list[str] = []
+        self.programs: dict[int, starting.Program] = {}
+        self.told: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        """What each peer's process told so far."""
 
-    def _start(self, index: int) -> starting.Program:
+    def begin(self) -> None:
+        """Start everybody, and wait until each has a result."""
+        self.programs.update((index, self.start(index)) for index in range(len(self.names)))
+        for index in self.programs:
+            while self.take(index)["event"] != "round":
+                pass
+
+    def start(self, index: int) -> starting.Program:
+        """A peer's process."""
         return self.group.start("kills_peer", str(STEP * (index + 1)), peers=[index])[0]
 
     def take(self, index: int) -> dict[str, Any]:
         """The next end of a round at a peer; AssertionError where there is none in time."""
         while True:
-            fact = self._line(self.programs[index])
-            if fact["event"] == "round":
-                self._hold(index, fact)
+            fact = self._line(index)
             if fact["event"] in ("round", "failed"):
                 return fact
 
-    def _line(self, program: starting.Program) -> dict[str, Any]:
+    def _line(self, index: int) -> dict[str, Any]:
+        program = self.programs[index]
         line = program._lines.get(timeout=PATIENCE)
         if not line:
             raise AssertionError(f"a peer ended: {program.errors[-2000:]}")
         fact: dict[str, Any] = json.loads(line)
+        self.told[index].append(fact)
+        if fact["event"] == "round":
+            self.hold(index, fact)
         return fact
 
-    def _hold(self, index: int, fact: dict[str, Any]) -> None:
+    def hold(self, index: int, fact: dict[str, Any]) -> None:
         """A result is the mean of those in it, and the same at all."""
         known = self.rounds[fact["number"]]
         known[index] = fact
@@ -87,10 +104,17 @@ class Bench:
         if max(abs(fact["low"] - mean), abs(fact["high"] - mean)) > STEP / 20:
             self.wrong.append(f"round {fact['number']}: {fact['low']}..{fact['high']} is not the mean {mean}")
 
+    def catch_up(self) -> None:
+        """Take what the peers have told already."""
+        for index, program in self.programs.items():
+            while not program._lines.empty():
+                self._line(index)
+
     def strike(self, rng: random.Random, most: int) -> dict[str, Any]:
         """Kill some peers, let the others end two rounds, start the killed again and wait until they are back."""
         victims = sorted(rng.sample(sorted(self.programs), rng.randint(1, most)))
         time.sleep(rng.uniform(0.0, 1.5))
+        self.catch_up()
         for victim in victims:
             self.programs[victim].process.kill()
         began, ends = time.monotonic(), Counter[str]()
@@ -107,7 +131,8 @@ class Bench:
         for victim in victims:
             self.programs[victim].process.wait()
             self.programs[victim].close()
-            self.programs[victim] = self._start(victim)
+            self.told[victim].clear()
+            self.programs[victim] = self.start(victim)
         waiting = set(victims)
         while waiting:
             for index in self.programs:
@@ -121,6 +146,13 @@ class Bench:
             "longest_round": round(longest, 1),
             "back_seconds": round(time.monotonic() - began - survived, 1),
         }
+
+    def end(self) -> None:
+        """Kill everybody, and look into their journals."""
+        for program in self.programs.values():
+            program.process.kill()
+            program.process.wait()
+        self.wrong += self.repeated()
 
     def repeated(self) -> list[str]:
         """One-time acts that some journal holds twice with different content."""
@@ -150,36 +182,48 @@ def outcome(fact: dict[str, Any]) -> str:
     return "spent, uncertified" if fact["spent"] else "not begun"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, kills: int, log: str) -> argparse.ArgumentParser:
+    """What every bench that kills is asked."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=8)
     parser.add_argument("-c", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backup", action="store_true", help="the charter has backups")
-    parser.add_argument("--log", type=Path, default=Path("kills.jsonl"))
-    options = parser.parse_args()
+    parser.add_argument("--log", type=Path, default=Path(log))
+    parser.add_argument("--home", type=Path, help="keep the peers' folders here")
+    return parser
+
+
+def home_of(options: argparse.Namespace) -> AbstractContextManager[str]:
+    """Where the peers' folders are."""
+    return tempfile.TemporaryDirectory() if options.home is None else nullcontext(str(options.home))
+
+
+def strikes(bench: Bench, options: argparse.Namespace, log: TextIO) -> str:
+    """Strike a group that runs until enough were killed; what it came to."""
     rng, killed, totals = random.Random(options.seed), 0, Counter[str]()
-    with tempfile.TemporaryDirectory() as home, options.log.open("w") as log:
+    while killed < options.kills and not bench.wrong:
+        told = bench.strike(rng, min(2, options.n - options.c - 2))
+        killed += len(told["killed"])
+        totals.update(told["ends"])
+        log.write(json.dumps(told) + "\n")
+        log.flush()
+        print(f"{killed} kills, {dict(totals)}, {told}", flush=True)
+    return f"{killed} kills: {dict(totals)}"
+
+
+def main() -> int:
+    options = arguments(__doc__, 200, "kills.jsonl").parse_args()
+    with home_of(options) as home, options.log.open("w") as log:
         bench = Bench(options, Path(home))
         try:
-            for index in bench.programs:
-                while bench.take(index)["event"] != "round":
-                    pass
-            while killed < options.kills and not bench.wrong:
-                told = bench.strike(rng, min(2, options.n - options.c - 2))
-                killed += len(told["killed"])
-                totals.update(told["ends"])
-                log.write(json.dumps(told) + "\n")
-                log.flush()
-                print(f"{killed} kills, {dict(totals)}, {told}", flush=True)
-            for program in bench.programs.values():
-                program.process.kill()
-                program.process.wait()
-            bench.wrong += bench.repeated()
+            bench.begin()
+            came = strikes(bench, options, log)
+            bench.end()
         finally:
             bench.group.close()
-    print("\n".join(bench.wrong) or f"{killed} kills: {dict(totals)}; nothing was wrong")
+    print("\n".join(bench.wrong) or f"{came}; nothing was wrong")
     return 1 if bench.wrong else 0
 
 

@@ -4,12 +4,15 @@
 #     peers/namespaces.sh N COMMAND...        # as 10.77.0.1 to 10.77.0.N
 #
 # In COMMAND every {i} becomes the number of the peer, 0 to N-1. Everything lives in namespaces of this script's own, so
-# nothing of the machine's network changes, and all is gone when it ends. Needs root, or user namespaces. The code is 0 if
-# all ended with 0, 2 where this machine does not permit it, else 1.
+# nothing of the machine's network changes, and all is gone when it ends. Needs iproute2, and root or user namespaces. The
+# code is 0 if all ended with 0, 2 where this machine does not permit it or lacks a tool, else 1.
 set -eu
 
 if [ "${1:-}" != --inside ]; then
     [ $# -ge 2 ] || { sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2; exit 2; }
+    for tool in unshare ip; do
+        command -v $tool >/dev/null || { echo "there is no $tool here: install util-linux and iproute2" >&2; exit 2; }
+    done
     for how in "--net --mount" "--user --map-root-user --net --mount"; do
         if unshare $how true 2>/dev/null; then
             exec unshare $how sh "$0" --inside "$@"

@@ -119,13 +119,20 @@ def ended(one: socket.socket, patience: float = PATIENCE) -> float:
 
 
 def dealer(keys: Keys, letter: str, endpoint: str, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    """A member's or a stranger's own socket to `a`, as large as its messages may be."""
+    """A member's or a stranger's own socket to `a`."""
+    return socket_to(endpoint, keys.public["a"], keys.public[letter], keys.secret[letter], context)
+
+
+def socket_to(
+    endpoint: str, server: bytes, public: bytes, secret: bytes, context: zmq.Context[zmq.Socket[bytes]]
+) -> zmq.Socket[bytes]:
+    """Somebody's own socket to a peer, whose messages may be as large as they like."""
     made = context.socket(zmq.DEALER)
     common_options(made)
     made.setsockopt(zmq.MAXMSGSIZE, -1)
-    made.setsockopt(zmq.CURVE_SERVERKEY, keys.public["a"])
-    made.setsockopt(zmq.CURVE_PUBLICKEY, keys.public[letter])
-    made.setsockopt(zmq.CURVE_SECRETKEY, keys.secret[letter])
+    made.setsockopt(zmq.CURVE_SERVERKEY, server)
+    made.setsockopt(zmq.CURVE_PUBLICKEY, public)
+    made.setsockopt(zmq.CURVE_SECRETKEY, secret)
     made.connect(endpoint)
     return made
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic
 
+import numpy as np
 import pytest
 import zmq
 
@@ -26,10 +28,14 @@ from attacking import (
     flood,
     sealed,
     served,
+    socket_to,
     strangers,
 )
+from decentra.driver.conduct import MOST_FAULTS
 from decentra.transport.base import REFUSED, Lane
+from decentra.types import RoundResult
 from relay import Relay
+from starting import Group, all_at_once
 from test_transport import ZeroMQWorld, zeromq
 
 pytestmark = pytest.mark.slow
@@ -126,6 +132,34 @@ def test_a_member_that_floods_is_cut_within_two_seconds_and_costs_little(
     assert attacked.most() - attacked.before < MEMBER
     assert "many more messages" in attacked.last("link")["reason"]
     assert served(attacked, keys) < SERVED
+
+
+def test_a_member_that_sends_bad_messages_for_ever_is_cut_and_refused_by_name_and_rounds_go_on(
+    make_group: Callable[..., Group], context: zmq.Context[zmq.Socket[bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    group = make_group(4, rounds__ready_deadline=4.0, protocol__initial_range=4.0)
+    liar, peers = group.identities[3], [group.peer(index) for index in range(3)]
+    victim = peers[0].id
+    server = group.charter.member(victim).curve
+    with contextlib.closing(socket_to(peers[0].endpoint, server, liar.curve_public, liar.curve_secret, context)) as own:
+        monitor = own.get_monitor_socket(zmq.Event.HANDSHAKE_FAILED_AUTH)
+        sent = 0
+        while liar.id not in peers[0]._call(lambda: set(peers[0]._session.driver.conduct.cut), CUT):
+            own.send(sealed(b"hello nonsense"))  # and no faster than it is looked at
+            sent += 1
+            assert sent < 100 * MOST_FAULTS
+        assert sent >= MOST_FAULTS
+        assert monitor.poll(1000 * int(CUT)), "it may come back"
+        own.disable_monitor()
+        monitor.close()
+    said = [record.getMessage() for record in caplog.records if str(liar.id) in record.getMessage()]
+    assert len([line for line in said if "is cut for 30 s" in line]) == 1
+    assert len([line for line in said if "broke SCHEMA" in line]) <= MOST_FAULTS.bit_length()
+    done = all_at_once([partial(peer.average, [np.full(5, index, np.float32)]) for index, peer in enumerate(peers)])
+    for result in done:
+        assert isinstance(result, RoundResult), repr(result)
+        assert set(result.participants) == {peer.id for peer in peers}
+        assert result.values[0][0] == pytest.approx(1.0, abs=1e-2)
 
 
 def test_a_message_that_never_ends_costs_little_and_is_cut(

@@ -15,6 +15,8 @@ from decentra.cli.app import app
 from decentra.crypto.keys import Identity
 from decentra.peer import doctor as doctor_module
 from decentra.peer.config import PeerFolder
+from decentra.peer.doctor import Doctor
+from decentra.transport import clock
 from starting import Group
 from test_transport import port_of
 
@@ -54,6 +56,37 @@ def test_a_group_that_runs_is_in_order_and_each_member_is_reached(make_group: Ma
     lines = CliRunner().invoke(app, ["doctor", "--state", str(group.folders[0].path)]).stdout.splitlines()
     assert all(line.startswith("ok    ") for line in lines)
     assert "is held by this peer, which runs" in lines[9] and "lists yours" in lines[10]
+    assert all("its clock agrees with yours" in line or "ahead of yours" in line for line in lines[10:])
+
+
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [(90.0, "ahead of yours: set one of them"), (-90.0, "behind yours: set one of them"), (2.0, "ahead of yours")],
+)
+def test_a_members_clock_is_compared_with_this_machines(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, off: float, said: str
+) -> None:
+    group = make_group(3)
+    peer = group.peer(1)
+    truth = clock.answer
+    monkeypatch.setattr(clock, "answer", lambda nonce, now: truth(nonce, now + off))
+    address = peer.endpoint.removeprefix("tcp://")
+    told = Doctor(group.folders[0], address).findings()
+    (about,) = [finding.said for finding in told if finding.about == peer.endpoint]
+    assert said in about and about.startswith(names(group)[1])
+    assert abs(float(about.partition("its clock is ")[2].split()[0]) - abs(off)) < 1.0
+
+
+@pytest.mark.parametrize("reply", [b"", b"\0" * 24, b"\0" * 1000])
+def test_what_is_no_answer_to_the_question_for_the_time_is_not_taken_for_one(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    group = make_group(3)
+    peer = group.peer(1)
+    monkeypatch.setattr(clock, "answer", lambda nonce, now: reply)
+    address = peer.endpoint.removeprefix("tcp://")
+    told = Doctor(group.folders[0], address).findings()
+    assert "the clocks were not compared" in next(one.said for one in told if one.about == peer.endpoint)
 
 
 def test_members_that_do_not_run_are_named_and_a_free_port_is_in_order(make_group: MakeGroup) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra.driver.pace import KNOWN, LEAST, OWN, TIMES, Pace
+from decentra.errors import Unavailable
 from decentra.simulation.group import Ending, SimulatedGroup
 from decentra.types import RoundResult
-from helpers import READY, ids, results, settle, simulate, small, without
+from helpers import READY, ids, kill, results, settle, simulate, small, without
+from test_gossip import attended, sees
 
 STEPS = 40.0
 """Virtual seconds of local steps between two rounds of those that are not slow."""
@@ -84,6 +87,45 @@ def test_a_peer_that_once_takes_much_longer_is_left_out_once_and_keeps_its_updat
     settle(group, 5.0)
     assert isinstance(group.peers[4].ended, RoundResult)
     assert group.peers[4].ended.digest == done[0].digest
+
+
+def test_who_trains_ten_times_as_long_is_suspected_by_nobody_and_the_rounds_of_the_others_go_on() -> None:
+    group, slow = attended(5), 4
+    for _ in range(KNOWN):
+        train(group, [0.0] * 5)
+    group.peers[slow].ended = None  # and now it takes its time
+    for _ in range(5):
+        settle(group, STEPS)
+        done = results(group.run(without(group, slow)))[0]
+        assert done.seconds <= STEPS
+        for peer in group.peers:
+            assert set(sees(peer).values()) == {"up"}
+    group.peers[slow].begin(small(group)[slow])
+    settle(group, STEPS / 2)
+    assert len(results(group.run([*small(group)[:slow], None]))[0].participants) == 5
+
+
+@given(st.integers(0, 1000), st.sets(st.integers(0, 4), min_size=1, max_size=3), st.floats(0.0, 40.0))
+@settings(max_examples=15)
+def test_whoever_waits_in_a_round_knows_for_whom_at_every_moment(seed: int, stop: set[int], after: float) -> None:
+    """Peers stop before the round or in it, and some of the others train on for a while; looked at every second."""
+    group = simulate(5, seed=seed, rounds__ready_deadline=20.0, rounds__phase_deadline=5.0)
+    names, vectors = set(ids(group)), small(group)
+    for place, peer in enumerate(group.peers):
+        begin = partial(peer.begin, vectors[place])
+        group.clock.call_later(after * place / 4, begin)
+    for place in stop:
+        group.clock.call_later(after / 2 + 0.0015 * place, partial(kill, group.peers[place]))
+    left = [peer for place, peer in enumerate(group.peers) if place not in stop]
+    while any(peer.ended is None for peer in left):
+        settle(group, 1.5)  # by when whatever was on its way has come
+        assert group.clock.now() < 300.0
+        for peer in left:
+            if peer.driver.machine is not None:
+                assert peer.driver.awaited and set(peer.driver.awaited) <= names - {peer.identity.id}
+    for peer in left:
+        if isinstance(peer.ended, Unavailable):
+            assert peer.ended.waited_for and all(str(name) in str(peer.ended) for name in peer.ended.waited_for)
 
 
 def test_lateness_that_a_round_still_saw_is_waited_for_in_the_next() -> None:

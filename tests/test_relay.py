@@ -172,6 +172,48 @@ def test_a_peer_that_is_cut_off_both_ways_or_one_is_left_out_says_for_whom_it_wa
     assert [program.end() for program in programs] == [143] * len(programs)
 
 
+@pytest.mark.slow
+def test_halves_without_a_quorum_say_for_whom_they_wait_train_on_locally_and_are_one_group_again_within_three_rounds(
+    make_relayed: Any,
+) -> None:
+    group, relay = make_relayed(4, **BRISK)
+    names = [str(identity.id) for identity in group.identities]
+    programs = group.start("training", "{index}", "12", "step")
+    for program in programs:
+        program.wait_for("waiting")
+    before = train(programs)
+    assert len({fact["parameters"] for fact in before}) == 1
+    relay.cut(between(0, [2, 3]) + between(1, [2, 3]))
+    for failed in (1, 2):
+        ended = train(programs)
+        for fact, earlier in zip(ended, before, strict=True):
+            assert fact["failed"] == earlier["failed"] + failed and fact["rounds"] == earlier["rounds"]
+            assert fact["norm"] != earlier["norm"]  # its own steps, kept
+    for program, others in zip(programs, [names[2:]] * 2 + [names[:2]] * 2, strict=True):
+        last = next(line for line in reversed(program.errors.splitlines()) if "a round failed" in line)
+        assert "training goes on" in last and any(name in last for name in others)
+    relay.heal()
+    for _ in range(3):
+        ended = train(programs)
+        relay.wait_for(lambda: relay.connected(list(relay.paths)))
+        if all(fact["rounds"] > earlier["rounds"] for fact, earlier in zip(ended, before, strict=True)):
+            break
+    assert len({fact["parameters"] for fact in ended}) == 1 and ended[0]["parameters"] != before[0]["parameters"]
+    for program in programs:
+        program.signal(signal.SIGTERM)
+    assert [program.end() for program in programs] == [143] * len(programs)
+
+
+def train(programs: list[Program]) -> list[dict[str, Any]]:
+    """The local steps of a round at each of them, and the round; what each tells after it."""
+    for program in programs:
+        program.say()
+    ended = [program.wait_for("round") for program in programs]
+    for program in programs:
+        program.wait_for("waiting")
+    return ended
+
+
 def heal_within(rounds: int, programs: list[Program], relay: Relay) -> None:
     """All are in one round again after so many at most; the first may still fall into the time of reconnecting."""
     for _ in range(rounds):

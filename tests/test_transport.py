@@ -17,6 +17,7 @@ from zmq.utils import z85
 
 from attacking import sealed
 from decentra.errors import LocalError
+from decentra.transport import dialler, simulated
 from decentra.transport import guard as guard_module
 from decentra.transport import zeromq as zeromq_module
 from decentra.transport.base import BULK_QUEUE, CONTROL_QUEUE, REFUSED, SILENT, UNREACHABLE, Counters, Lane, Transport
@@ -83,6 +84,13 @@ class World:
     def close(self) -> None:
         raise NotImplementedError
 
+    def pause_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have pauses between tries grow beyond every test's patience."""
+        raise NotImplementedError
+
+    def lose_patience(self) -> None:
+        """Let time pass until the pauses are that long."""
+
     def pair(self) -> tuple[Node, Node]:
         """Two peers, connected both ways."""
         a, b = self.node("a"), self.node("b")
@@ -110,6 +118,12 @@ class SimulatedWorld(World):
 
     def until(self, predicate: Callable[[], bool], seconds: float = PATIENCE) -> None:
         assert self.heap.run_until(predicate, self.heap.now() + seconds), "it did not come about in virtual time"
+
+    def pause_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(simulated, "REDIAL_LOST", 100 * PATIENCE)
+
+    def lose_patience(self) -> None:
+        self.heap.run_until(None, 20 * PATIENCE)  # a try is due at 255 s at the latest, and the next far later
 
     def close(self) -> None:
         pass
@@ -174,6 +188,11 @@ class ZeroMQWorld(World):
                     await self.changed.wait()
 
         self.loop.run_until_complete(wait())
+
+    def pause_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dialler, "RECONNECT_MS", 100_000 * int(PATIENCE))
+        monkeypatch.setattr(dialler, "RECONNECT_MOST_MS", 0)
+        monkeypatch.setattr(dialler, "HURRY_AFTER", 0.0)
 
     def raw(self, letter: str, to: str, keys: tuple[bytes, bytes] | None = None) -> zmq.Socket[bytes]:
         """A DEALER of our own making, as an attacker with a member's key would have."""
@@ -330,6 +349,21 @@ def test_a_restarted_peer_is_reached_again(world: World) -> None:
     world.until(lambda: a.up(b.id) and again.up(a.id))
     assert a.transport.send(b.id, Lane.CONTROL, b"welcome back", [])
     world.until(lambda: again.headers() == [b"welcome back"])
+
+
+def test_when_the_way_to_a_neighbour_opens_the_broken_ways_to_others_are_tried_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a partition nobody waits to the end of a pause that grew while it lasted."""
+    world.pause_long(monkeypatch)
+    a = world.node("a")
+    for letter in "bc":
+        a.transport.dial(name(letter))
+    world.until(lambda: all(UNREACHABLE in a.reasons(name(letter)) for letter in "bc"))
+    world.lose_patience()
+    b, c = world.node("b"), world.node("c")
+    c.transport.dial(a.id)
+    world.until(lambda: a.up(c.id) and a.up(b.id))
 
 
 def test_a_closed_peer_is_neither_sent_to_nor_heard_until_it_is_dialled_again(world: World) -> None:

@@ -15,8 +15,8 @@ def tell(event: str, **facts: object) -> None:
 
 
 def main() -> None:
-    """Arguments: the seed, and how many rounds."""
-    seed, rounds = int(sys.argv[1]), int(sys.argv[2])
+    """Arguments: the seed, and how many rounds; with ``step`` each waits for a line on stdin."""
+    seed, rounds, options = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     torch.manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -24,12 +24,18 @@ def main() -> None:
         tell("joined", parameters=peer.summary().parameters)
         every = peer.charter.training.steps
         for step in range(rounds * every):
+            if "step" in options and step % every == 0:
+                tell("waiting")
+                sys.stdin.readline()
             batch = torch.randn((8, 6))
             optimizer.zero_grad()
             torch.autograd.backward((model(batch) - batch.sum(1, keepdim=True)).square().mean())
             optimizer.step()
             if (step + 1) % every == 0:
-                tell("round", parameters=peer.summary().parameters)
+                summary = peer.summary()
+                local = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+                norm = float(local.norm())
+                tell("round", parameters=summary.parameters, rounds=summary.rounds, failed=summary.failed, norm=norm)
     summary = peer.summary()
     tell(
         "closed",

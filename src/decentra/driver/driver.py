@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec
 
 from decentra.driver.admission import Admission
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
+from decentra.driver.conduct import Conduct, worth_saying
 from decentra.driver.fittings import PLAIN, Fittings, Neighbour
 from decentra.driver.gossip import Gossip
 from decentra.driver.others import Others
@@ -100,6 +101,7 @@ class Driver:
         """Why the way to a peer is broken, until it is open again."""
         self._others = tuple(peer for peer in members if peer != me)
         self.others = Others(self._others, collude)
+        self.conduct = Conduct(self._others)
         self._admission = Admission(me, self._others, registry, chain.session, check)
         self._limit = limit
         self._incarnation, self._random, self._witness = incarnation, random, witness
@@ -404,6 +406,7 @@ class Driver:
                     self.gossip.heard(peer, data)
                 except RemoteError as error:
                     self._note_fault(error)  # who is up is no part of a round, so no round ends by it
+                    self._charge(peer)
 
     @_small
     def _deliver(self, received: Received) -> None:
@@ -456,12 +459,32 @@ class Driver:
     def _note_fault(self, error: RemoteError) -> None:
         if error.peer is not None:
             self._faults[error.peer] = error.reason
-        self._log.warning("%s", error)
+        count = self.conduct.count(error.peer, error.clause)
+        if worth_saying(count):
+            self._log.warning("%s%s", error, "" if count == 1 else f" (it is the {count}th time)")
+
+    def _charge(self, peer: PeerId) -> None:
+        """Hold a fault against the neighbour that sent it, and cut who goes on."""
+        ports = self._need_ports()
+        seconds = self.conduct.exhausted(peer, ports.clock.now())
+        if seconds is None:
+            return
+        self._ways[peer] = f"this peer cut it for {seconds:.0f} s, since it goes on breaking clauses"
+        self._log.warning("peer %s is cut for %.0f s: it goes on breaking clauses", peer, seconds)
+        ports.transport.close_peer(peer)
+        self._links[peer].disconnected()
+        ports.clock.call_later(seconds, partial(self._let_in, peer))
+
+    def _let_in(self, peer: PeerId) -> None:
+        self.conduct.cut.discard(peer)
+        if not self._closed:
+            self._need_ports().transport.dial(peer)
 
     def _blame(self, peer: PeerId, error: RemoteError) -> None:
         if self._watch is not None:
             self._watch(Blame(error))
         self._note_fault(error)
+        self._charge(peer)
         machine = self.machine
         if machine is not None and peer in machine.roster:
             self._enqueue(machine.faulted(error))
@@ -488,7 +511,8 @@ class Driver:
         transport.close_peer(peer)
         self._incarnation += 1
         self._links[peer] = self._new_link(peer)
-        transport.dial(peer)
+        if peer not in self.conduct.cut:
+            transport.dial(peer)
 
     @_small
     def _tick(self) -> None:

@@ -394,9 +394,10 @@ class Session:
         )
 
     def _not_awaited(self) -> frozenset[PeerId]:
-        """Who is waited for but briefly: who was left out for silence lately, and who is down as more members say than
-        may lie."""
+        """Who is waited for but briefly: who was left out for silence lately, who is down as more members say than may
+        lie, and who is cut."""
         benched = {peer for peer, (_, until) in self._benched.items() if self.round.number <= until}
+        benched |= self.driver.conduct.cut
         return frozenset(benched) if self.driver.gossip is None else self.driver.gossip.away | benched
 
     def _bench(self, roster: tuple[PeerId, ...]) -> None:

@@ -1,6 +1,6 @@
 """Looks for everything that keeps a peer from working: its folder, this machine, and the way to the others.
 
-Each check gives findings, a line each: what is in order, or what to do. Nothing is changed, no message is sent.
+Each check gives findings, a line each: what is in order, or what to do. Nothing is changed; members are asked the time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
 from decentra.peer.config import Config, PeerFolder, valid_address
 from decentra.transport.dialler import Route
-from decentra.transport.probe import Answer, probe, versions
+from decentra.transport.probe import Answer, Skew, probe, versions
 from decentra.transport.zeromq import FILES_WANTED, require_libsodium
 
 SANE_YEARS = (2025, 2100)
 FREE_BYTES = 256 * 1024 * 1024
 """A journal, transcripts and a checkpoint of a small model; a large model needs more."""
+
+MUCH_SKEW = 5.0
+"""Seconds by which clocks differ so that logs can't be laid side by side any more, and an invite may expire early."""
 
 SLOW_FSYNC = 0.5
 """Seconds: a round writes a handful of times and waits for each."""
@@ -206,12 +209,13 @@ class Doctor:
             yield self._reached(self._charter.member(peer), address)
 
     def _reached(self, member: Member, address: str) -> Finding:
-        answer = probe(self._route(address, member.curve)).answer
-        said = f"{address}: {answer.value}"
-        match answer:
+        found = probe(self._route(address, member.curve))
+        said = f"{address}: {found.answer.value}"
+        match found.answer:
             case Answer.WELCOME:
                 # Its way here it tells itself: a peer that hears it says so in its log, and so does its doctor.
-                return Finding(member.name, True, f"{said}; whether it reaches you, its own doctor tells")
+                said = f"{said}; {_compared(found.skew)}; whether it reaches you, its own doctor tells"
+                return Finding(member.name, True, said)
             case Answer.STRANGER:
                 return Finding(member.name, False, f"{said}: give it the charter that all signed")
             case Answer.OTHER_KEY:
@@ -227,11 +231,13 @@ class Doctor:
         """Who is at an address: the member whose key fits."""
         found = Answer.UNREACHABLE
         for member in () if self._charter is None else self._charter.members:
-            found = probe(self._route(address, member.curve)).answer
+            probed = probe(self._route(address, member.curve))
+            found = probed.answer
             if found in (Answer.WELCOME, Answer.STRANGER):
                 mine = self._identity is not None and member.id == self._identity.id
                 ok = mine or found is Answer.WELCOME
-                return Finding(address, ok, f"{'this peer itself' if mine else member.name}: {found.value}")
+                clocks = "" if mine else f"; {_compared(probed.skew)}"
+                return Finding(address, ok, f"{'this peer itself' if mine else member.name}: {found.value}{clocks}")
             if found is not Answer.OTHER_KEY:
                 break
         else:
@@ -242,6 +248,17 @@ class Doctor:
         if self._identity is None:
             raise LocalError("without keys nobody can be asked; run `decentra keys` first")
         return Route(address, server_key, self._identity.curve_public, self._identity.curve_secret)
+
+
+def _compared(skew: Skew | None) -> str:
+    """How a member's clock differs from this machine's."""
+    if skew is None:
+        return "it did not tell its time, so the clocks were not compared"
+    if abs(skew.ahead) <= skew.within:
+        return f"its clock agrees with yours to {skew.within:.3f} s"
+    way = "ahead of" if skew.ahead > 0 else "behind"
+    differs = f"its clock is {abs(skew.ahead):.3f} s {way} yours"
+    return differs if abs(skew.ahead) < MUCH_SKEW else f"{differs}: set one of them right, or logs won't line up"
 
 
 def _unbindable(bind: str, error: OSError) -> Finding:

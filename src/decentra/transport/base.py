@@ -7,6 +7,8 @@
 3. The lanes do not wait for each other.
 4. `Transport.send` never blocks. Queues are bounded.
 5. All calls are made, and all callbacks come, on one thread: the event loop's.
+6. A way that breaks is tried again by itself, and soon after the network is whole: the pauses are short where nobody
+   answers, and end early for a neighbour that is heard, and for all once the way to any of them opens.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ __all__ = [
     "CONTROL_QUEUE",
     "CUT",
     "REDIAL_FIRST",
+    "REDIAL_LOST",
     "REDIAL_MOST",
     "REFUSED",
     "SEND_DEADLINE",
@@ -57,7 +60,11 @@ REDIAL_FIRST = 1.0
 """Seconds before the first new try after a refusal; doubled from there."""
 
 REDIAL_MOST = 30.0
-"""Seconds between tries at most, so that a peer that was just added to a charter is not left waiting for long."""
+"""Seconds between tries at most after refusals, so that a peer that was just added to a charter need not wait long."""
+
+REDIAL_LOST = 5.0
+"""Seconds between tries at most where nobody answers: a try costs a packet, and after a partition a group must not miss
+rounds because it waits to try."""
 
 SEND_DEADLINE = 30.0
 """Seconds after which a message that still waits for a connection is dropped: without one it would wait for ever."""
@@ -106,7 +113,9 @@ class Transport(Protocol):
         ...
 
     def dial(self, peer: PeerId) -> None:
-        """Connect to a peer and keep trying, every 1 to 30 s, until `close_peer`; dialling twice is the same as once.
+        """Connect to a peer and keep trying, every 1 to 5 s (30 where it refuses), until `close_peer`.
+
+        Dialling twice is the same as once.
 
         Raises:
             LocalError: the peer is not a member, or its address is not known.

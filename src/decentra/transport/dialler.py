@@ -17,6 +17,7 @@ from decentra.transport.base import (
     CONTROL_QUEUE,
     CUT,
     REDIAL_FIRST,
+    REDIAL_LOST,
     REDIAL_MOST,
     REFUSED,
     SEND_DEADLINE,
@@ -44,8 +45,12 @@ HANDSHAKE_MS = 2000
 """For a whole handshake; at the default of 30 s, 1,500 silent sockets keep honest peers out."""
 
 RECONNECT_MS = 100
-RECONNECT_MOST_MS = 30_000
+RECONNECT_MOST_MS = int(1000 * REDIAL_LOST)
 """libzmq's own tries where nobody listens: from 0.1 s, doubling."""
+
+CONNECT_MS = 4000
+"""For a connection where nothing comes back: the kernel asks again after 1 and 3 s, and then ever more rarely, up to
+minutes, through which a network that is whole again would go unnoticed."""
 
 HURRY_AFTER = 3.0
 """Seconds that a connection under way is left alone before a neighbour's own message starts it anew: a handshake's time
@@ -136,7 +141,7 @@ class Dialler:
         return True
 
     def hurry(self) -> None:
-        """The neighbour is evidently alive: try now instead of at the end of the pause."""
+        """The neighbour is alive, or the network is: try now instead of at the end of the pause."""
         least = HURRY_AFTER if self._redial is None else REDIAL_FIRST
         if not self.up and self._loop.time() - self._opened_at >= least:
             self._shut()
@@ -164,6 +169,7 @@ class Dialler:
         # Jitter, or every peer of a group would knock at a restarted one at the same instant.
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS + random.randrange(RECONNECT_MS))
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._route.server_key)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._route.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._route.secret)
@@ -214,7 +220,7 @@ class Dialler:
     def _fail(self, reason: str) -> None:
         self._shut()
         self._redial = self._loop.call_later(self._pause * random.uniform(1.0, 1.25), self._open)
-        self._pause = min(2 * self._pause, REDIAL_MOST)
+        self._pause = min(2 * self._pause, REDIAL_LOST if reason == SILENT else REDIAL_MOST)
         self._changed(False, reason)
 
     def _work(self) -> bool:

@@ -1,4 +1,4 @@
-"""One handshake with whoever listens at an address, to tell how it goes; no message is sent and nothing is kept.
+"""One handshake with whoever listens at an address, to tell how it goes, and a question for its time; nothing is kept.
 
 The steps tell causes apart: whether the name resolves and the port answers shows with a plain socket, whose key is
 there and whether it lists ours shows how far CURVE comes. A server that cannot open our first box, since it was made
@@ -8,14 +8,16 @@ for another key, closes the connection; one that can, and does not list our key,
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from dataclasses import dataclass
 from enum import Enum
-from time import monotonic
+from time import monotonic, time
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from decentra.transport import clock
 from decentra.transport.dialler import Route, common_options
 
 
@@ -32,11 +34,20 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True)
+class Skew:
+    """By how many seconds another machine's clock is ahead of this one's, and how far that may be off."""
+
+    ahead: float
+    within: float
+
+
+@dataclass(frozen=True)
 class Probe:
-    """An answer, and how long it took in seconds."""
+    """An answer, how long it took in seconds, and how the clocks differ, where a member that welcomes told its time."""
 
     answer: Answer
     seconds: float
+    skew: Skew | None = None
 
 
 _OUTCOMES: dict[int, Answer] = {
@@ -61,10 +72,11 @@ def probe(route: Route, patience: float = 3.0) -> Probe:
         return Probe(Answer.REFUSED, monotonic() - began)
     except OSError:
         return Probe(Answer.UNREACHABLE, monotonic() - began)
-    return Probe(_shake_hands(route, patience), monotonic() - began)
+    found, skew = _shake_hands(route, patience)
+    return Probe(found, monotonic() - began, skew)
 
 
-def _shake_hands(route: Route, patience: float) -> Answer:
+def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         common_options(dealer)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, int(1000 * patience))
@@ -81,12 +93,24 @@ def _shake_hands(route: Route, patience: float) -> Answer:
                     break
                 told = parse_monitor_message(monitor.recv_multipart())
                 answer = _OUTCOMES.get(told["event"])
+                if answer is Answer.WELCOME:
+                    return answer, _ask_time(dealer, patience)
                 if answer is not None:
-                    return Answer.SILENT if told["value"] == errno.EAGAIN else answer
-            return Answer.SILENT
+                    return Answer.SILENT if told["value"] == errno.EAGAIN else answer, None
+            return Answer.SILENT, None
         finally:
             dealer.disable_monitor()
             monitor.close(0)
+
+
+def _ask_time(dealer: zmq.Socket[bytes], patience: float) -> Skew | None:
+    nonce, asked, began = os.urandom(clock.NONCE_BYTES), time(), monotonic()
+    dealer.send(clock.question(nonce))
+    if not dealer.poll(int(1000 * patience)):
+        return None
+    took = monotonic() - began
+    theirs = clock.told(dealer.recv(), nonce)
+    return None if theirs is None else Skew(theirs - asked - took / 2, took / 2)
 
 
 def versions() -> tuple[str, str]:

@@ -18,6 +18,7 @@ from decentra.transport.base import (
     CONTROL_QUEUE,
     CUT,
     REDIAL_FIRST,
+    REDIAL_LOST,
     REDIAL_MOST,
     REFUSED,
     SEND_DEADLINE,
@@ -78,6 +79,7 @@ class _Way:
     """Counts the connections; what was sent on an earlier one never arrives."""
     pause: float = REDIAL_FIRST
     redial: Handle | None = None
+    tried: float = 0.0
     reason: str = ""
     waiting: list[_Message] = field(default_factory=list)
     flying: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
@@ -125,7 +127,7 @@ class Network:
         self._down(source, target, CUT)
 
     def heal(self, source: PeerId, target: PeerId) -> None:
-        """Mend one direction; the source's next try succeeds."""
+        """Mend one direction; the source's next try succeeds, which may come early (`Transport`, 6)."""
         self._way(source, target).cut = False
 
     def break_once(self, source: PeerId, target: PeerId) -> None:
@@ -155,13 +157,13 @@ class Network:
 
     def _connect(self, source: PeerId, target: PeerId) -> None:
         way = self._way(source, target)
-        way.redial = None
+        way.redial, way.tried = None, self.clock.now()
         reason = self._obstacle(source, target, way)
         if reason:
             if reason == REFUSED:
                 way.waiting.clear()
             self._retry(source, target, way, way.pause * way.rng.uniform(1.0, 1.25))
-            way.pause = min(2 * way.pause, REDIAL_MOST)
+            way.pause = min(2 * way.pause, REDIAL_MOST if reason == REFUSED else REDIAL_LOST)
             self._tell(source, target, way, False, reason)
             return
         way.pause = REDIAL_FIRST
@@ -170,6 +172,18 @@ class Network:
         for message in waiting:
             if self.clock.now() <= message.deadline:
                 self._carry(source, target, way, message)
+        self._hurry(target, source)  # which hears the greeting
+        for one, other in self._ways:
+            if one == source:
+                self._hurry(source, other)
+
+    def _hurry(self, source: PeerId, target: PeerId) -> None:
+        """Try now instead of at the end of the pause."""
+        way = self._ways.get((source, target))
+        if way is None or way.redial is None or self.clock.now() - way.tried < REDIAL_FIRST:
+            return
+        way.tried = self.clock.now()
+        self._retry(source, target, way, 2 * way.faults.latency)
 
     def _obstacle(self, source: PeerId, target: PeerId, way: _Way) -> str:
         if way.cut or target not in self._transports:
@@ -254,6 +268,7 @@ class Network:
         def arrive() -> None:
             if way.life == life:
                 way.flying[lane] -= 1
+                self._hurry(target, source)
                 receiver = self._transports[target]
                 receiver.counters.received(sizes)
                 receiver._on_receive(source, lane, header, [memoryview(part).toreadonly() for part in parts])

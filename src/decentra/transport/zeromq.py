@@ -7,9 +7,11 @@ frame's User-Id; ROUTER's own ids are ignored. What an option guards against sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +21,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError
+from decentra.transport import clock
 from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
 from decentra.transport.envelope import unseal
@@ -73,6 +76,8 @@ class _Neighbour:
         if (whole, reason) != self._told:
             self._told = (whole, reason)
             self._transport._on_link(self._peer, whole, reason)
+            if whole:
+                self._transport._hurry()
 
 
 class ZeroMQTransport:
@@ -227,6 +232,11 @@ class ZeroMQTransport:
             neighbour.close()
         self._guard.cut_peer(peer)
 
+    def _hurry(self) -> None:
+        """A way opened. Where others are broken, it may have been this peer's network, which is whole again."""
+        for neighbour in self._neighbours.values():
+            neighbour.hurry()
+
     def _dialler(self, lane: Lane, route: Route, changed: Callable[[bool, str], None]) -> Dialler:
         return Dialler(self._loop, self._context, lane, route, self.counters, changed)
 
@@ -236,7 +246,7 @@ class ZeroMQTransport:
         router = self._router
         common_options(router)
         router.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER)
-        router.setsockopt(zmq.SNDHWM, 1)  # it never sends
+        router.setsockopt(zmq.SNDHWM, 1)  # it sends nothing but the time, to who asks
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 0)  # with 1, a second key may take over another's connection
         router.setsockopt(zmq.BACKLOG, BACKLOG)
@@ -263,6 +273,7 @@ class ZeroMQTransport:
                 frame = self._router.recv(zmq.NOBLOCK, copy=False)  # ROUTER's own id for the connection
             except zmq.Again:
                 return True
+            connection = frame.bytes
             first: zmq.Frame | None = None
             count = 0
             while frame.more:
@@ -270,10 +281,10 @@ class ZeroMQTransport:
                 first = first or frame
                 count += 1
             if first is not None:
-                self._take(first, count)
+                self._take(connection, first, count)
         return True
 
-    def _take(self, frame: zmq.Frame, count: int) -> None:
+    def _take(self, connection: bytes, frame: zmq.Frame, count: int) -> None:
         drain(self._monitor, self._accepted)  # that its connection was accepted was told before this message came
         fd = int(frame.get(zmq.SRCFD))
         peer = self._by_key.get(str(frame.get("User-Id")))
@@ -288,6 +299,11 @@ class ZeroMQTransport:
             return  # a greeting: it says whose the connection is
         if count > 1:
             self._expel(peer, f"it sent a message of {count} frames, and decentra's have one")
+            return
+        if (nonce := clock.asked(frame.buffer)) is not None:
+            self._guard.said(peer, Lane.CONTROL, len(frame))
+            with contextlib.suppress(zmq.ZMQError):  # who asks and does not listen gets no answer
+                self._router.send_multipart([connection, clock.answer(nonce, time.time())], zmq.NOBLOCK)
             return
         try:
             lane, header, parts = unseal(frame.buffer)
