@@ -36,12 +36,13 @@ def test_whatever_others_do_they_hold_a_round_up_no_longer_than_twice_one_s_own_
     pace, now, steps = Pace(3, READY), 0.0, []
     for count, (local, lasts, late) in enumerate(rounds):
         assert pace.patience == READY or count >= KNOWN
-        assert LEAST <= pace.patience <= READY
-        if count >= KNOWN and len(pace._spreads) >= KNOWN:
-            assert pace.patience <= max(LEAST, OWN * max(steps[1:]) + 1e-6)
+        for waits, spreads in ((pace.patience, pace._ready), (pace.lateness, pace._given)):
+            assert LEAST <= waits <= READY
+            if count >= KNOWN and len(spreads) >= KNOWN:
+                assert waits <= max(LEAST, OWN * max(steps[1:]) + 1e-6)
         steps.append(local)
         now += local
-        pace.note(now, now + lasts, [now + one for one in late])
+        pace.note(now, now + lasts, [now + one for one in late], given=[now + one for one in late])
         now += lasts
 
 

@@ -69,7 +69,7 @@ class RoundResult:
         digest: the certified hash of the result, equal at every survivor.
         bytes_sent: what this peer sent in the round, framing included.
         bytes_received: what this peer received in the round, framing included.
-        seconds: wall time from the call to the result.
+        seconds: wall time from the call to the result; of a round that began ahead of its update, from the update on.
         transcript_head: the hash of this peer's last signed entry of the round.
         clipped: coordinates of this peer's own update that exceeded their tensor's range, and were cut to it.
     """

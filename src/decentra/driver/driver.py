@@ -23,8 +23,9 @@ from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip.membership import Membership
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
-from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start
+from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start, Supplied
 from decentra.protocols.rendezvous.messages import Leave, Ready
+from decentra.protocols.slices import Slices
 from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted, Whispered
 from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
@@ -173,6 +174,11 @@ class Driver:
         self._feed(Start())
         for verified in self.others.take():
             self._hand_on(verified)  # what is of a later round still, is kept again
+
+    @_small
+    def supply(self, update: Supplied) -> None:
+        """Hand its update to the round that is on, which began ahead of it."""
+        self._feed(update)
 
     def workbench(self, witness: Witness | None = None) -> Workbench:
         """What a job works on, and is counted by."""
@@ -407,6 +413,8 @@ class Driver:
     def _on_entry(self, peer: PeerId, link: Neighbour, arrived: Arrived) -> None:
         verified, new = self._admission.admit(peer, arrived.parts)
         self.tally.verified += 1
+        if isinstance(verified.message, Slices):
+            self.others.gave(verified, self._need_ports().clock.now())
         if arrived.announcement is not None:
             self._expect(verified, link, arrived.announcement)
         elif new:

@@ -33,6 +33,8 @@ class Others:
         self.ahead: dict[PeerId, Verified] = {}
         self._ready: dict[PeerId, tuple[int, float]] = {}
         """Of each peer the latest round that it was ready for, and when this peer heard it."""
+        self._gave: dict[PeerId, tuple[int, float]] = {}
+        """Of each peer the latest round that it gave an update in, and when this peer heard it."""
         self._rounds = dict.fromkeys(peers, 0)
         """The latest round that each peer signed something in."""
         self._begun = dict.fromkeys(self._rounds, 0)
@@ -55,6 +57,12 @@ class Others:
         if number > self._begun[peer] and not message.kind.startswith(_GATHERING):
             self._begun[peer] = number
 
+    def gave(self, verified: Verified, now: float) -> None:
+        """A peer's update is on its way: its slices are signed."""
+        self._gave.setdefault(verified.sender, (0, now))
+        if verified.entry.round > self._gave[verified.sender][0]:
+            self._gave[verified.sender] = verified.entry.round, now
+
     def keep(self, verified: Verified) -> None:
         """Keep a few messages of the latest round that a peer has reached; this peer may have to catch up with it."""
         queue, number = self._kept.setdefault(verified.sender, []), verified.entry.round
@@ -76,6 +84,10 @@ class Others:
     def ready(self, number: int) -> list[float]:
         """When this peer heard of each that was ready for a round."""
         return [when for at, when in self._ready.values() if at == number]
+
+    def given(self, number: int) -> list[float]:
+        """When this peer heard of each that gave an update in a round."""
+        return [when for at, when in self._gave.values() if at == number]
 
     @property
     def round(self) -> int:

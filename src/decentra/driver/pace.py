@@ -32,24 +32,37 @@ class Pace:
 
     def __init__(self, floor: int, longest: float) -> None:
         self._floor, self._longest = floor, longest
-        self._spreads: deque[float] = deque(maxlen=REMEMBERED)
+        self._ready: deque[float] = deque(maxlen=REMEMBERED)
+        self._given: deque[float] = deque(maxlen=REMEMBERED)
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
         self._ended: float | None = None
 
-    def note(self, began: float, ended: float, ready: Iterable[float]) -> None:
+    def note(
+        self,
+        began: float,
+        ended: float,
+        ready: Iterable[float],
+        *,
+        supplied: float | None = None,
+        given: Iterable[float] = (),
+    ) -> None:
         """A round was completed.
 
         Args:
             began: when this peer began it.
             ended: when it had its result.
             ready: when it heard that each other member was ready, those who came too late for the roster as well.
+            supplied: when its own local steps were done; where the round began after them, then.
+            given: when it heard that each other member's update was on its way.
         """
+        own = began if supplied is None else supplied
         if self._ended is not None:
-            self._steps.append(began - self._ended)
+            self._steps.append(own - self._ended)
         self._ended = ended
-        times = sorted((began, *ready))
-        if len(times) >= self._floor:
-            self._spreads.append(times[-1] - times[self._floor - 1])
+        for mine, others, spreads in ((began, ready, self._ready), (own, given, self._given)):
+            times = sorted((mine, *others))
+            if len(times) >= self._floor:
+                spreads.append(times[-1] - times[self._floor - 1])
 
     @property
     def patience(self) -> float:
@@ -58,7 +71,16 @@ class Pace:
         Three times what the slowest took of late, between half of what this peer's own local steps take and twice that:
         who trains at half its speed is waited for, who is gone holds nobody up for long, and neither does a liar.
         """
-        if len(self._spreads) < KNOWN or not self._steps:
+        return self._allows(self._ready)
+
+    @property
+    def lateness(self) -> float:
+        """Seconds that updates have, by the same rule, once as many as the floor have come, in a round that begins
+        ahead of them."""
+        return self._allows(self._given)
+
+    def _allows(self, spreads: deque[float]) -> float:
+        if len(spreads) < KNOWN or not self._steps:
             return self._longest
         own = median(self._steps)
-        return min(self._longest, max(LEAST, own / 2, min(TIMES * max(self._spreads), OWN * own)))
+        return min(self._longest, max(LEAST, own / 2, min(TIMES * max(spreads), OWN * own)))

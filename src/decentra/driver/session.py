@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unav
 from decentra.gossip import happenings
 from decentra.gossip.membership import Membership
 from decentra.machine.effects import Tools
+from decentra.machine.events import Supplied
 from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
@@ -48,16 +49,30 @@ FEW = 20
 class Vector:
     """What a caller hands to a round.
 
-    ``tensors`` are float32 and may be computed as they are read; ``names`` are unique. ``fingerprint`` names the model
-    where that is more than the vector; ``residual`` carries what clipping cuts.
+    ``tensors`` are float32 and may be computed as they are read, or None for a round that begins ahead of them; the
+    names in ``specs`` are unique. ``fingerprint`` names the model where that is more than the vector; ``residual``
+    carries what clipping cuts.
     """
 
-    tensors: Sequence[NDArray[np.float32]] = field(repr=False)
+    tensors: Sequence[NDArray[np.float32]] | None = field(repr=False)
     specs: tuple[TensorSpec, ...]
     weight: int = 1
     fingerprint: bytes = ZERO
     shared: SharedState | None = field(default=None, repr=False)
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
+
+
+@dataclass
+class Part:
+    """A round's caller: what it gave, when, and whom to tell how the round ends."""
+
+    vector: Vector
+    done: Done
+    began: float
+    sent: int
+    received: int
+    supplied: float
+    """When its update was there."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,7 @@ class Session:
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
         self._leaps = 0
+        self._part: Part | None = None
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
         self._said_clipping = self._decoding = False
@@ -171,6 +187,8 @@ class Session:
     def begin(self, vector: Vector, done: Done) -> None:
         """Start the next round; ``done`` is called once, with its result or with why it failed.
 
+        Where the vector has no tensors yet, everything that needs none is done meanwhile, and ``supply`` brings them.
+
         Raises:
             LocalError: a round is on already, or the vector is not one that this charter allows.
         """
@@ -178,13 +196,44 @@ class Session:
             raise LocalError("a round is on already; wait for its result before you start another")
         self._check(vector)
         self._leaps = 0
+        now, sent, received = self._marks()
+        part = self._part = Part(vector, done, now, sent, received, now)
+        self._remember(vector)
+        self._start(part)
+
+    def supply(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        residual: Sequence[NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Hand over the update of a round that was begun ahead of it, with ``tensors`` None.
+
+        Raises:
+            LocalError: no round waits for an update, or the weight is not one that this charter allows.
+        """
+        part = self._part
+        if part is None or not self.awaits_update:
+            raise LocalError("no round waits for an update: begin one ahead of it first, or begin one with it")
+        vector = replace(part.vector, tensors=tensors, weight=weight, residual=residual)
+        self._check(vector)
+        self._remember(vector)
+        part.vector, part.supplied = vector, self._marks()[0]
+        self.driver.supply(Supplied(tensors, weight, residual))
+
+    @property
+    def awaits_update(self) -> bool:
+        """Whether the round that is on began ahead of its update, which is still to come."""
+        return self.driver.machine is not None and self._part is not None and self._part.vector.tensors is None
+
+    def _remember(self, vector: Vector) -> None:
         with self.driver.tally.at(BULK):
             self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
-        self._start(vector, self._marks(), done)
 
-    def _start(self, vector: Vector, began: tuple[float, int, int], done: Done, least: int = 0) -> None:
+    def _start(self, part: Part, least: int = 0) -> None:
         """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
-        others = self.driver.others
+        others, vector = self.driver.others, part.vector
         number = max(self.round.number + 1, others.round, others.begun + 1, least)
         self.round = RoundId(self.round.epoch, number)
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
@@ -202,10 +251,9 @@ class Session:
             left={**others.ahead, **others.left},
             benched=self._not_awaited(),
             patience=self.pace.patience,
+            lateness=self.pace.lateness,
         )
-        self.driver.begin(
-            self._machine(self._setting, mine, self.round), lambda ended: self._ended(vector, began, ended, done)
-        )
+        self.driver.begin(self._machine(self._setting, mine, self.round), lambda ended: self._ended(part, ended))
 
     def attend(self, seed: bytes, failed: Callable[[LocalError], None]) -> None:
         """Take part in the group's membership: this peer knows from then on who is up, and waits briefly for who isn't.
@@ -244,22 +292,13 @@ class Session:
         counters = ports.transport.counters
         return ports.clock.now(), counters.bytes_sent, counters.bytes_received
 
-    def _ended(self, vector: Vector, began: tuple[float, int, int], ended: Ended, done: Done) -> None:
+    def _ended(self, part: Part, ended: Ended) -> None:
         if ended.error is not None:
             if not ended.spent:
-                self._restore(vector)
-            behind = self.driver.others.round > self.round.number
-            if behind and isinstance(ended.error, Unavailable) and not ended.spent:
-                self._log.info("%s", ended.error)
-                self._start(vector, began, done)  # nothing has left, and the group waits in a later round
-                return
-            if isinstance(ended.error, Behind) and self._leaps < MOST_LEAPS:
-                self._leaps += 1
-                self._log.info("%s", ended.error)
-                self._start(vector, began, done, ended.error.round)
-                return
-            ended.error.spent = ended.spent
-            done(ended.error)
+                self._restore(part.vector)
+            if not self._goes_again(part, ended.error, ended.spent):
+                ended.error.spent = ended.spent
+                part.done(ended.error)
             return
         outcome = ended.result
         if not isinstance(outcome, Outcome):
@@ -269,17 +308,33 @@ class Session:
                 "this peer's common state differed from the group's: it took over that of %s", outcome.adopted
             )
         terms = self.charter.protocol
-        job = Decode(outcome, vector.specs, terms.width, terms.max_weight)
+        job = Decode(outcome, part.vector.specs, terms.width, terms.max_weight)
         self._decoding = True
         self._need_ports().pool.submit(
-            job, self.driver.workbench(), lambda value: self._decoded(vector, began, outcome, value, done)
+            job, self.driver.workbench(), lambda value: self._decoded(part, outcome, value)
         )
 
-    def _decoded(
-        self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object, done: Done
-    ) -> None:
+    def _goes_again(self, part: Part, error: DecentraError, spent: bool) -> bool:
+        """Follow the group to a later round, where one waits and nothing has left this peer.
+
+        A round ahead of its update is not begun twice: the update is on its way, and a round with it is a better one.
+        """
+        if part.vector.tensors is None:
+            return False
+        if self.driver.others.round > self.round.number and isinstance(error, Unavailable) and not spent:
+            least = 0
+        elif isinstance(error, Behind) and self._leaps < MOST_LEAPS:
+            self._leaps += 1
+            least = error.round
+        else:
+            return False
+        self._log.info("%s", error)
+        self._start(part, least)
+        return True
+
+    def _decoded(self, part: Part, outcome: Outcome, value: object) -> None:
         self._decoding = False
-        done(self._result(vector, began, outcome, value))
+        part.done(self._result(part, outcome, value))
 
     def _restore(self, vector: Vector) -> None:
         """An update that has not left, or was freed, goes back whole, and so does what the residual held (SA-4)."""
@@ -288,9 +343,8 @@ class Session:
                 residual.fill(0.0)
                 np.put(residual, places, values)
 
-    def _result(
-        self, vector: Vector, began: tuple[float, int, int], outcome: Outcome, value: object
-    ) -> RoundResult | DecentraError:
+    def _result(self, part: Part, outcome: Outcome, value: object) -> RoundResult | DecentraError:
+        vector, others = part.vector, self.driver.others
         self.driver.blobs.release(outcome.total)
         if not isinstance(value, tuple):
             error = value if isinstance(value, DecentraError) else LocalError(f"decoding failed: {value}")
@@ -304,7 +358,8 @@ class Session:
         self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
-        self.pace.note(began[0], now, self.driver.others.ready(self.round.number))
+        number = self.round.number
+        self.pace.note(part.began, now, others.ready(number), supplied=part.supplied, given=others.given(number))
         return RoundResult(
             round=self.round,
             values=values,
@@ -312,9 +367,9 @@ class Session:
             dropped=tuple(peer for peer in self.charter.ids if peer not in outcome.survivors),
             total_weight=outcome.total_weight,
             digest=outcome.digest,
-            bytes_sent=sent - began[1],
-            bytes_received=received - began[2],
-            seconds=now - began[0],
+            bytes_sent=sent - part.sent,
+            bytes_received=received - part.received,
+            seconds=now - part.supplied,
             transcript_head=self.driver.chain.head,
             clipped=outcome.clipped,
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from decentra.wire.message import Verified
 
@@ -19,6 +23,15 @@ class Blob:
 @dataclass(frozen=True)
 class Start:
     """The round begins: the first event of every machine."""
+
+
+@dataclass(frozen=True)
+class Supplied:
+    """The update of a round that began ahead of it is here: float32 tensors, which may be computed as they are read."""
+
+    update: Sequence[NDArray[np.float32]] = field(repr=False)
+    weight: int = 1
+    residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -44,4 +57,4 @@ class Computed:
     value: object
 
 
-Event = Start | Received | Expired | Computed
+Event = Start | Supplied | Received | Expired | Computed

@@ -92,7 +92,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "fail", "spare"):
+        if timer in ("hold", "steps", "fail", "spare"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -106,8 +106,10 @@ class Reduce(Scatter):
         if self.phase == SUM:
             self._lacking = True
             return True
-        self._overtime += 1
         self.out.append(SetTimer("phase", self.setting.phase_deadline))
+        if self.phase == self.scattering and (self.mine.update is None or self.in_steps()):
+            return True  # local steps take the time that they take
+        self._overtime += 1
         return self._overtime < OVERTIME and bool(self.own_slices)
 
     def go(self, why: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from typing import ClassVar
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.effects import Abort, Blame, Effect, Release, Send, SetTimer
-from decentra.machine.events import Computed, Event, Expired, Received, Start
+from decentra.machine.events import Computed, Event, Expired, Received, Start, Supplied
 from decentra.protocols.certify.machine import Certify, Check
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.rendezvous.machine import Rendezvous
@@ -59,6 +60,8 @@ class Round(ABC):
         """Who said that it stops, or broke a clause."""
         self.absent: set[PeerId] = set()
         """These, and whose slices did not come in their time: nobody waits for them."""
+        self.beyond: set[PeerId] = set()
+        """Who is in a later round."""
         self._votes: list[Verified] = []
         self._early: Counter[tuple[PeerId, str, str]] = Counter()
         self._stays = False
@@ -103,6 +106,8 @@ class Round(ABC):
         match event:
             case Start():
                 self.rendezvous.start()
+            case Supplied():
+                self._on_supplied(event)
             case Received():
                 try:
                     self._on_received(event)
@@ -151,6 +156,10 @@ class Round(ABC):
     @abstractmethod
     def computed(self, name: str, value: object) -> None:
         """A job has its value."""
+
+    @abstractmethod
+    def supplied(self) -> None:
+        """The update is here, in a round that began ahead of it."""
 
     @abstractmethod
     def went_on(self, timer: str) -> bool:
@@ -279,6 +288,8 @@ class Round(ABC):
         if verified.entry.round > self.round.number and not isinstance(message, Leave):
             if self.phase == READY:
                 self.rendezvous.went_ahead(verified)
+            else:
+                self.beyond.add(sender)
             return
         if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
             if sender != self.setting.me:
@@ -301,6 +312,13 @@ class Round(ABC):
         else:
             self._stays = name not in self.reads.get(self.phase, ())
             self.keep(event)
+
+    def _on_supplied(self, event: Supplied) -> None:
+        if self.mine.update is not None:
+            raise LocalError(f"{self.protocol}: a second update in one round; a defect of decentra")
+        self.mine = replace(self.mine, update=event.update, weight=event.weight, residual=event.residual)
+        self.rendezvous.supplied()
+        self.supplied()
 
     def _on_computed(self, name: str, value: object) -> None:
         if isinstance(value, DecentraError):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from decentra import derive
 from decentra.crypto.prg import Mask
-from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Persist, Record, Send, SetTimer
+from decentra.errors import Behind, LocalError, RemoteError
+from decentra.machine.effects import Blame, Compute, Persist, Record, Send, SetTimer
 from decentra.machine.events import Blob, Received
 from decentra.protocols import slices
 from decentra.protocols.jobs import Encode, Encoded
@@ -24,6 +24,9 @@ class Scatter(Round):
 
     From the first masked byte on, a peer that stops or breaks a clause is gone and no more: its vector is summed if
     every slice's owner has it, and its slice passes to the next in the roster.
+
+    A round may begin ahead of its updates. Who has said so is waited for here as others are at the rendezvous: as long
+    as rounds of late let one expect, from when as many as the charter's floor have sent their slices.
     """
 
     scattering: ClassVar[str]
@@ -44,6 +47,9 @@ class Scatter(Round):
         """Whether this peer's slices have left; unlike ``spent`` it stays, whatever a certificate frees."""
         self.waited: set[str] = set()
         """Which of the timers that a round goes on from have run out."""
+        self._masks: tuple[Mask, ...] | None = None
+        """What this peer's update is masked with, once it is known."""
+        self._hurried = False
         self._takers: dict[int, int] = {}
         self._repeated: set[tuple[int, PeerId]] = set()
         self._held: set[int] = set()
@@ -74,7 +80,7 @@ class Scatter(Round):
 
     def broke(self, error: RemoteError) -> None:
         """A peer broke a clause. Before anything was masked that ends the round for all; later that peer is gone."""
-        if not self.masked or error.peer is None:
+        if not self._under_way or error.peer is None:
             super().broke(error)
         elif (error.clause, error.peer) not in self._unsound:
             self._stays = False
@@ -85,10 +91,20 @@ class Scatter(Round):
 
     def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
         """A peer stops. Before anything was masked that ends the round for all; from then on it is just gone."""
-        if not self.masked:
+        if not self._under_way:
             super().ended(sender, message)
         self.gone.add(sender)
         self.absent.add(sender)
+
+    @property
+    def _under_way(self) -> bool:
+        """Whether something was masked: here, or, while some are still in their local steps, it may be elsewhere."""
+        return self.masked or (self.phase == self.scattering and bool(self.rendezvous.later))
+
+    def keep(self, event: Received) -> None:
+        super().keep(event)
+        if self.rendezvous.later and self.phase == self.scattering and isinstance(event.verified.message, slices.Holding):
+            self._stays = False  # others may have stopped waiting for somebody's local steps
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
@@ -130,9 +146,21 @@ class Scatter(Round):
             deals=deals,
         )
 
+    def mask(self, masks: tuple[Mask, ...]) -> None:
+        """Put the update under these masks, now or as soon as it is here."""
+        self._masks = masks
+        if self.mine.update is not None:
+            self.out.append(Compute("encode", self.encode_job(masks)))
+
+    def supplied(self) -> None:
+        if self._masks is not None:
+            self.mask(self._masks)
+
     def encode_job(self, masks: tuple[Mask, ...]) -> Encode:
         """The job that turns this peer's update into slices."""
         mine, setting = self.mine, self.setting
+        if mine.update is None:
+            raise LocalError(f"{self.protocol}: masking an update that is still to come; a defect of decentra")
         return Encode(
             round_id=self.round,
             update=mine.update,
@@ -164,10 +192,14 @@ class Scatter(Round):
         if self.setting.backup:
             self.send_again(self.position, self.roster[(self.position + 1) % self.n])
         self.out.append(SetTimer("hold", 2 * self.setting.patience))
+        if self.rendezvous.later and not self._hurried:
+            self._await_steps(None)
 
     def step_scatter(self) -> bool:
         """Say whose part of this peer's slice is whole: everybody's, or, when the time is over, that of who came."""
+        self._hurry()
         if not self.own_slices:
+            self._go_after()
             return False
         kind = self.slices_type.kind
         whole = {peer: received for peer, received in self.got(kind).items() if self._sound_slice(peer, received)}
@@ -175,7 +207,7 @@ class Scatter(Round):
         if self.setting.backup and self.roster[before] not in self.parts(before, self.again_type.kind, self.got(kind)):
             whole.pop(self.roster[before], None)  # with its own part of its own slice it is whole
         awaited = [peer for peer in self.roster if peer not in whole and peer not in self.absent]
-        if awaited and "hold" not in self.waited:
+        if awaited and ("hold" not in self.waited or self.in_steps()):
             return False
         self.absent.update(peer for peer in awaited if peer != self.setting.me and peer not in self.got(kind))
         self._hold(self.position, {peer: received.verified.body_hash for peer, received in whole.items()})
@@ -183,6 +215,43 @@ class Scatter(Round):
         self.out.append(SetTimer("fail", 2 * self.setting.patience))
         self.go("slices held")
         return True
+
+    # ── local steps ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def in_steps(self) -> tuple[PeerId, ...]:
+        """Whose slices may still come after its local steps: not of who was left out lately, nor of whom more peers
+        have stopped to wait for than may lie."""
+        later = self.rendezvous.later
+        if not later or "steps" in self.waited:
+            return ()
+        passed = self.absent | self.mine.benched | self.got(self.slices_type.kind).keys() | {self.setting.me}
+        waited = [peer for peer in self.roster if peer in later and peer not in passed]
+        return tuple(peer for peer in waited if len(self._holding_without(peer)) <= self.setting.c)
+
+    def _holding_without(self, peer: PeerId) -> set[PeerId]:
+        """Who holds its own slice without this peer's part of it."""
+        own = ((owner, self.holdings(position).get(owner)) for position, owner in enumerate(self.roster))
+        return {owner for owner, said in own if said and peer not in dict(getattr(said.message, "held", ()))}
+
+    def _hurry(self) -> None:
+        """As many slices are here as a round needs: the rest have as long as rounds of late let one expect."""
+        enough = len(self.got(self.slices_type.kind)) >= self.setting.floor
+        if enough and self.rendezvous.later and not self._hurried:
+            self._hurried = True
+            self._await_steps(self.mine.lateness)
+
+    def _await_steps(self, lateness: float | None) -> None:
+        longest = self.setting.ready_deadline if lateness is None else lateness
+        self.out.append(SetTimer("steps", longest + 2 * self.setting.patience))
+
+    def _go_after(self) -> None:
+        """Where the others have gone on without an update that is still to come, keep it for the next round."""
+        if self.mine.update is not None:
+            return
+        without = self._holding_without(self.setting.me)
+        if len(self.beyond) > self.setting.c or len(without) >= self.quorum:
+            what = f"a place in round {self.round} for an update that was still to come"
+            raise Behind.of(sorted(self.beyond | without), what, self.round.number + 1)
 
     def _hold(self, position: int, held: dict[PeerId, bytes]) -> None:
         self._held.add(position)

@@ -88,7 +88,8 @@ class Contribution:
 
     Attributes:
         specs: names, shapes and dtypes of the vector's tensors.
-        update: the float32 tensors themselves; they may be computed as they are read.
+        update: the float32 tensors themselves, which may be computed as they are read; None in a round that begins ahead
+            of its update, which `Supplied` then brings with its weight and residual.
         weight: this peer's integer weight.
         fingerprint: the hash of the model that the group trains.
         last: the last certified outcome, zero where there was none.
@@ -97,10 +98,12 @@ class Contribution:
         left: who left the group before this round began, each with its signed word.
         benched: who was left out for silence lately: this peer asks them as well, and waits for them but briefly.
         patience: seconds that members have to be ready once as many as the floor are; None for the charter's deadline.
+        lateness: seconds that the updates of who is still in its local steps have once as many as the floor have sent
+            theirs; None for the charter's deadline of readiness.
     """
 
     specs: tuple[TensorSpec, ...]
-    update: Sequence[NDArray[np.float32]] = field(repr=False)
+    update: Sequence[NDArray[np.float32]] | None = field(repr=False)
     weight: int
     fingerprint: bytes
     last: bytes
@@ -110,6 +113,7 @@ class Contribution:
     left: Mapping[PeerId, Verified] = field(default_factory=dict)
     benched: frozenset[PeerId] = frozenset()
     patience: float | None = None
+    lateness: float | None = None
 
     @property
     def length(self) -> int:

@@ -90,6 +90,11 @@ class SimulatedPeer:
         self.ended = None
         self.session.begin(vector, self._end)
 
+    def supply(self, vector: Vector) -> None:
+        """Hand over the update of a round that was begun ahead of it; nothing where that has ended meanwhile."""
+        if self.session.awaits_update and vector.tensors is not None:
+            self.session.supply(vector.tensors, weight=vector.weight, residual=vector.residual)
+
     def _end(self, ended: RoundResult | DecentraError) -> None:
         self.ended = ended
 

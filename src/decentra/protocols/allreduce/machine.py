@@ -28,7 +28,7 @@ class AllReduce(Reduce):
             self.context = self.derive_context(())
             self.out.append(Send(Endorse(self.context), after=self.rendezvous.opened_by))
         elif phase == "slices":
-            self.out.append(Compute("encode", self.encode_job(())))
+            self.mask(())
         elif phase == SUM:
             for position, parts in self.owned():
                 self.out.append(Compute(f"sum/{position}", self.sum_job(position, parts)))

@@ -13,7 +13,7 @@ from decentra.crypto.agreement import check_public
 from decentra.errors import Behind, LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
 from decentra.machine.events import Blob, Received
-from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster, State, Want
+from decentra.protocols.rendezvous.messages import AbortRound, Absent, Later, Leave, Ready, Roster, State, Want
 from decentra.protocols.setting import CommonState, Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
@@ -93,6 +93,10 @@ class Rendezvous:
         self.state = mine.state
         self.adopted: PeerId | None = None
         self.closed = False
+        self.training = mine.update is None
+        """Whether this peer's own update is still to come: until then it waits for nobody's readiness against time."""
+        self.later: set[PeerId] = set()
+        """Who has said that its update comes after its local steps."""
 
     # ── what the owner reads ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,16 +139,28 @@ class Rendezvous:
         self._out.append(
             Send(Ready(mine.fingerprint, self._layout, mine.last, mine.state, setting.sealing.public))
         )
-        self._out.append(SetTimer("ready", setting.ready_deadline))
+        if self.training:
+            self._out.append(Send(Later()))
+        else:
+            self._out.append(SetTimer("ready", setting.ready_deadline))
         if mine.benched:
             self._out.append(SetTimer("benched", min(BRIEF, setting.ready_deadline / 10)))
         self._out.append(SetTimer("left", min(GRACE, setting.ready_deadline / 10)))
+
+    def supplied(self) -> None:
+        """This peer's own local steps are done: from now on the others have the time that they have in any round."""
+        self.training = False
+        if self.roster is None:
+            self._out.append(SetTimer("ready", self._setting.ready_deadline))
+            self._hurry()
 
     def received(self, event: Received) -> None:
         verified = event.verified
         match verified.message:
             case Ready() as message:
                 self._on_ready(verified, message)
+            case Later():
+                self.later.add(verified.sender)
             case Absent() as message:
                 for peer in set(message.peers) & set(self._setting.members):
                     self._absent.setdefault(peer, {})[verified.sender] = verified
@@ -246,7 +262,7 @@ class Rendezvous:
     def _hurry(self) -> None:
         """As many are ready as a round needs: the rest have as long as rounds of late let one expect."""
         patience = self._mine.patience
-        if patience is None or self._hurried or self._asked or len(self.ready) < self._setting.floor:
+        if patience is None or self.training or self._hurried or self._asked or len(self.ready) < self._setting.floor:
             return
         self._hurried = True
         if patience < self._setting.ready_deadline:
@@ -471,6 +487,9 @@ class Rendezvous:
         vouching = sum((ready.last, ready.state) == (roster.last, roster.state) for ready in said)
         if not (fresh and self._readiness(proposer).state == roster.state) and vouching <= self._setting.c:
             raise RemoteError(proposer, "RV-6", "its roster names a common state that too few members hold")
+        if self.training:  # a state that is taken over replaces parameters, on which the caller's steps are at work
+            what = f"round {self._round} ahead of this peer's local steps: it does not hold the common state"
+            raise Unavailable((), 0.0, what, "it takes part in a round after them, and takes the state over there")
         self._adopting = True
         self._out.append(Send(Want(roster.view, roster.state), to=self._holder(roster)))
 

@@ -22,6 +22,13 @@ class Ready(Message):
 
 
 @dataclass(frozen=True)
+class Later(Message):
+    """I am ready, and still in my local steps: wait for my update as you would have waited for my readiness."""
+
+    kind: ClassVar[str] = "rendezvous.later"
+
+
+@dataclass(frozen=True)
 class Absent(Message):
     """I asked these peers and have not received their readiness."""
 
@@ -80,4 +87,4 @@ class Leave(Message):
     kind: ClassVar[str] = "rendezvous.leave"
 
 
-MESSAGES = (Ready, Absent, Roster, Want, State, AbortRound, Leave)
+MESSAGES = (Ready, Later, Absent, Roster, Want, State, AbortRound, Leave)

@@ -129,7 +129,7 @@ class SecAgg(Reduce):
                 self.context = self.derive_context(self._listed().deals)
                 self.out.append(Send(Endorse(self.context), after=self._listed_hash()))
             case "masks", tuple():
-                self.out.append(Compute("encode", self.encode_job(value)))
+                self.mask(value)
             case "encode", Encoded():
                 self.scatter(value)
             case "secrets", tuple():
