@@ -80,7 +80,7 @@ class Reduce(Scatter):
     def waiting_for(self) -> tuple[PeerId, ...]:
         if self.phase == SURVIVORS:
             silent = tuple(self.roster[position] for position in range(self.n) if not self.covered(position))
-            return silent or tuple(sorted(self.gone)) or self.certify[SURVIVORS].missing()
+            return silent or tuple(sorted(self.gone or self.absent)) or self.certify[SURVIVORS].missing()
         if self.phase == SUM or (self.phase == OUTCOME and self._assembled is None):
             return tuple(sorted({self.owners[position] for position in self.missing_sums()}))
         if self.phase in self.certify:

@@ -103,8 +103,9 @@ class Scatter(Round):
 
     def keep(self, event: Received) -> None:
         super().keep(event)
-        if self.rendezvous.later and self.phase == self.scattering and isinstance(event.verified.message, slices.Holding):
-            self._stays = False  # others may have stopped waiting for somebody's local steps
+        waits = self.rendezvous.later and self.phase == self.scattering
+        if waits and isinstance(event.verified.message, slices.Holding):
+            self._stays = False  # it may show that others have stopped waiting for somebody's local steps
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:

@@ -88,8 +88,8 @@ class Contribution:
 
     Attributes:
         specs: names, shapes and dtypes of the vector's tensors.
-        update: the float32 tensors themselves, which may be computed as they are read; None in a round that begins ahead
-            of its update, which `Supplied` then brings with its weight and residual.
+        update: the float32 tensors themselves, which may be computed as they are read; None in a round that begins
+            ahead of its update, which `Supplied` then brings with its weight and residual.
         weight: this peer's integer weight.
         fingerprint: the hash of the model that the group trains.
         last: the last certified outcome, zero where there was none.
