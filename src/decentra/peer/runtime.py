@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -97,6 +97,36 @@ class Closing:
     transcript: Path
 
 
+class Prepared:
+    """A round that a peer has begun ahead of its update; ``Peer.prepare`` makes it.
+
+    Its small phases go on while the caller still trains. `average` or `cancel` it before anything else is averaged.
+    """
+
+    def __init__(self, peer: Peer, vector: Vector) -> None:
+        self._peer, self._vector = peer, vector
+        self.future: Future[Ended] = Future()
+        """How the round ended."""
+
+    def average(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        residual: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RoundResult:
+        """The group's weighted mean, as ``Peer.average`` gives it, for these tensors of the shapes that were prepared.
+
+        Where the preparation failed meanwhile, or the group went on without this peer, nothing had left it, and a
+        round begins anew with the update at hand.
+        """
+        return self._peer._run(replace(self._vector, tensors=tensors, weight=weight, residual=residual), self)
+
+    def cancel(self) -> None:
+        """Give the round up; nothing has left this peer. A round that has ended already stays as it is."""
+        self._peer._give_up(self)
+
+
 class Peer:
     """One peer of a group, running on the network until ``close``.
 
@@ -166,13 +196,37 @@ class Peer:
             Unavailable: somebody did not answer by the deadline that the charter sets.
         """
         described = describe(tensors, names) if specs is None else tuple(specs)
-        vector = Vector(tensors, described, weight, fingerprint, state, residual)
-        future: Future[Ended] = Future()
+        return self._run(Vector(tensors, described, weight, fingerprint, state, residual))
+
+    def prepare(
+        self, specs: Sequence[TensorSpec], *, state: SharedState | None = None, fingerprint: bytes = ZERO
+    ) -> Prepared:
+        """Begin a round ahead of its update, and return at once: what the round needs no update for is done meanwhile.
+
+        ``state`` must not change until the round has its update: where the group's is another one, the preparation
+        fails, and the state is taken over in the round that begins then. Arguments as for ``average``. Peers that
+        prepare and peers that don't may be in one group.
+
+        Raises:
+            LocalError: this peer is closed.
+        """
+        prepared = Prepared(self, Vector(None, tuple(specs), fingerprint=fingerprint, shared=state))
         self._go_over()
+        self._check()
+        self._loop.call_soon_threadsafe(self._begin, prepared._vector, prepared.future)
+        return prepared
+
+    def _run(self, vector: Vector, prepared: Prepared | None = None) -> RoundResult:
+        future: Future[Ended] = Future()
+        if prepared is None or prepared.future.done():
+            self._go_over()
         self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
         try:
             self._check()
-            self._loop.call_soon_threadsafe(self._begin, vector, future)
+            if prepared is None:
+                self._loop.call_soon_threadsafe(self._begin, vector, future)
+            else:
+                self._loop.call_soon_threadsafe(self._supply, prepared, vector, future)
             self._loop.call_soon_threadsafe(self._look, future, (), ())
             ended = self._wait(future)
         finally:
@@ -427,7 +481,7 @@ class Peer:
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
         terms = self.charter.rounds
-        longest = terms.ready_deadline + 16 * len(self.charter.members) * terms.phase_deadline
+        longest = 2 * terms.ready_deadline + 16 * len(self.charter.members) * terms.phase_deadline
         try:
             return future.result(longest)
         except FutureTimeout:
@@ -456,6 +510,13 @@ class Peer:
         with suppress(RuntimeError):  # the loop is closed: whoever waited has been told
             self._loop.call_soon_threadsafe(callback)
 
+    def _give_up(self, prepared: Prepared) -> None:
+        """End a round that was prepared, and wait until another can begin."""
+        if self._closed or self._broken is not None or self._pid != os.getpid():
+            return
+        self._later(lambda: self._abandon(prepared))
+        wait([prepared.future], INTERRUPT_DEADLINE)
+
     def _settle(self, error: LocalError) -> None:
         """Let nobody wait for a round any more."""
         for future in list(self._rounds):
@@ -467,6 +528,19 @@ class Peer:
         try:
             self._session.begin(vector, partial(_resolve, future))
         except DecentraError as error:
+            _resolve(future, error)
+
+    def _supply(self, prepared: Prepared, vector: Vector, future: Future[Ended]) -> None:
+        """Hand over the update of a round that was prepared; where that came to nothing, begin one with it."""
+        if prepared.future.done():
+            self._log.info("what was prepared came to nothing: %s", prepared.future.result())
+            self._begin(vector, future)
+            return
+        prepared.future.add_done_callback(lambda ended: _resolve(future, ended.result()))
+        try:
+            self._session.supply(vector.tensors or (), weight=vector.weight, residual=vector.residual)
+        except DecentraError as error:
+            self._cancel()
             _resolve(future, error)
 
     def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
@@ -492,11 +566,17 @@ class Peer:
 
     def _fall_silent(self, error: LocalError) -> None:
         """Nothing may be sent any more; whoever waits is told."""
-        error.spent = self._session.driver.busy  # the update may have left before, and then never leaves again
+        # The update may have left before, and then never leaves again.
+        error.spent = self._session.busy and not self._session.awaits_update
         self._broken = error
         self._log.error("%s", error)
         self._transport.close()
         self._settle(error)
+
+    def _abandon(self, prepared: Prepared) -> None:
+        if not prepared.future.done():
+            error = LocalError("its owner gave up what was prepared; the next round goes on without it")
+            self._session.driver.cancel(error)
 
     def _cancel(self) -> None:
         self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.state import SharedState
-from decentra.training.common import OuterState
+from decentra.training.common import OuterState, Update
 from decentra.training.outer import OuterSGD, refuse_flushing
 from decentra.training.tensors import Leaving
 
@@ -61,6 +61,18 @@ class Agreement(Protocol):
         ...
 
 
+class Preparation(Protocol):
+    """A round that has begun ahead of its update."""
+
+    def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
+        """Give the round its update and return the group's mean, as `Averager.average` does."""
+        ...
+
+    def cancel(self) -> None:
+        """Give the round up, with nothing sent; one that has ended stays as it is."""
+        ...
+
+
 class Averager(Protocol):
     """Whoever runs rounds: a peer, or a fake group in a test."""
 
@@ -82,6 +94,10 @@ class Averager(Protocol):
         A peer whose `state` differs from the round's agreed one adopts that before its tensors are read. The tensors
         may be computed as they are read, and each array read belongs to the reader.
         """
+        ...
+
+    def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> Preparation:
+        """Begin a round ahead of its update, and return at once. `state` does not change until the update is given."""
         ...
 
     def log(self) -> logging.Logger:
@@ -137,13 +153,20 @@ class Training:
     progress is kept and contributed to the next round. An error of this peer's own, a LocalError, comes out of
     ``optimizer.step()``; the next step tries the round again. After any other exception, such as KeyboardInterrupt, the
     update may have left, so the model goes back as well.
+
+    With ``ahead`` the next round begins as soon as one is completed, and the H-th step gives it its update. Nothing of
+    the common state changes in between: the outer step comes before, and what another peer holds is taken over at the
+    H-th step only. A round that follows a failed one begins with its update, as without ``ahead``.
     """
 
-    def __init__(self, averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, ahead: bool = False
+    ) -> None:
         terms = averager.charter.training
         if terms.steps < 1:
             raise LocalError(f"the charter asks for {terms.steps} local steps a round: set training.steps to 1 or more")
-        self._averager = averager
+        self._averager, self._ahead = averager, ahead
+        self._prepared: Preparation | None = None
         self._log = averager.log()
         self._every = terms.steps
         self.leaving = Leaving(model)
@@ -176,7 +199,7 @@ class Training:
         update.refuse_nonfinite()
         back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
         try:
-            result = self._averager.average(update, names=self.leaving.names, state=self._common)
+            result = self._average(update)
         except LocalError as error:
             back = _spent(error)
             raise
@@ -190,6 +213,23 @@ class Training:
             if back:
                 self.go_back()
             self._seconds += time.perf_counter() - began
+
+    def _average(self, update: Update) -> RoundResult:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            return prepared.average(update)
+        return self._averager.average(update, names=self.leaving.names, state=self._common)
+
+    def prepare(self) -> None:
+        """Begin the next round ahead of its update, if that was asked for."""
+        if self._ahead:
+            self._prepared = self._averager.prepare(names=self.leaving.names, state=self._common)
+
+    def give_up(self) -> None:
+        """End a round that was begun ahead of its update; the next one begins with it."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.cancel()
 
     def _complete(self, result: RoundResult) -> None:
         self._common.advance(result.values)
@@ -205,6 +245,7 @@ class Training:
             result.seconds,
             self._parameters.hex()[:8],
         )
+        self.prepare()
 
     def _fail(self, error: DecentraError, spent: bool) -> None:
         self._failed += 1
@@ -237,6 +278,7 @@ class Training:
     def detach(self) -> None:
         """Take the hook off the optimizer; the model stays as it is. A second call does nothing."""
         self._handle.remove()
+        self.give_up()
 
     def finish(self) -> None:
         """End training together: detach, and set the model to the last common parameters.
@@ -271,15 +313,17 @@ def _spent(error: DecentraError) -> bool:
     return bool(getattr(error, "spent", not isinstance(error, LocalError)))
 
 
-def attach(averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Training:
+def attach(
+    averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, ahead: bool = False
+) -> Training:
     """Train `model` together with the averager's group, from the next ``optimizer.step()`` on.
 
     Every call of ``optimizer.step()`` counts, so schedulers and gradient accumulation need nothing. All of the model's
     parameters with ``requires_grad`` leave (float32, bfloat16 or float16), also those that another optimizer steps.
     Memory: float32 copies of them for the common parameters and, where μ > 0, the outer momentum; beyond these, one
-    tensor at a time.
+    tensor at a time. ``ahead`` begins each round ahead of its update, see `Training`.
 
     Raises:
         LocalError: a model, optimizer or charter that cannot train together.
     """
-    return Training(averager, model, optimizer)
+    return Training(averager, model, optimizer, ahead=ahead)

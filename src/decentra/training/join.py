@@ -18,7 +18,7 @@ from decentra.charter.charter import Charter
 from decentra.errors import LocalError, Underway
 from decentra.machine.state import SharedState
 from decentra.peer.config import PeerFolder
-from decentra.peer.runtime import Peer
+from decentra.peer.runtime import Peer, Prepared
 from decentra.peer.witness import Witness
 from decentra.training.hook import Summary, Training, attach
 from decentra.types import PeerId, RoundResult, TensorSpec
@@ -73,6 +73,23 @@ class _Rounds:
         )
 
 
+    def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> _Ahead:
+        return _Ahead(self._peer.prepare(self._specs, state=state, fingerprint=self.fingerprint), self._residual)
+
+
+class _Ahead:
+    """A round begun ahead of its update, as the step hook sees it."""
+
+    def __init__(self, prepared: Prepared, residual: Sequence[NDArray[np.float32]]) -> None:
+        self._prepared, self._residual = prepared, residual
+
+    def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
+        return self._prepared.average(tensors, residual=self._residual)
+
+    def cancel(self) -> None:
+        self._prepared.cancel()
+
+
 class TrainingPeer:
     """A peer that trains a model with its group; ``decentra.join`` makes it.
 
@@ -94,7 +111,11 @@ class TrainingPeer:
     def average(
         self, tensors: Sequence[NDArray[np.float32]], *, weight: int = 1, names: Sequence[str] | None = None
     ) -> RoundResult:
-        """The group's weighted mean of some other tensors, in a round of its own; see ``Peer.average``."""
+        """The group's weighted mean of some other tensors, in a round of its own; see ``Peer.average``.
+
+        A round of training that has begun ahead is given up for it, and begins anew with its update.
+        """
+        self._training.give_up()
         return self._peer.average(tensors, weight=weight, names=names)
 
     def summary(self) -> Summary:
@@ -138,6 +159,7 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
+    ahead: bool = False,
     witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model together with a group, from the next ``optimizer.step()`` on.
@@ -151,10 +173,19 @@ def join(
     What leaves, whom a round waits for and what came of it is logged under ``decentra`` at INFO, and at DEBUG the name,
     shape and dtype of every tensor that leaves. `decentra run` shows INFO; elsewhere ``logging`` decides.
 
+    With ``ahead`` a round begins as soon as the one before is completed: who takes part, the dealing of secrets and the
+    endorsements go on beside the local steps, and the H-th step gives the update. What comes of a round is the same.
+    What it costs: who is in a round is settled before its local steps, so that a peer that comes back in them waits for
+    the next; a peer that dies in them is waited for once more, as long as rounds of late let one expect, and is left
+    out of the sum; where too few are left, what the others gave is spent. Each peer chooses for itself. Those that
+    don't choose it begin a round after their local steps as ever: nothing runs ahead of the last of them, and all wait
+    for one another as long as without it.
+
     Args:
         model: its parameters with ``requires_grad`` leave this peer; everything else stays.
         optimizer: the one that steps the model.
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
+        ahead: begin each round ahead of its update.
         witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
     Raises:
@@ -168,7 +199,7 @@ def join(
     with ExitStack() as undo:
         peer = undo.enter_context(Peer(folder, witness=witness))
         rounds = _Rounds(peer)
-        training = attach(rounds, model, optimizer)
+        training = attach(rounds, model, optimizer, ahead=ahead)
         undo.callback(training.detach)
         rounds.leaves(training.leaving.specs)
         _tell(peer, training, rounds.fingerprint)
@@ -179,6 +210,7 @@ def join(
             training.catch_up()
         else:
             _tell_joined(peer, training, joined)
+            training.prepare()
         undo.pop_all()  # from here on the caller closes
     return TrainingPeer(peer, training)
 
