@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from decentra.driver.ports import Pool, Ports
 from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError
 from decentra.machine.effects import Effect, Record, Send
-from decentra.machine.events import Computed, Event, Expired, Received, Start
+from decentra.machine.events import Computed, Event, Expired, Received, Start, Supplied
 from decentra.simulation.group import charter_for, identities
 from decentra.simulation.hazards import Crash, Hazards, generator
 from decentra.simulation.ideal import IdealCrypto
@@ -46,7 +46,7 @@ speed."""
 
 CRYPTO = ("ideal", "real")
 
-_EVENTS = frozenset((Received, Expired, Computed, Start))
+_EVENTS = frozenset((Received, Expired, Computed, Start, Supplied))
 
 _SILENT = logging.Logger("decentra.simulation", logging.CRITICAL + 1)
 
@@ -63,6 +63,8 @@ class Play:
         size: coordinates of a vector at most; a schedule has 1 to so many.
         frames: run real links over a network of frames, instead of wires that carry whole messages.
         again: whether the updates that came back go again in a second round, and restarted peers with them.
+        late: seconds that local steps still take at most, of the peers, about half, whose rounds begin ahead of them;
+            0 where everybody begins with its update.
         rebuild: in one schedule of so many, and in each that is traced, coalitions rebuild secrets and take masks off
             instead of counting their shares.
     """
@@ -75,6 +77,7 @@ class Play:
     frames: bool = False
     again: bool = True
     rebuild: int = 50
+    late: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ class Actor:
     def begin(self, vector: Vector) -> None:
         self.ended, self.result = False, None
         self.session.begin(vector, self._done)
+
+    def supply(self, vector: Vector) -> None:
+        """The local steps of a round that began ahead of them are done."""
+        if self.alive and self.session.awaits_update and vector.tensors is not None:
+            self.session.supply(vector.tensors)
 
     def _done(self, result: RoundResult | DecentraError) -> None:
         if self.alive:
@@ -283,7 +291,7 @@ class Stage:
     ) -> None:
         self.play, self.seed, self.hazards, self.trace = play, seed, hazards, trace
         self.cast = cast_for(play.protocol, play.n, play.c)
-        self.rng = generator(seed, "stage")
+        self.rng, self._steps = generator(seed, "stage"), generator(seed, "local steps")
         self.before = self.rng.randrange(1 << 20)
         """The round before the first one: it decides who proposes."""
         self.suite: Suite = IdealCrypto(seed) if play.crypto == "ideal" else REAL
@@ -386,8 +394,14 @@ class Stage:
         self.rounds.append([actor.result if actor.ended else None for actor in self.actors])
 
     def _begin(self, actor: Actor, name: str) -> None:
-        if actor.alive and not actor.session.busy:
-            actor.begin(self.vector(actor, name))
+        if not actor.alive or actor.session.busy:
+            return
+        vector = self.vector(actor, name)
+        if not self.play.late or self._steps.random() < 0.5:
+            actor.begin(vector)
+            return
+        actor.begin(replace(vector, tensors=None))
+        actor.clock.call_later(self._steps.random() * self.play.late, partial(actor.supply, vector))
 
     def _awaited(self, actor: Actor) -> bool:
         return actor.alive and not actor.ended and (actor.boot == 1 or bool(self.rounds)) and not self._lies(actor)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from decentra.errors import DecentraError
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Send, SetTimer
-from decentra.machine.events import Computed, Event, Expired, Received, Start
+from decentra.machine.events import Computed, Event, Expired, Received, Start, Supplied
 from decentra.types import PeerId
 from decentra.wire.message import Message, Verified
 
@@ -34,6 +34,8 @@ class Trace:
         match seen:
             case Start():
                 return "start"
+            case Supplied():
+                return "its local steps are done: its update is there"
             case Received(Verified() as verified):
                 return f"◂ {self._letter(verified.sender)}  {self._message(verified.message)}"
             case Expired(timer):
