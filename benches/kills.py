@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +46,8 @@ class Bench:
 
     TERMS: Mapping[str, object] = {"protocol__range_bounds": [0.1, 0.1]}
     """What its charter has beside what was asked for."""
+
+    AT_ONCE = False
 
     def __init__(self, options: argparse.Namespace, home: Path) -> None:
         self.group = starting.Group(
@@ -110,13 +112,26 @@ class Bench:
             while not program._lines.empty():
                 self._line(index)
 
+    def revive(self, victims: Sequence[int]) -> None:
+        """Start again who was killed, each in its folder."""
+        for victim in victims:
+            self.programs[victim].process.wait()
+            self.programs[victim].close()
+            self.told[victim].clear()
+            self.programs[victim] = self.start(victim)
+
     def strike(self, rng: random.Random, most: int) -> dict[str, Any]:
-        """Kill some peers, let the others end two rounds, start the killed again and wait until they are back."""
+        """Kill some peers, let the others end two rounds, start the killed again and wait until they are back.
+
+        With `AT_ONCE` they are started before those rounds, as a supervisor does.
+        """
         victims = sorted(rng.sample(sorted(self.programs), rng.randint(1, most)))
         time.sleep(rng.uniform(0.0, 1.5))
         self.catch_up()
         for victim in victims:
             self.programs[victim].process.kill()
+        if self.AT_ONCE:
+            self.revive(victims)
         began, ends = time.monotonic(), Counter[str]()
         others = [index for index in self.programs if index not in victims]
         longest, errors = 0.0, set[str]()
@@ -128,11 +143,8 @@ class Bench:
                 if "error" in fact:
                     errors.add(fact["error"])
         survived = time.monotonic() - began
-        for victim in victims:
-            self.programs[victim].process.wait()
-            self.programs[victim].close()
-            self.told[victim].clear()
-            self.programs[victim] = self.start(victim)
+        if not self.AT_ONCE:
+            self.revive(victims)
         waiting = set(victims)
         while waiting:
             for index in self.programs:
@@ -188,6 +200,7 @@ def arguments(description: str | None, kills: int, log: str) -> argparse.Argumen
     parser.add_argument("-n", type=int, default=8)
     parser.add_argument("-c", type=int, default=2)
     parser.add_argument("--kills", type=int, default=kills)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="strike no longer than this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backup", action="store_true", help="the charter has backups")
     parser.add_argument("--log", type=Path, default=Path(log))
@@ -203,7 +216,8 @@ def home_of(options: argparse.Namespace) -> AbstractContextManager[str]:
 def strikes(bench: Bench, options: argparse.Namespace, log: TextIO) -> str:
     """Strike a group that runs until enough were killed; what it came to."""
     rng, killed, totals = random.Random(options.seed), 0, Counter[str]()
-    while killed < options.kills and not bench.wrong:
+    end = time.monotonic() + 60 * options.minutes
+    while killed < options.kills and time.monotonic() < end and not bench.wrong:
         told = bench.strike(rng, min(2, options.n - options.c - 2))
         killed += len(told["killed"])
         totals.update(told["ends"])

@@ -33,7 +33,7 @@ BACK = 10.0
 CLOSE = 0.01
 """How far the losses may be apart at the end, as a part of the undisturbed one."""
 
-AFTER = 50
+AFTER = 25
 """Outer steps after the last strike before the losses are compared: a peer that starts again has lost its inner
 optimizer's moments, and its first steps show for some rounds."""
 
@@ -52,8 +52,10 @@ class Training(Bench):
 
     TERMS: ClassVar = {"training__steps": 20, "protocol__initial_range": 0.1}
 
-    def __init__(self, options: argparse.Namespace, home: Path, pace: float) -> None:
-        self.seed, self.pace, self._texts = options.seed, pace, write_texts(home / "texts", options.n)
+    AT_ONCE = True
+
+    def __init__(self, options: argparse.Namespace, home: Path, texts: Path, pace: float) -> None:
+        self.seed, self.pace, self._texts = options.seed, pace, texts
         self.started: dict[int, float] = {}
         self.late = 0
         super().__init__(options, home)
@@ -126,7 +128,8 @@ def main() -> int:
     options = arguments(__doc__, 100, "training_kills.jsonl").parse_args()
     wrong: list[str] = []
     with home_of(options) as home, options.log.open("w") as log:
-        disturbed, undisturbed = (Training(options, Path(home, name), pace) for name, pace in RUNS.items())
+        texts = write_texts(Path(home, "texts"), options.n)
+        disturbed, undisturbed = (Training(options, Path(home, name), texts, pace) for name, pace in RUNS.items())
         try:
             disturbed.begin()
             came = strikes(disturbed, options, log)
