@@ -544,7 +544,7 @@ def test_frames_of_another_session_or_version_are_refused_by_name() -> None:
     with pytest.raises(RemoteError, match="install the same release"):
         link.receive(lane, b"\x02" + header[1:], [])
     other = Frame(FrameKind.ACK, 0, 22, 11, b"s" * 32, 0, 1, 0, 0, 0).pack()
-    with pytest.raises(RemoteError, match="compare its charter with yours"):
+    with pytest.raises(RemoteError, match="another session than that of epoch 0"):
         link.receive(lane, other, [])
 
 

@@ -22,16 +22,18 @@ from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.pace import Pace
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended
+from decentra.driver.succession import Charters
 from decentra.driver.tally import BULK
-from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
+from decentra.errors import Amended, Behind, DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip import happenings
+from decentra.gossip.halves import Halves
 from decentra.gossip.membership import Membership
 from decentra.machine.effects import Tools
 from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
 from decentra.protocols.setting import Contribution, Outcome, Setting
-from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
+from decentra.types import EpochName, PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain, Signer
 
 MOST_LEAPS = 3
@@ -124,6 +126,7 @@ class Session:
         self._outcome_clause = machine(terms.name).outcome_clause
         self.common = GroupState(terms)
         self.last = ZERO
+        self.halves = Halves(identity.id, charter.ids, terms.c)
         self.round = RoundId(charter.group.epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
@@ -139,6 +142,7 @@ class Session:
         return Driver(
             me=self.me,
             chain=chain,
+            epoch=EpochName(charter.group.epoch, charter.hash),
             registry=fittings.registry or registry(charter.protocol.name),
             check=self._check_signed,
             members=charter.ids,
@@ -160,6 +164,7 @@ class Session:
         """Carry an earlier epoch on: its round numbers and ranges, and its last certified result, for which more than c
         members vouch to whoever comes in."""
         self.last = before.last
+        self.halves.follow(before.halves)
         self.round = RoundId(self.round.epoch, max(self.round.number, before.round.number))
         self.common.carry_on(before.common)
 
@@ -176,6 +181,7 @@ class Session:
         """
         if self.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
+        self._weigh_halves()
         self._check(vector)
         self._leaps = 0
         with self.driver.tally.at(BULK):
@@ -218,6 +224,38 @@ class Session:
         standing = happenings.Setting(self.me, boot, self.session, members, c, self._identity.sign, self._check_signed)
         self.driver.attend(Membership(standing, seed), failed)
 
+    def succeed(self, charters: Charters) -> None:
+        """Hand the group's later charters on, take them in, and compare with the others what was certified."""
+        self.driver.succeed(charters, self.halves)
+
+    def _weigh_halves(self) -> None:
+        """Before a round: where the group has split and this peer's half does not go on, stop, or go to the other.
+
+        Raises:
+            LocalError: the group has gone on in another epoch, or neither half can.
+        """
+        succession = self.driver.succession
+        if succession is not None and len(succession.ahead) > self.charter.protocol.c:
+            raise LocalError(
+                f"the group has gone on without this peer: {_listed(succession.ahead)} are in a later epoch, whose "
+                f"charter its quorum signed, and this one is in {self.driver.epoch}; the log says what keeps it here"
+            )
+        split = self.halves.split
+        if split.verdict == "neither":
+            raise LocalError(_TORN.format(split.round, _listed(split.here), _listed(split.there)))
+        if split.verdict == "there":
+            self._log.warning(
+                "two halves have met: %s certified another outcome of round %d, a quorum stands for it, and this "
+                "peer's half (%s) stops; it takes over their state",
+                _listed(split.there),
+                split.round,
+                _listed(split.here),
+            )
+            self.halves.forget()
+            self.last = ZERO
+            if succession is not None:
+                succession.announce()
+
     def leave(self) -> None:
         """Tell the others not to wait for this peer any more."""
         if self.driver.gossip is not None:
@@ -248,7 +286,7 @@ class Session:
         if ended.error is not None:
             if not ended.spent:
                 self._restore(vector)
-            behind = self.driver.others.round > self.round.number
+            behind = self.driver.others.round > self.round.number and not isinstance(ended.error, Amended)
             if behind and isinstance(ended.error, Unavailable) and not ended.spent:
                 self._log.info("%s", ended.error)
                 self._start(vector, began, done)  # nothing has left, and the group waits in a later round
@@ -300,6 +338,7 @@ class Session:
             return error
         values, peaks = value
         self.last = outcome.digest
+        self.halves.certified(self.round.number, outcome.digest)
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
@@ -379,6 +418,17 @@ def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random:
         sealing=suite.sealing_key(random),
         suite=suite,
     )
+
+
+_TORN = (
+    "two halves of this group certified different outcomes of round {}, {} and {}, and neither is a quorum, so more "
+    "than c members lied or run from a copy: neither goes on; agree on one, and start the other's peers again: "
+    "they take over its state"
+)
+
+
+def _listed(peers: Sequence[PeerId]) -> str:
+    return ", ".join(map(str, peers))
 
 
 Kept = tuple[NDArray[np.intp], NDArray[np.float32]]

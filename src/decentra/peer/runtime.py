@@ -33,9 +33,10 @@ from decentra.driver.given import describe
 from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.tally import Counts
-from decentra.errors import DecentraError, LocalError
+from decentra.errors import Amended, DecentraError, LocalError
 from decentra.machine.state import SharedState
 from decentra.peer import transcript
+from decentra.peer.charters import FolderCharters
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
@@ -121,6 +122,8 @@ class Peer:
         self._closed = False
         self._closing = Lock()
         self._broken: LocalError | None = None
+        self._removed: LocalError | None = None
+        """Why this peer begins no round any more, where the group has removed it."""
         self._rounds: set[Future[Ended]] = set()
         self._up: set[PeerId] = set()
         self._witness = witness
@@ -167,21 +170,27 @@ class Peer:
         """
         described = describe(tensors, names) if specs is None else tuple(specs)
         vector = Vector(tensors, described, weight, fingerprint, state, residual)
-        future: Future[Ended] = Future()
         self._go_over()
+        ended = self._round(vector)
+        while isinstance(ended, Amended) and self._go_over():
+            ended = self._round(vector)
+        if isinstance(ended, DecentraError):
+            self._failed += 1
+            raise self._removed or ended if isinstance(ended, Amended) else ended
+        self._completed += 1
+        return ended
+
+    def _round(self, vector: Vector) -> Ended:
+        """One round in the epoch that this peer is in, waited for."""
+        future: Future[Ended] = Future()
         self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
         try:
             self._check()
             self._loop.call_soon_threadsafe(self._begin, vector, future)
             self._loop.call_soon_threadsafe(self._look, future, (), ())
-            ended = self._wait(future)
+            return self._wait(future)
         finally:
             self._rounds.discard(future)
-        if isinstance(ended, DecentraError):
-            self._failed += 1
-            raise ended
-        self._completed += 1
-        return ended
 
     def align(self, state: SharedState, fingerprint: bytes) -> RoundResult:
         """A round with an empty vector: afterwards everybody holds one common state, the first proposer's."""
@@ -283,6 +292,9 @@ class Peer:
             self._session.follow(before)
         pool = ThreadPool(self._later)
         self._release.callback(pool.close)
+        self._charters = FolderCharters(
+            self.folder, self.id, self.charter, self._on_amended, self._on_removed, self._log
+        )
         self._call(lambda: self._listen(identity, config, witness, pool), START_DEADLINE)
         self._release.callback(self._write_transcript)
         self._release.callback(journal.finish)
@@ -306,6 +318,7 @@ class Peer:
             undo.callback(driver.close)
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
             self._session.attend(os.urandom(32), self._on_double)
+            self._session.succeed(self._charters)
             undo.pop_all()
         self._tell_status()
 
@@ -316,7 +329,7 @@ class Peer:
             if self._witness is not None:
                 self._witness.close()
 
-    def _go_over(self) -> None:
+    def _go_over(self) -> bool:
         """Between two rounds: where the folder's charter was amended, end this epoch's session and begin the next.
 
         Only members change so; a training loop has read the terms, and is started again for others. While the folder
@@ -324,12 +337,13 @@ class Peer:
         """
         with self._closing:
             if self._closed or self._broken is not None or self._pid != os.getpid() or self._rounds:
-                return
+                return False
             found = self._amended()
             if found is None:
-                return
+                return False
             identity, charter, config = found
             before, epoch = self._session, self.charter.group.epoch
+            self._call(partial(self._tell_amendment, charter), START_DEADLINE)
             self._leave()
             self._release.close()
             counters = self._transport.counters
@@ -345,6 +359,7 @@ class Peer:
                 raise
             names = ", ".join(sorted(member.name for member in charter.members))
             self._log.info("went over from epoch %d to epoch %d: %s", epoch, charter.group.epoch, names)
+            return True
 
     def _amended(self) -> tuple[Identity, Charter, Config] | None:
         """The folder's charter, where it came from this peer's by amendments, and this peer can go over to it."""
@@ -423,6 +438,8 @@ class Peer:
             raise self._broken
         if self._closed:
             raise LocalError(_CLOSED)
+        if self._removed is not None:
+            raise self._removed
 
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
@@ -480,8 +497,38 @@ class Peer:
             told = awaited
         self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
 
+    def _tell_amendment(self, charter: Charter) -> None:
+        """This peer is about to leave this epoch: tell everyone of the next, and those that it removes all of it."""
+        self._charters.look()
+        succession = self._session.driver.succession
+        if succession is not None:
+            succession.announce()
+            succession.farewell([peer for peer in self.charter.ids if peer not in charter.ids])
+
+    def _on_amended(self, charter: Charter) -> None:
+        """The folder has a later charter: a round that nothing has left for yet is begun again under it."""
+        if changed_terms(self.charter, charter):
+            return  # a training loop has read the terms; `_amended` says so
+        try:
+            self.folder.ready()
+        except LocalError:
+            return
+        self._session.driver.give_way(_amended_to(charter))
+
+    def _on_removed(self, charter: Charter) -> None:
+        """The group goes on without this peer. A round that has a roster still ends, since the others count on it."""
+        by = ", ".join(sorted(one.name for one in charter.members if one.id in charter.signatures))
+        self._removed = LocalError(
+            f"epoch {charter.group.epoch} of {charter.group.name!r} removes this peer, by an amendment that {by} signed"
+            f" (charter {charter.hash.hex()[:8]}); rounds go on without it: talk to them"
+        )
+        self._log.error("%s", self._removed)
+        self._session.driver.give_way(_amended_to(charter))
+
     def _tell_status(self) -> None:
         if not self._closed and self._broken is None:
+            if self._charters.look() and self._session.driver.succession is not None:
+                self._session.driver.succession.announce()
             told = observe(self._session, self._transport, self._up, self._loop.time(), self._completed, self._failed)
             told.write(self.folder.status)
             self._loop.call_later(EVERY, self._tell_status)
@@ -517,6 +564,10 @@ class Peer:
         defect.spent = True
         self._broken = error if isinstance(error, LocalError) else defect
         self._settle(self._broken)
+
+
+def _amended_to(charter: Charter) -> Amended:
+    return Amended((), 0.0, "this round", f"the group begins epoch {charter.group.epoch}, where it is begun again")
 
 
 def _resolve(future: Future[Ended], ended: Ended) -> None:
