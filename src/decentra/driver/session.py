@@ -17,6 +17,7 @@ from decentra.crypto.suite import REAL, Suite
 from decentra.driver.admission import memberships
 from decentra.driver.blobs import Random, Witness
 from decentra.driver.common import GroupState
+from decentra.driver.division import Division, weigh
 from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.pace import Pace
@@ -181,7 +182,7 @@ class Session:
         """
         if self.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
-        self._weigh_halves()
+        self._heed_division()
         self._check(vector)
         self._leaps = 0
         with self.driver.tally.at(BULK):
@@ -228,33 +229,28 @@ class Session:
         """Hand the group's later charters on, take them in, and compare with the others what was certified."""
         self.driver.succeed(charters, self.halves)
 
-    def _weigh_halves(self) -> None:
-        """Before a round: where the group has split and this peer's half does not go on, stop, or go to the other.
+    @property
+    def division(self) -> Division:
+        """Whether the group has split, as far as this peer has heard, and which half goes on."""
+        succession = self.driver.succession
+        ahead = () if succession is None else succession.ahead
+        return weigh(self.driver.epoch, self.charter.protocol.c, ahead, self.halves.split)
+
+    def _heed_division(self) -> None:
+        """Before a round: where this peer's half does not go on, stop, or go to the other.
 
         Raises:
             LocalError: the group has gone on in another epoch, or neither half can.
         """
-        succession = self.driver.succession
-        if succession is not None and len(succession.ahead) > self.charter.protocol.c:
-            raise LocalError(
-                f"the group has gone on without this peer: {_listed(succession.ahead)} are in a later epoch, whose "
-                f"charter its quorum signed, and this one is in {self.driver.epoch}; the log says what keeps it here"
-            )
-        split = self.halves.split
-        if split.verdict == "neither":
-            raise LocalError(_TORN.format(split.round, _listed(split.here), _listed(split.there)))
-        if split.verdict == "there":
-            self._log.warning(
-                "two halves have met: %s certified another outcome of round %d, a quorum stands for it, and this "
-                "peer's half (%s) stops; it takes over their state",
-                _listed(split.there),
-                split.round,
-                _listed(split.here),
-            )
+        verdict, says = self.division
+        if verdict == "neither" or (verdict == "there" and self.halves.split.verdict == "one"):
+            raise LocalError(says)
+        if verdict == "there":
+            self._log.warning("%s", says)
             self.halves.forget()
-            self.last = ZERO
-            if succession is not None:
-                succession.announce()
+            self.last = ZERO  # as one that comes in: the others vouch for what it goes on from (RV-6)
+            if self.driver.succession is not None:
+                self.driver.succession.announce()
 
     def leave(self) -> None:
         """Tell the others not to wait for this peer any more."""
@@ -418,17 +414,6 @@ def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random:
         sealing=suite.sealing_key(random),
         suite=suite,
     )
-
-
-_TORN = (
-    "two halves of this group certified different outcomes of round {}, {} and {}, and neither is a quorum, so more "
-    "than c members lied or run from a copy: neither goes on; agree on one, and start the other's peers again: "
-    "they take over its state"
-)
-
-
-def _listed(peers: Sequence[PeerId]) -> str:
-    return ", ".join(map(str, peers))
 
 
 Kept = tuple[NDArray[np.intp], NDArray[np.float32]]

@@ -26,6 +26,10 @@ NEXT = 1.0
 """Seconds before another neighbour is asked for a charter, where the first gave none."""
 
 
+AGAIN = 5.0
+"""Seconds after which a peer says again what it certified, where others still differ from it."""
+
+
 class Successor(NamedTuple):
     """A charter in force after another one, as it travels, and where this peer knows its members to be."""
 
@@ -90,6 +94,7 @@ class Succession:
         self._ahead: dict[PeerId, None] = {}
         """Who says to hold a later charter, and was not asked for it yet."""
         self._asking: Handle | None = None
+        self._stood = -AGAIN
         self._liars: set[PeerId] = set()
         self._abroad: dict[PeerId, EpochName] = {}
         """Who speaks for another session, and which charter it holds."""
@@ -128,6 +133,7 @@ class Succession:
         if said.session == self._session:
             self._abroad.pop(peer, None)
             self.halves.heard(peer, said.round, said.outcome)
+            self._say_where_it_stands()
         else:
             self._abroad[peer] = said.epoch
         newest = self._charters.newest
@@ -157,6 +163,13 @@ class Succession:
             raise
         if new:
             self._log.info("peer %s handed over the charter of epoch %d", peer, self._charters.newest.number)
+            self.announce()
+
+    def _say_where_it_stands(self) -> None:
+        """Two halves have met: this peer says in which it is, since others may not have heard it."""
+        now = self._clock.now()
+        if self.halves.split.verdict != "one" and now - self._stood >= AGAIN:
+            self._stood = now
             self.announce()
 
     def close(self) -> None:
