@@ -277,7 +277,7 @@ def test_a_charter_that_no_quorum_signed_is_not_taken_and_its_giver_is_named(
         completed(average(peers))
     (said,) = [record.getMessage() for record in caplog.records if "broke CHARTER" in record.getMessage()]
     assert str(peers[0].id) in said and "more of those who stay have to sign it" in said
-    assert peers[1].charter.group.epoch == 1 and peers[1]._removed is None
+    assert peers[1].charter.group.epoch == 1 and peers[1]._epochs.removed is None
 
 
 def test_a_peer_of_another_epoch_is_refused_by_name(make_group: MakeGroup) -> None:
@@ -291,3 +291,17 @@ def test_a_peer_of_another_epoch_is_refused_by_name(make_group: MakeGroup) -> No
     theirs = f"epoch 2 (charter {new.hash.hex()[:8]})"
     said = f"it speaks for {theirs}, and this peer is in {mine}"
     until(late, lambda: said in late._session.driver.reasons.values())
+
+
+def test_a_removed_member_that_was_away_is_told_at_the_door_when_it_comes_back(make_group: MakeGroup) -> None:
+    group = make_group(4, "secagg", **IMPATIENT)
+    old, new = begun(group, (0, 1, 2), remove=[group.identities[3].id])
+    for index in (0, 1, 2):
+        put(group, index, old, new)
+    peers = [group.peer(index) for index in (0, 1, 2)]
+    completed(average(peers))
+    gone = group.peer(3)
+    until(gone, lambda: gone._epochs.removed is not None)
+    with pytest.raises(LocalError, match="epoch 2 of .* removes this peer, by an amendment that"):
+        gone.average([np.zeros(1, np.float32)])
+    assert {len(result.participants) for result in completed(average(peers))} == {3}

@@ -39,8 +39,9 @@ class FolderCharters:
     ) -> None:
         self._folder, self._me, self._log = folder, me, log
         self._amended, self._removed = amended, removed
-        self._chain = [*reversed(folder.lineage.ancestors(charter)), charter]
-        self._hashes = [one.hash for one in self._chain]
+        self.chain = [*reversed(folder.lineage.ancestors(charter)), charter]
+        """Those that it holds, the oldest first."""
+        self._hashes = [one.hash for one in self.chain]
         self._seen = self._mark()
 
     @property
@@ -49,18 +50,18 @@ class FolderCharters:
 
     @property
     def newest(self) -> EpochName:
-        return EpochName(self._chain[-1].group.epoch, self._hashes[-1])
+        return EpochName(self.chain[-1].group.epoch, self._hashes[-1])
 
     def after(self, charter: bytes) -> Successor | None:
         if charter not in self._hashes[:-1]:
             return None
-        found = self._chain[self._hashes.index(charter) + 1]
+        found = self.chain[self._hashes.index(charter) + 1]
         addresses = self._folder.addresses_known(found)
         return Successor(found.to_toml().encode(), addresses.to_toml().encode(), found.group.epoch)
 
     def take(self, peer: PeerId, charter: bytes, addresses: bytes) -> bool:
         """See `Charters.take`. A folder that can't be written keeps what it had, and the log says why."""
-        old = self._chain[-1]
+        old = self.chain[-1]
         try:
             new = Charter.parse(charter.decode(), _HANDED).without_stale_signatures()
             if new.hash in self._hashes:
@@ -102,7 +103,7 @@ class FolderCharters:
         return True
 
     def _add(self, charter: Charter) -> None:
-        self._chain.append(charter)
+        self.chain.append(charter)
         self._hashes.append(charter.hash)
 
     def _keep(self, old: Charter, new: Charter, known: Addresses) -> None:

@@ -267,6 +267,16 @@ class PeerFolder:
         return self.path / REQUEST
 
     @property
+    def requests(self) -> Path:
+        """Requests that came to this member's door, to be answered by ``decentra charter amend --add``."""
+        return self.path / "requests"
+
+    @property
+    def token(self) -> Path:
+        """``invite.txt``: the token of an invited peer, until it is admitted."""
+        return self.path / "invite.txt"
+
+    @property
     def journal(self) -> Path:
         """The journal, an SQLite database."""
         return self.path / "journal.db"

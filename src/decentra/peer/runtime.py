@@ -26,7 +26,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.charter.amend import changed_terms
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
@@ -36,8 +35,8 @@ from decentra.driver.tally import Counts
 from decentra.errors import Amended, DecentraError, LocalError
 from decentra.machine.state import SharedState
 from decentra.peer import transcript
-from decentra.peer.charters import FolderCharters
 from decentra.peer.config import Config, PeerFolder
+from decentra.peer.epochs import Epochs
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.status import EVERY, observe
@@ -122,15 +121,11 @@ class Peer:
         self._closed = False
         self._closing = Lock()
         self._broken: LocalError | None = None
-        self._removed: LocalError | None = None
-        """Why this peer begins no round any more, where the group has removed it."""
         self._rounds: set[Future[Ended]] = set()
         self._up: set[PeerId] = set()
         self._witness = witness
         self._earlier = (0, 0)
         """Bytes sent and received in earlier epochs."""
-        self._seen: tuple[bytes, ...] = ()
-        """The charter and the configuration in the folder when they were last looked at."""
         self._release = ExitStack()
         """What was opened so far, to be let go of in the opposite order, however this ends."""
         with ExitStack() as undo:
@@ -176,7 +171,7 @@ class Peer:
             ended = self._round(vector)
         if isinstance(ended, DecentraError):
             self._failed += 1
-            raise self._removed or ended if isinstance(ended, Amended) else ended
+            raise (self._epochs.removed or ended) if isinstance(ended, Amended) else ended
         self._completed += 1
         return ended
 
@@ -292,9 +287,7 @@ class Peer:
             self._session.follow(before)
         pool = ThreadPool(self._later)
         self._release.callback(pool.close)
-        self._charters = FolderCharters(
-            self.folder, self.id, self.charter, self._on_amended, self._on_removed, self._log
-        )
+        self._epochs = Epochs(self.folder, self.charter, self._session, self._log)
         self._call(lambda: self._listen(identity, config, witness, pool), START_DEADLINE)
         self._release.callback(self._write_transcript)
         self._release.callback(journal.finish)
@@ -313,12 +306,13 @@ class Peer:
             config.addresses(self.charter, identity.id, str(self.folder.config)),
             driver.on_receive if witness is None else witness.wrap(driver.on_receive),
             self._on_link,
+            self._epochs.door,
         )
         with ExitStack() as undo:
             undo.callback(driver.close)
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
             self._session.attend(os.urandom(32), self._on_double)
-            self._session.succeed(self._charters)
+            self._epochs.open()
             undo.pop_all()
         self._tell_status()
 
@@ -338,12 +332,12 @@ class Peer:
         with self._closing:
             if self._closed or self._broken is not None or self._pid != os.getpid() or self._rounds:
                 return False
-            found = self._amended()
+            found = self._epochs.found()
             if found is None:
                 return False
             identity, charter, config = found
             before, epoch = self._session, self.charter.group.epoch
-            self._call(partial(self._tell_amendment, charter), START_DEADLINE)
+            self._call(partial(self._epochs.leave_for, charter), START_DEADLINE)
             self._leave()
             self._release.close()
             counters = self._transport.counters
@@ -360,29 +354,6 @@ class Peer:
             names = ", ".join(sorted(member.name for member in charter.members))
             self._log.info("went over from epoch %d to epoch %d: %s", epoch, charter.group.epoch, names)
             return True
-
-    def _amended(self) -> tuple[Identity, Charter, Config] | None:
-        """The folder's charter, where it came from this peer's by amendments, and this peer can go over to it."""
-        try:
-            seen = tuple(file.read_bytes() for file in (self.folder.charter, self.folder.config))
-        except OSError:
-            return None  # it is being replaced, or its owner took it away; what runs needs neither
-        if seen == self._seen:
-            return None
-        self._seen = seen
-        try:
-            identity, charter, config = self.folder.ready()
-            if charter.hash == self.charter.hash:
-                return None
-            if self.charter.hash not in [old.hash for old in self.folder.lineage.ancestors(charter)]:
-                raise LocalError(f"{self.folder.charter} does not come from the charter that this peer began with")
-            if changed := changed_terms(self.charter, charter):
-                told = "; ".join(changed[:3])
-                raise LocalError(f"epoch {charter.group.epoch} has other terms ({told}); start the program again")
-        except LocalError as error:
-            self._log.warning("this peer stays in epoch %d: %s", self.charter.group.epoch, error)
-            return None
-        return identity, charter, config
 
     def _leave(self) -> None:
         """Tell the others, and wait until everybody who can be reached has acknowledged all that was sent to them."""
@@ -438,8 +409,8 @@ class Peer:
             raise self._broken
         if self._closed:
             raise LocalError(_CLOSED)
-        if self._removed is not None:
-            raise self._removed
+        if self._epochs.removed is not None:
+            raise self._epochs.removed
 
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
@@ -497,38 +468,9 @@ class Peer:
             told = awaited
         self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
 
-    def _tell_amendment(self, charter: Charter) -> None:
-        """This peer is about to leave this epoch: tell everyone of the next, and those that it removes all of it."""
-        self._charters.look()
-        succession = self._session.driver.succession
-        if succession is not None:
-            succession.announce()
-            succession.farewell([peer for peer in self.charter.ids if peer not in charter.ids])
-
-    def _on_amended(self, charter: Charter) -> None:
-        """The folder has a later charter: a round that nothing has left for yet is begun again under it."""
-        if changed_terms(self.charter, charter):
-            return  # a training loop has read the terms; `_amended` says so
-        try:
-            self.folder.ready()
-        except LocalError:
-            return
-        self._session.driver.give_way(_amended_to(charter))
-
-    def _on_removed(self, charter: Charter) -> None:
-        """The group goes on without this peer. A round that has a roster still ends, since the others count on it."""
-        by = ", ".join(sorted(one.name for one in charter.members if one.id in charter.signatures))
-        self._removed = LocalError(
-            f"epoch {charter.group.epoch} of {charter.group.name!r} removes this peer, by an amendment that {by} signed"
-            f" (charter {charter.hash.hex()[:8]}); rounds go on without it: talk to them"
-        )
-        self._log.error("%s", self._removed)
-        self._session.driver.give_way(_amended_to(charter))
-
     def _tell_status(self) -> None:
         if not self._closed and self._broken is None:
-            if self._charters.look() and self._session.driver.succession is not None:
-                self._session.driver.succession.announce()
+            self._epochs.look()
             told = observe(self._session, self._transport, self._up, self._loop.time(), self._completed, self._failed)
             told.write(self.folder.status)
             self._loop.call_later(EVERY, self._tell_status)
@@ -564,10 +506,6 @@ class Peer:
         defect.spent = True
         self._broken = error if isinstance(error, LocalError) else defect
         self._settle(self._broken)
-
-
-def _amended_to(charter: Charter) -> Amended:
-    return Amended((), 0.0, "this round", f"the group begins epoch {charter.group.epoch}, where it is begun again")
 
 
 def _resolve(future: Future[Ended], ended: Ended) -> None:
