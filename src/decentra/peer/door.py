@@ -42,6 +42,7 @@ class Door:
         me: this peer.
         charters: what it holds.
         clock: seconds that never go back.
+        adopted: told that the folder has a charter that is in force since a newcomer has signed.
         take: given whom a neighbour's answer came from, the charter in it, and addresses.
     """
 
@@ -52,10 +53,11 @@ class Door:
         charters: FolderCharters,
         clock: Callable[[], float],
         take: Callable[[PeerId, bytes, bytes], bool],
+        adopted: Callable[[], None],
         log: logging.Logger,
     ) -> None:
         self._folder, self._me, self._charters, self._clock = folder, me, charters, clock
-        self._take, self._log = take, log
+        self._take, self._adopted, self._log = take, adopted, log
         self._allowance = Allowance(ANSWERS_A_SECOND, ANSWERS_AT_ONCE)
         self._known: dict[str, bytes] = {}
         self._invited: frozenset[str] = frozenset()
@@ -79,7 +81,9 @@ class Door:
                 answer = self._answer(key, Question.parse(message))
             else:
                 answer = self._greeted(message)
-        except (LocalError, ValueError) as error:
+        except ValueError:
+            return None  # no release of decentra says that here
+        except LocalError as error:
             answer = Answer(Says.WORDS, f"{error}"[:1000])
         return None if answer is None else answer.pack()
 
@@ -194,4 +198,4 @@ class Door:
         """The newcomer's signature was the last one: the amendment is in force, and travels from here."""
         text = toml.read_text(self._folder.charter, "the peer goes on with the one that it has")
         self._folder.lineage.adopt(old, text, new)
-        self._charters.look()
+        self._adopted()

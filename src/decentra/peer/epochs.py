@@ -29,7 +29,7 @@ class Epochs:
         self._folder, self._charter, self._session, self._log = folder, charter, session, log
         self.removed: LocalError | None = None
         self._charters = FolderCharters(folder, session.me, charter, self._on_amended, self._on_removed, log)
-        self.door = Door(folder, session.me, self._charters, time.monotonic, self._charters.take, log)
+        self.door = Door(folder, session.me, self._charters, time.monotonic, self._charters.take, self._see, log)
         self._seen: tuple[bytes, ...] = ()
         """The charter and the configuration in the folder when they were last looked at."""
 
@@ -39,14 +39,12 @@ class Epochs:
 
     def look(self) -> None:
         """See what came into the folder by other hands, and tell the others of it."""
-        if self._charters.look():
-            self._announce()
+        self._see()
         self.door.look()
 
     def leave_for(self, charter: Charter) -> None:
         """This peer is about to begin a later epoch: tell everyone of it, and those that it removes all of it."""
-        self._charters.look()
-        self._announce()
+        self._see()
         succession = self._session.driver.succession
         if succession is not None:
             succession.farewell([peer for peer in self._charter.ids if peer not in charter.ids])
@@ -75,9 +73,9 @@ class Epochs:
             return None
         return identity, charter, config
 
-    def _announce(self) -> None:
+    def _see(self) -> None:
         succession = self._session.driver.succession
-        if succession is not None:
+        if self._charters.look() and succession is not None:
             succession.announce()
 
     def _on_amended(self, charter: Charter) -> None:
