@@ -302,6 +302,6 @@ def test_a_removed_member_that_was_away_is_told_at_the_door_when_it_comes_back(m
     completed(average(peers))
     gone = group.peer(3)
     until(gone, lambda: gone._epochs.removed is not None)
-    with pytest.raises(LocalError, match="epoch 2 of .* removes this peer, by an amendment that"):
+    with pytest.raises(LocalError, match=r"epoch 2 of .* removes this peer, by an amendment that"):
         gone.average([np.zeros(1, np.float32)])
     assert {len(result.participants) for result in completed(average(peers))} == {3}

@@ -113,25 +113,6 @@ def init(
 
 
 @app.command(epilog=_EPILOG)
-def enter(
-    state: State,
-    sign: Annotated[bool, typer.Option("--sign", help="Sign the amendment that adds you, once it is there.")] = False,
-    wait: Annotated[
-        float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="Ask again and again for so long.")
-    ] = 0.0,
-    json: Json = False,
-) -> None:
-    """Ask how far your admission is, and take what comes next.
-
-    It asks at the address in the invite, or at any member's that it knows. What is handed over is checked against the
-    invite. Exit code 0 once this peer is a member, 1 while something is awaited.
-    """
-    from decentra.cli import entering
-
-    raise typer.Exit(entering.enter(state, sign, wait, json))
-
-
-@app.command(epilog=_EPILOG)
 def invite(
     state: State,
     name: Annotated[
@@ -148,6 +129,25 @@ def invite(
     from decentra.cli import invites
 
     invites.invite(state, name, days, json)
+
+
+@app.command(epilog=_EPILOG)
+def enter(
+    state: State,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the amendment that adds you, once it is there.")] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="Ask again and again for so long.")
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Ask how far your admission is, and take what comes next.
+
+    It asks at the address in the invite, or at any member's that it knows. What is handed over is checked against the
+    invite. Exit code 0 once this peer is a member, 1 while something is awaited.
+    """
+    from decentra.cli import entering
+
+    raise typer.Exit(entering.enter(state, sign, wait, json))
 
 
 @charter_app.command(epilog=_EPILOG)

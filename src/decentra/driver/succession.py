@@ -18,6 +18,7 @@ from decentra.gossip.probe import Allowance
 from decentra.transfer import Handed, Holds
 from decentra.transport.virtual import Handle, Scheduler
 from decentra.types import EpochName, PeerId
+from decentra.wire.frame import ADDRESSES_LIMIT, CHARTER_LIMIT
 
 ANSWERS_A_SECOND, ANSWERS_AT_ONCE = 1.0, 8.0
 """Charters that a neighbour is handed, or may hand over: one is 40 KiB for 64 members, and checked in milliseconds."""
@@ -116,7 +117,7 @@ class Succession:
         found = self._charters.after(self._epoch.charter)
         for peer in gone:
             if found is not None:
-                self._links()[peer].hand(found.text, found.addresses, found.epoch)
+                self._hand(peer, found)
 
     def met(self, peer: PeerId) -> None:
         """The way to a neighbour is open, where this peer has anything to tell it."""
@@ -142,7 +143,7 @@ class Succession:
         found = self._charters.after(said.epoch.charter)
         if found is not None:
             if self._answers.spend(peer, self._clock.now()):
-                self._links()[peer].hand(found.text, found.addresses, found.epoch)
+                self._hand(peer, found)
         elif said.epoch.number > newest.number and peer not in self._liars:
             self._ahead[peer] = None
             if self._asking is None:
@@ -184,6 +185,12 @@ class Succession:
             del self._ahead[peer]
             self._tell(peer)
             self._asking = self._clock.call_later(NEXT, self._ask)
+
+    def _hand(self, peer: PeerId, found: Successor) -> None:
+        if len(found.text) > CHARTER_LIMIT or len(found.addresses) > ADDRESSES_LIMIT:
+            self._log.warning("the charter of epoch %d is too large to travel; hand its file on", found.epoch)
+            return
+        self._links()[peer].hand(found.text, found.addresses, found.epoch)
 
     def _tell(self, peer: PeerId) -> None:
         self._links()[peer].tell(self._charters.newest, *self.halves.last)

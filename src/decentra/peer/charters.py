@@ -39,7 +39,7 @@ class FolderCharters:
     ) -> None:
         self._folder, self._me, self._log = folder, me, log
         self._amended, self._removed = amended, removed
-        self.chain = [*reversed(folder.lineage.ancestors(charter)), charter]
+        self.chain = [*reversed(folder.lineage.history(charter)), charter]
         """Those that it holds, the oldest first."""
         self._hashes = [one.hash for one in self.chain]
         self._seen = self._mark()
@@ -90,17 +90,14 @@ class FolderCharters:
             return False
         self._seen = mark
         try:
-            found = self._folder.load_charter()
-            chain = [*reversed(self._folder.lineage.ancestors(found)), found]
+            later = self._folder.lineage.since(self.chain[-1])
         except LocalError:
             return False  # it is told, where this peer would go over to it
-        hashes = [one.hash for one in chain]
-        if self._hashes[-1] not in hashes[:-1]:
-            return False
-        for new in chain[hashes.index(self._hashes[-1]) + 1 :]:
+        for new in later:
             self._add(new)
-        self._amended(found)
-        return True
+        if later:
+            self._amended(later[-1])
+        return bool(later)
 
     def _add(self, charter: Charter) -> None:
         self.chain.append(charter)

@@ -323,9 +323,19 @@ class PeerFolder:
                 f"set name in [peer] to {member.name!r}"
             )
         former = (member for old in ancestors for member in old.members)
-        config = self.completed(config.without(former, charter), charter)
-        config.addresses(charter, identity.id, str(self.config))
-        return identity, charter, config
+        return identity, charter, self.reachable(identity.id, charter, former, config)
+
+    def reachable(
+        self, me: PeerId, charter: Charter, former: Iterable[Member], config: Config | None = None
+    ) -> Config:
+        """The configuration, with an address for every other member of a charter.
+
+        Raises:
+            LocalError: an address is missing or nobody's; all of them.
+        """
+        known = self.completed((config or self.load_config()).without(former, charter), charter)
+        known.addresses(charter, me, str(self.config))
+        return known
 
     def completed(self, config: Config, charter: Charter) -> Config:
         """The configuration with what others told of members for whom it has no address."""

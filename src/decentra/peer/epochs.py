@@ -83,7 +83,7 @@ class Epochs:
         if changed_terms(self._charter, charter):
             return  # a training loop has read the terms; `found` says so
         try:
-            self._folder.ready()
+            self._folder.reachable(self._session.me, charter, self._charter.members)
         except LocalError:
             return
         self._session.driver.give_way(_amended_to(charter))

@@ -35,11 +35,12 @@ ENTRY_LIMIT = 1024 * 1024
 DATAGRAM_LIMIT = 16 * 1024
 """A datagram: what is said once and may be lost, such as who is up."""
 
-CHARTER_LIMIT = 256 * 1024
-"""A charter's text: 64 members need 40 KiB, the rest is room for ranges."""
+CHARTER_LIMIT = 64 * 1024
+"""A charter's text that travels: 64 members need 40 KiB; a hostile one of this size takes a quarter of a second to be
+refused, once."""
 
-ADDRESSES_LIMIT = 32 * 1024
-"""Where members are, beside a charter: 64 lines."""
+ADDRESSES_LIMIT = 16 * 1024
+"""Where members are, beside a charter: 64 lines of some 100 bytes."""
 
 EPOCH_NAME_BYTES = 8
 """Of the charter's hash, in a greeting: enough to name it, not to trust it."""
