@@ -13,7 +13,6 @@ from decentra.peer.addresses import Addresses
 from decentra.peer.config import PeerFolder
 from decentra.types import EpochName, PeerId
 
-CLAUSE = "CHARTER"
 _HANDED = "the charter that it handed over"
 
 
@@ -69,7 +68,7 @@ class FolderCharters:
             toml.raise_problems(_HANDED, judge(old, new))
             known = Addresses.parse(addresses.decode(), "the addresses that it handed over")
         except (LocalError, UnicodeDecodeError) as error:
-            raise RemoteError(peer, CLAUSE, str(error)) from error
+            raise RemoteError(peer, "CHARTER", str(error)) from error
         if self._me not in new.ids:
             self._add(new)
             self._removed(new)

@@ -22,7 +22,6 @@ from decentra.types import PeerId
 from decentra.wire.door import Answer, Question, Says
 from decentra.wire.entry import ZERO
 
-CLAUSE = "CHARTER"
 MOST_STEPS = 64
 """Charters taken in one visit; a door that hands over more leads nowhere."""
 
@@ -155,7 +154,7 @@ class Entering:
             else:
                 toml.raise_problems(where, judge(old, new))
         except LocalError as error:
-            raise RemoteError(peer, CLAUSE, str(error)) from error
+            raise RemoteError(peer, "CHARTER", str(error)) from error
         self._folder.keep_addresses(known, new)
         if old is None:
             toml.save_text(self._folder.charter, answer.text)
@@ -182,7 +181,7 @@ class Entering:
             if self._me.id not in new.ids:
                 raise LocalError("it does not add this peer")
         except LocalError as error:
-            raise RemoteError(peer, CLAUSE, str(error)) from error
+            raise RemoteError(peer, "CHARTER", str(error)) from error
         self._folder.keep_addresses(known, new)
         kept = self._folder.lineage.pending(new)
         if kept.exists():

@@ -58,7 +58,7 @@ class Question(NamedTuple):
         mark, version, held, signed, signature = _QUESTION.unpack_from(raw)
         if mark != QUESTION_MARK or version != VERSION:
             raise ValueError(f"a message of kind {mark}, version {version}, is no question of version {VERSION}")
-        return cls(held, signed, signature, raw[_QUESTION.size :].decode())
+        return cls(held, signed, signature, _text(raw[_QUESTION.size :]))
 
 
 class Says(IntEnum):
@@ -97,4 +97,11 @@ class Answer(NamedTuple):
         end = _ANSWER.size + length
         if version != VERSION or end > len(raw):
             raise ValueError("the answer is cut, or of another version")
-        return cls(Says(code), raw[_ANSWER.size : end].decode(), raw[end:].decode())
+        return cls(Says(code), _text(raw[_ANSWER.size : end]), _text(raw[end:]))
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ValueError("what is said at a door is UTF-8, and this is not") from None
