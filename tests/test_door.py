@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from zmq.utils import z85
 
 from commands import decentra, refused, told
 from decentra import LocalError, RoundResult, Unavailable
-from decentra.charter import Charter
+from decentra.charter import Charter, Member
 from decentra.charter.amend import amended
 from decentra.charter.invite import Invite, guest_of
 from decentra.cli.report import FAILED
@@ -29,11 +30,15 @@ from decentra.errors import RemoteError
 from decentra.groups import held_ports
 from decentra.peer.config import PeerFolder
 from decentra.peer.entering import Entering
+from decentra.peer.porch import stand
 from decentra.peer.runtime import Peer
 from decentra.transport.dialler import Route
+from decentra.transport.envelope import seal
 from decentra.transport.knock import knock
+from decentra.transport.zap import key_text
 from decentra.wire.door import ANSWER_LIMIT, QUESTION_LIMIT, Answer, Question, Says
-from starting import Group, all_at_once, until
+from decentra.wire.frame import Frame, FrameKind, Lane
+from starting import DEADLINE, Group, all_at_once, until
 
 MakeGroup = Callable[..., Group]
 
@@ -172,6 +177,61 @@ def test_who_was_not_invited_has_no_way_to_enter(make_group: MakeGroup) -> None:
     assert "was not invited" in refused("enter", "--state", group.folders[0].path)
 
 
+def test_an_inviter_without_a_running_peer_answers_at_the_porch(make_group: MakeGroup) -> None:
+    group = make_group(3)
+    folder = group.folders[0]
+    token = token_of(group)
+    public, ready = guest_of(Invite.parse(token).secret).public, Event()
+
+    def admitted(charter: Charter) -> bool:
+        ready.set()  # it is asked once the port is open
+        return folder.invites.user_of(public) in charter.ids
+
+    def newcomer() -> dict[str, Any]:
+        with held_ports(1) as (port,):
+            assert "your request is kept" in come(token, port)["says"]
+        begun(group, (1, 2))
+        assert asks()["pending"]
+        return asks("erin", "--sign")
+
+    with pytest.raises(LocalError, match="is occupied"), Peer(folder):
+        stand(folder, 0.0, admitted)
+    assert not stand(folder, 0.0, admitted)
+    ready.clear()
+    answered: list[bool] = []
+    waiting = Thread(target=lambda: answered.append(stand(folder, 60.0, admitted)))
+    waiting.start()
+    try:
+        assert ready.wait(DEADLINE)
+        assert newcomer()["member"]
+    finally:
+        waiting.join()
+    assert answered == [True] and folder.load_charter().group.epoch == 2
+
+
+def test_who_is_admitted_and_not_gone_over_to_yet_is_neither_heard_nor_cut(make_group: MakeGroup) -> None:
+    """Cut, it would knock ten times a second until the others' next round."""
+    group = make_group(3)
+    peer = group.peer(0)
+    erin = Identity.generate()
+    new = amended(group.charter, add=[Member.of(erin, "erin")])
+    for identity in (*group.identities, erin):
+        new = new.sign(identity)
+    charters, door = peer._epochs._charters, peer._epochs.door
+    key = key_text(erin.curve_public)
+
+    def greets(kind: FrameKind = FrameKind.HELLO) -> bytes | None:
+        name = int.from_bytes(new.hash[:8], "big")
+        header = Frame(kind, 0, 1, 0, bytes(32), 0, 1, new.group.epoch, name, 0).pack()
+        return peer._call(lambda: door.asked(key, seal(Lane.CONTROL, header, (), [len(header)])), 5.0)
+
+    assert not door.admits(key)
+    peer._call(lambda: charters.take(peer.id, new.to_toml().encode(), b""), 5.0)
+    refreshed(peer)
+    assert door.admits(key) and greets() == b""
+    assert greets(FrameKind.ACK) is None
+
+
 # ── who would want to use it ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -213,17 +273,17 @@ def guest(group: Group, peer: Peer) -> tuple[zmq.Context[Any], zmq.Socket[Any]]:
     route = at(group, 0, guest_of(Invite.parse(token_of(group)).secret))
     refreshed(peer)
     context: zmq.Context[Any] = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RECONNECT_IVL, -1)
+    made = context.socket(zmq.DEALER)
+    made.setsockopt(zmq.LINGER, 0)
+    made.setsockopt(zmq.RECONNECT_IVL, -1)
     for option, key in (
         (zmq.CURVE_SERVERKEY, route.server_key),
         (zmq.CURVE_PUBLICKEY, route.public),
         (zmq.CURVE_SECRETKEY, route.secret),
     ):
-        socket.setsockopt(option, z85.encode(key))
-    socket.connect(route.endpoint)
-    return context, socket
+        made.setsockopt(option, z85.encode(key))
+    made.connect(route.endpoint)
+    return context, made
 
 
 @pytest.mark.parametrize(
@@ -260,9 +320,9 @@ def test_a_guest_that_does_anything_but_ask_is_cut_and_nobody_hears_it(
 
     peers[0]._transport._on_receive = watched
     guard.cut = counted  # type: ignore[method-assign]
-    context, socket = guest(group, peers[0])
+    context, raw = guest(group, peers[0])
     for message in messages:
-        socket.send(message)
+        raw.send(message)
     until(peers[0], lambda: bool(cut))
     context.destroy(0)
     assert not heard
@@ -273,8 +333,8 @@ def test_a_guest_that_stays_and_says_nothing_is_cut_as_any_stranger(make_group: 
     group = make_group(3, "allreduce")
     peer = group.peer(0)
     guard = peer._transport._guard
-    context, socket = guest(group, peer)
-    socket.send(b"")  # it greets as a member would
+    context, raw = guest(group, peer)
+    raw.send(b"")  # it greets as a member would
     until(peer, lambda: any(one.read for one in guard._connections.values()))
     assert all(one.peer is None for one in guard._connections.values()), "it has no member's room"
     until(peer, lambda: not guard._connections)

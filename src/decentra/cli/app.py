@@ -119,16 +119,21 @@ def invite(
         str | None, typer.Option("--name", help="The name that the newcomer will have; by default it chooses.")
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long the invite holds.")] = 7,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", metavar="SECONDS", min=0.0, help="Answer the newcomer for so long; no peer runs here."),
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Invite one newcomer into the group: print a token.
 
     The token is a secret, holds once, and says where the group is and which charter it has. The newcomer makes its
-    folder with it (`decentra init --invite`); its request is admitted by an amendment.
+    folder with it (`decentra init --invite`); its request comes to this member's running peer, or to this command with
+    --wait, and is admitted by an amendment.
     """
     from decentra.cli import invites
 
-    invites.invite(state, name, days, json)
+    raise typer.Exit(invites.invite(state, name, days, wait, json))
 
 
 @app.command(epilog=_EPILOG)

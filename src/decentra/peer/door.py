@@ -44,6 +44,7 @@ class Door:
         clock: seconds that never go back.
         adopted: told that the folder has a charter that is in force since a newcomer has signed.
         take: given whom a neighbour's answer came from, the charter in it, and addresses.
+        guests_only: let nobody in but the invited.
     """
 
     def __init__(
@@ -53,11 +54,14 @@ class Door:
         charters: FolderCharters,
         clock: Callable[[], float],
         take: Callable[[PeerId, bytes, bytes], bool],
-        adopted: Callable[[], None],
+        adopted: Callable[[], object],
         log: logging.Logger,
+        *,
+        guests_only: bool = False,
     ) -> None:
         self._folder, self._me, self._charters, self._clock = folder, me, charters, clock
         self._take, self._adopted, self._log = take, adopted, log
+        self._guests_only = guests_only
         self._allowance = Allowance(ANSWERS_A_SECOND, ANSWERS_AT_ONCE)
         self._known: dict[str, bytes] = {}
         self._invited: frozenset[str] = frozenset()
@@ -65,7 +69,8 @@ class Door:
 
     def look(self) -> None:
         """Learn anew who may stand at the door: files change by other hands."""
-        members = {key_text(one.curve): one.curve for charter in self._charters.chain for one in charter.members}
+        chain = () if self._guests_only else self._charters.chain
+        members = {key_text(one.curve): one.curve for charter in chain for one in charter.members}
         invited = {key_text(kept.curve): kept.curve for kept in self._folder.invites.open(time.time())}
         self._known, self._invited = {**members, **invited}, frozenset(invited)
 
@@ -85,7 +90,7 @@ class Door:
             return None  # no release of decentra says that here
         except LocalError as error:
             answer = Answer(Says.WORDS, f"{error}"[:1000])
-        return None if answer is None else answer.pack()
+        return b"" if answer is None else answer.pack()
 
     def answered(self, peer: PeerId, message: bytes) -> bool:
         try:
@@ -103,11 +108,12 @@ class Door:
     # ── who asks what ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _greeted(self, message: bytes) -> Answer | None:
-        """Who is no member any more greets as one: it hears what came after its charter, since it may not know."""
+        """Who is no member any more greets as one: it hears what came after its charter, since it may not know. One
+        that is not a member yet hears nothing until this peer goes over; cut, it would knock again at once."""
         lane, header, parts = unseal(memoryview(message))
         frame = parse_frame(lane, header, [part.nbytes for part in parts])
         if frame.kind is not FrameKind.HELLO:
-            return None
+            raise ValueError("only who is a member is heard")
         for charter, held in zip(self._charters.chain, self._charters.lineage, strict=True):
             if frame.epoch.is_same(EpochName(charter.group.epoch, held)):
                 return self._next(held)

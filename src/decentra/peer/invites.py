@@ -78,6 +78,10 @@ class Invites:
                     found.append(kept)
         return found
 
+    def user_of(self, public: bytes) -> PeerId | None:
+        """Who used an invite, named by its guest's public key."""
+        return self._read(self._file(public)).used
+
     def address_of(self, peer: PeerId) -> str | None:
         """Where a newcomer said that it would be reached, if it was invited from here."""
         known = (self._read(file) for file in sorted(self.path.glob("*.toml")))

@@ -55,7 +55,8 @@ class Reception(Protocol):
         ...
 
     def asked(self, key: str, message: bytes) -> bytes | None:
-        """The answer to a message of such a key, or of a member that asks as one; None cuts its connection."""
+        """The answer to a message of such a key, or of a member that asks as one; empty for none, and None cuts its
+        connection."""
         ...
 
     def answered(self, peer: PeerId, message: bytes) -> bool:
@@ -340,7 +341,8 @@ class ZeroMQTransport:
             self._guard.cut(fd)  # also who was a member when it connected
             return
         with contextlib.suppress(zmq.ZMQError):  # it is gone, or does not read
-            self._router.send_multipart([identity, answer], zmq.NOBLOCK)
+            if answer:
+                self._router.send_multipart([identity, answer], zmq.NOBLOCK)
 
     def _expel(self, peer: PeerId, reason: str) -> None:
         """Cut a member that broke the transport's own limits; its owner may dial it again."""
