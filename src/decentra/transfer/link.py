@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from decentra.errors import LocalError, RemoteError, Unavailable
+from decentra.transfer.abroad import Abroad
 from decentra.transfer.blob import CREDIT_EVERY, Announcement, Incoming, Outgoing, as_bytes, piece_digests
 from decentra.transfer.entries import WINDOW_BYTES, Arrival, Inbox, Outbox, Posted, total
 from decentra.transfer.events import (
@@ -19,10 +20,7 @@ from decentra.transfer.events import (
     Completed,
     Corrupt,
     Delivered,
-    Elsewhere,
     Event,
-    Handed,
-    Holds,
     Rejected,
     Restarted,
     Whispered,
@@ -111,8 +109,7 @@ class Link:
             raise ValueError("a link needs an incarnation of 64 bits that is not 0, and a session of 32 bytes")
         self._peer, self._send, self._session, self._stall = peer, send, session, stall
         self._me, self._epoch = incarnation, epoch
-        self._abroad: tuple[bytes, EpochName] | None = None
-        """The other session that the other end greeted from last, and its epoch."""
+        self._abroad = Abroad(epoch)
         self._remote: int | None = None
         self._retired: deque[int] = deque(maxlen=MOST_RETIRED)
         self._now = 0.0
@@ -141,8 +138,6 @@ class Link:
             FrameKind.REJECT: self._on_reject,
             FrameKind.DATAGRAM: self._on_datagram,
             FrameKind.PIECE: self._on_piece,
-            FrameKind.HOLDS: self._on_holds,
-            FrameKind.CHARTER: self._on_charter,
         }
 
     # what the owner calls
@@ -321,9 +316,9 @@ class Link:
         try:
             frame = parse(lane, header, [buffer.nbytes for buffer in buffers])
             if frame.kind in SESSIONLESS:
-                return self._handlers[frame.kind](frame, buffers)
+                return [self._abroad.told(frame, buffers)]
             if frame.session != self._session:
-                return self._on_abroad(frame)
+                return [self._abroad.elsewhere(frame)]
             if frame.kind is FrameKind.HELLO:
                 events = self._on_hello(frame)
             elif frame.kind is FrameKind.WELCOME:
@@ -336,29 +331,6 @@ class Link:
             raise RemoteError(self._peer, "SCHEMA", str(error)) from None
         self._flush()
         return events
-
-    # from one epoch to another
-
-    def _on_abroad(self, frame: Frame) -> list[Event]:
-        """A frame of another session. What greets says of which; what does not has no place here."""
-        if frame.kind in (FrameKind.HELLO, FrameKind.WELCOME):
-            self._abroad = frame.session, frame.epoch
-            return [Elsewhere(frame.epoch)]
-        if self._abroad is not None and self._abroad[0] == frame.session:
-            raise ValueError(f"its frames are of {self._abroad[1]}, and this peer is in {self._epoch}")
-        raise ValueError(f"its frames belong to another session than that of {self._epoch}: compare its charter")
-
-    def _on_holds(self, frame: Frame, buffers: Sequence[memoryview]) -> list[Event]:
-        part = bytes(buffers[0])
-        if len(part) != 64:
-            raise ValueError(f"what it holds is named by two hashes, and not by {len(part)} bytes")
-        return [Holds(EpochName(frame.number, part[:32]), frame.session, frame.round, part[32:])]
-
-    def _on_charter(self, frame: Frame, buffers: Sequence[memoryview]) -> list[Event]:
-        charter, addresses = (bytes(buffer) for buffer in buffers)
-        if len(charter) > CHARTER_LIMIT or len(addresses) > ADDRESSES_LIMIT:
-            raise ValueError(f"it handed over a charter of {len(charter)} bytes")
-        return [Handed(charter, addresses)]
 
     # opening
 
