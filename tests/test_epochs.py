@@ -305,3 +305,25 @@ def test_a_removed_member_that_was_away_is_told_at_the_door_when_it_comes_back(m
     with pytest.raises(LocalError, match=r"epoch 2 of .* removes this peer, by an amendment that"):
         gone.average([np.zeros(1, np.float32)])
     assert {len(result.participants) for result in completed(average(peers))} == {3}
+
+
+def test_a_charter_that_came_by_hand_meanwhile_is_not_written_again(make_group: MakeGroup) -> None:
+    group = make_group(4, "allreduce", **IMPATIENT)
+    peer = group.peer(1)
+    old, new = begun(group, (0, 1, 2))
+    charters = peer._epochs._charters
+
+    def both() -> bool:
+        put(group, 1, old, new)
+        return charters.take(group.identities[0].id, new.to_toml().encode(), b"")
+
+    assert peer._call(both, 5.0)
+    assert charters.newest.charter == group.folders[1].load_charter().hash == new.hash
+    assert not charters.look(), "there is nothing more to see"
+    group.folders[1].charter.write_text(make_group(3, "secagg").charter.to_toml())
+    third = amended(new)
+    for index in (0, 1, 2):
+        third = third.sign(group.identities[index])
+    text = group.folders[1].charter.read_text()
+    assert not peer._call(lambda: charters.take(group.identities[0].id, third.to_toml().encode(), b""), 5.0)
+    assert group.folders[1].charter.read_text() == text, "what its owner put there is not replaced"

@@ -449,6 +449,8 @@ class Driver:
         """A neighbour speaks for another session: say which, and take it for gone from a round that is on."""
         same = epoch.is_same(self.epoch)
         reason = f"it speaks for {epoch}, and this peer is in {self.epoch}"
+        if epoch.number == self.epoch.number:
+            reason += ": compare its charter with yours"
         if same:
             reason = f"it reads the spec of {epoch} otherwise than this peer does; install the same release"
         if self._abroad.get(peer) != epoch:

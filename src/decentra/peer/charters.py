@@ -104,10 +104,12 @@ class FolderCharters:
 
     def _keep(self, old: Charter, new: Charter, known: Addresses) -> None:
         text = toml.read_text(self._folder.charter, "the peer goes on with the one that it has")
-        if Charter.parse(text, str(self._folder.charter)).hash != old.hash:
+        there = Charter.parse(text, str(self._folder.charter)).hash
+        if there not in (old.hash, new.hash):
             raise LocalError(f"{self._folder.charter} is another one than this peer runs with")
         self._folder.keep_addresses(known, new)
-        self._folder.lineage.adopt(old, text, new)
+        if there == old.hash:  # else its owner was quicker
+            self._folder.lineage.adopt(old, text, new)
         self._seen = self._mark()
 
     def _mark(self) -> tuple[int, int, int] | None:

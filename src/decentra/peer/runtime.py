@@ -32,7 +32,7 @@ from decentra.driver.given import describe
 from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.tally import Counts
-from decentra.errors import Amended, DecentraError, LocalError
+from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.machine.state import SharedState
 from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
@@ -167,11 +167,11 @@ class Peer:
         vector = Vector(tensors, described, weight, fingerprint, state, residual)
         self._go_over()
         ended = self._round(vector)
-        while isinstance(ended, Amended) and self._go_over():
+        while _unspent(ended) and self._go_over():  # it failed since the group had gone on to another epoch
             ended = self._round(vector)
         if isinstance(ended, DecentraError):
             self._failed += 1
-            raise (self._epochs.removed or ended) if isinstance(ended, Amended) else ended
+            raise (self._epochs.removed or ended) if _unspent(ended) else ended
         self._completed += 1
         return ended
 
@@ -506,6 +506,11 @@ class Peer:
         defect.spent = True
         self._broken = error if isinstance(error, LocalError) else defect
         self._settle(self._broken)
+
+
+def _unspent(ended: Ended) -> bool:
+    """Whether a round was waited for in vain, and nothing of it has left this peer."""
+    return isinstance(ended, Unavailable) and not ended.spent
 
 
 def _resolve(future: Future[Ended], ended: Ended) -> None:
