@@ -15,12 +15,14 @@ from functools import cache
 from pathlib import Path
 
 from decentra.charter import Charter
+from decentra.charter.invite import Invite, Request
 from decentra.cli.members import read_members
 from decentra.crypto.keys import Identity
 from decentra.derive import session
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.effects import Record
 from decentra.peer import transcript
+from decentra.peer.addresses import Addresses
 from decentra.peer.config import Config, write_config
 from decentra.peer.journal import SqliteJournal
 from decentra.protocols.catalogue import registry
@@ -30,6 +32,7 @@ from decentra.transport.base import Lane
 from decentra.transport.envelope import seal, unseal
 from decentra.types import RoundId
 from decentra.wire.codec import Malformed, Signed, pack, unpack
+from decentra.wire.door import Answer, Question, Says
 from decentra.wire.entry import Chain, parse
 from decentra.wire.frame import HEADER_BYTES, PIECE_BYTES, Frame, FrameKind
 from decentra.wire.frame import parse as parse_frame
@@ -132,6 +135,12 @@ def announcement() -> bytes:
     return Announcement(1, 3 * PIECE_BYTES, tuple(bytes([i]) * 32 for i in range(3))).pack()
 
 
+def request() -> Request:
+    inviter, newcomer, _ = identities(3, 0)
+    made = Invite("group", bytes(32), inviter.id, "a", inviter.curve_public, "tcp://h:1", bytes(32), 1)
+    return Request.of(made, newcomer, "b", "tcp://h:2")
+
+
 def derived(raw: bytes) -> object:
     """Where derived values take bytes of any length in."""
     return session(raw, raw[:32], 1), blob_root(len(raw), (raw,))
@@ -163,6 +172,14 @@ DECODERS: dict[str, Decoder] = {
     "announcement": Decoder(
         lambda raw: Announcement.parse(memoryview(raw)), (ValueError,), (announcement(),), encode=lambda one: one.pack()
     ),
+    "question": Decoder(Question.parse, (ValueError,), (Question(request="r").pack(),), encode=lambda one: one.pack()),
+    "answer": Decoder(
+        Answer.parse, (ValueError,), (Answer(Says.CHARTER, "c", "a").pack(),), encode=lambda one: one.pack()
+    ),
+    "addresses.toml": Decoder(
+        text(Addresses.parse), (LocalError,), (f'[peers]\n"{"ab" * 32}" = "tcp://h:1"\n'.encode(),), beyond=2 << 20
+    ),
+    "request.toml": Decoder(text(Request.parse), (LocalError,), (request().to_toml().encode(),), beyond=2 << 20),
     "transcript": Decoder(
         from_file(lambda path: list(transcript.read(path))),
         (LocalError,),

@@ -140,7 +140,10 @@ def test_version_and_help_need_no_heavy_imports() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["keys"], ["init"], ["invite"], ["charter", "add"], ["charter", "amend"], ["charter", "sign"], ["run"], ["demo"]],
+    [
+        *(["keys"], ["init"], ["invite"], ["enter"], ["run"], ["demo"]),
+        *(["charter", "add"], ["charter", "amend"], ["charter", "sign"]),
+    ],
 )
 def test_help_of_every_command_tells_exit_codes_and_json(words: list[str]) -> None:
     text = " ".join(done(*words, "--help").split())
@@ -204,7 +207,7 @@ def test_no_command_shows_the_help() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["foo"], "no such command 'foo'; the commands are keys, init, invite, run, "),
+        (["foo"], "no such command 'foo'; the commands are keys, init, invite, enter, run, "),
         (["sign"], "no such command 'sign'; it is `decentra charter sign`; see `decentra --help`"),
         (["charter", "foo"], "'foo'; the commands are add, amend, sign, show; see `decentra charter --help`"),
         (["inti"], "no such command 'inti'. Did you mean 'init', 'invite'? See `decentra --help`"),

@@ -410,7 +410,8 @@ def test_a_peer_under_another_charter_is_told_to_compare(make_group: MakeGroup) 
         assert isinstance(error, Unavailable)
         others = {peers[2].id} if index != 2 else {peers[0].id, peers[1].id}
         assert set(error.waited_for) == others
-        assert "another session: compare its charter with yours" in str(error)
+        assert "it speaks for epoch 1 (charter " in str(error)
+        assert ": compare its charter with yours" in str(error)
 
 
 def test_a_peer_that_speaks_another_version_is_named_with_both_versions(make_group: MakeGroup) -> None:

@@ -41,7 +41,7 @@ MESSAGES = {
 }
 TRANSITIONS = {"allreduce": ALLREDUCE, "secagg": SECAGG}
 
-GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "DIGEST"}
+GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "CHARTER", "DIGEST"}
 """What breaks the wire rather than a protocol; specs/wire says what each means."""
 
 

@@ -99,6 +99,15 @@ def test_a_file_that_is_no_status_is_refused(text: str, tmp_path: Path) -> None:
         read(tmp_path / "status.json")
 
 
+def test_a_group_that_has_split_is_said_to_be(make_group: MakeGroup) -> None:
+    group = make_group(3)
+    folder = group.folders[0]
+    says = "two halves certified different outcomes of round 4, a and b; neither is a quorum"
+    Status(1, 2.0, "g", 1, "bob", "tcp://h:1", 7, 6, 1, True, (), 2.0, 3, 4, (), says).write(folder.status)
+    assert says in decentra("status", "--state", str(folder.path)).out
+    assert json.loads(decentra("status", "--state", str(folder.path), "--json").out)["division"] == says
+
+
 def test_what_was_written_is_read_and_a_folder_that_is_gone_loses_nothing(tmp_path: Path) -> None:
     member = MemberStatus("alice", "00", "suspected", 3.0, ("bob",), True, "")
     status = Status(1, 2.0, "g", 1, "bob", "tcp://h:1", 7, 6, 1, True, ("alice",), 2.0, 3, 4, (member,))

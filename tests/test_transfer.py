@@ -19,7 +19,10 @@ from decentra.transfer import (
     Completed,
     Corrupt,
     Delivered,
+    Elsewhere,
     Event,
+    Handed,
+    Holds,
     Link,
     Rejected,
     Restarted,
@@ -30,8 +33,8 @@ from decentra.transfer import (
 from decentra.transfer.link import ACK_PAUSE, MOST_CORRUPT, WINDOW_PIECES
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId
-from decentra.wire.frame import ENTRY_LIMIT, PIECE_BYTES, Frame, FrameKind, Lane, parse
+from decentra.types import EpochName, PeerId
+from decentra.wire.frame import CHARTER_LIMIT, ENTRY_LIMIT, PIECE_BYTES, Frame, FrameKind, Lane, parse
 
 IDS = (PeerId(b"a" * 32), PeerId(b"b" * 32))
 MIB = 1 << 20
@@ -513,6 +516,8 @@ def test_arbitrary_bytes_are_a_broken_schema(header: bytes, parts: list[bytes]) 
         (FrameKind.CREDIT, [], {"number": 11 << 32, "bitmap": 1}, "never sent"),
         (FrameKind.REJECT, [], {"number": 1}, "never announced"),
         (FrameKind.ENTRY, [b"x"], {"number": 1000}, "beyond the window"),
+        (FrameKind.HOLDS, [bytes(63)], {"number": 1}, "not by 63 bytes"),
+        (FrameKind.CHARTER, [bytes(CHARTER_LIMIT + 1), b""], {"number": 1}, "a charter of 65537 bytes"),
         (FrameKind.ENTRY_BLOB, [b"x", b"y"], {"number": 2}, "announcement of 1 bytes"),
         (FrameKind.ENTRY_BLOB, [Announcement(7, 1, (bytes(32),)).pack(), b"y"], {"number": 2}, "announced twice"),
     ],
@@ -544,8 +549,48 @@ def test_frames_of_another_session_or_version_are_refused_by_name() -> None:
     with pytest.raises(RemoteError, match="install the same release"):
         link.receive(lane, b"\x02" + header[1:], [])
     other = Frame(FrameKind.ACK, 0, 22, 11, b"s" * 32, 0, 1, 0, 0, 0).pack()
-    with pytest.raises(RemoteError, match="compare its charter with yours"):
+    with pytest.raises(RemoteError, match="another session than that of epoch 0"):
         link.receive(lane, other, [])
+    greeting = Frame(FrameKind.HELLO, 0, 22, 0, b"s" * 32, 0, 1, 7, 0xABCDEF01 << 32, 0).pack()
+    assert link.receive(lane, greeting, []) == [Elsewhere(EpochName(7, bytes.fromhex("abcdef0100000000")))]
+    said = r"its frames are of epoch 7 \(charter abcdef01\), and this peer is in epoch 0 \(charter 00000000\)"
+    with pytest.raises(RemoteError, match=said):
+        link.receive(lane, other, [])
+    assert liar.entry(1) == [Arrived((b"entry",), None)], "the link itself stays whole"
+
+
+def test_a_greeting_names_the_epoch_that_its_session_is() -> None:
+    liar = Liar()
+    link = Link(IDS[1], 11, liar.take, epoch=EpochName(3, bytes(range(32))))
+    link.connected()
+    liar.link = link
+    liar.hello(source=22)
+    for kind in (FrameKind.HELLO, FrameKind.WELCOME):
+        assert liar.last(kind).epoch == EpochName(3, bytes(range(8)))
+        assert liar.last(kind).epoch.is_same(EpochName(3, bytes(range(32))))
+
+
+def test_what_one_epoch_tells_another_needs_no_common_session_and_no_greeting() -> None:
+    sent: list[tuple[Lane, bytes, list[bytes]]] = []
+
+    def take(lane: Lane, header: bytes, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        sent.append((lane, header, [bytes(part) for part in parts]))
+        return True
+
+    link, other = Link(IDS[1], 11, take, session=b"a" * 32), Link(IDS[0], 22, lambda *_: True, session=b"b" * 32)
+    link.tell(EpochName(4, b"c" * 32), 9, b"o" * 32)
+    assert not sent, "there is no way yet"
+    link.connected()
+    sent.clear()
+    link.tell(EpochName(4, b"c" * 32), 9, b"o" * 32)
+    link.hand(b"charter", b"addresses", 4)
+    heard = [other.receive(lane, header, [memoryview(part) for part in parts]) for lane, header, parts in sent]
+    assert heard == [
+        [Holds(EpochName(4, b"c" * 32), b"a" * 32, 9, b"o" * 32)],
+        [Handed(b"charter", b"addresses")],
+    ]
+    with pytest.raises(LocalError, match="too large to be handed to peers"):
+        link.hand(bytes(CHARTER_LIMIT + 1), b"", 4)
 
 
 def test_a_flipped_piece_is_dropped_reported_and_asked_for_again() -> None:

@@ -74,6 +74,10 @@ class Underway(Unavailable):
     comes in at the next round."""
 
 
+class Amended(Unavailable):
+    """The group's charter was amended while a round was still gathering: it begins again in the next epoch."""
+
+
 class Behind(Unavailable):
     """The others are in a later round, and this peer can go there at once.
 

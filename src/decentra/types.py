@@ -40,6 +40,25 @@ class RoundId(NamedTuple):
         return f"{self.epoch}.{self.number}"
 
 
+class EpochName(NamedTuple):
+    """An epoch: its number, and the hash of its charter, or the first eight bytes of that.
+
+    >>> str(EpochName(2, bytes(32)))
+    'epoch 2 (charter 00000000)'
+    """
+
+    number: int
+    charter: bytes
+
+    def __str__(self) -> str:
+        return f"epoch {self.number} (charter {self.charter.hex()[:8]})"
+
+    def is_same(self, other: EpochName) -> bool:
+        """Whether both are one epoch, as far as either name tells."""
+        least = min(len(self.charter), len(other.charter))
+        return self.number == other.number and self.charter[:least] == other.charter[:least]
+
+
 class TensorSpec(NamedTuple):
     """What the group agrees on about one tensor: its name, shape and dtype (``"float32"``)."""
 

@@ -275,18 +275,19 @@ def _in_force(lineage: Lineage, change: Change) -> list[str]:
     lines = [
         f"it is in force: {lineage.charter} is the charter of epoch {new.group.epoch} now, and "
         f"{lineage.ancestor(change.old.group.epoch)} the one before",
-        "next: every other member takes this charter.toml with `decentra charter sign --charter FILE`",
+        "peers that run hand it on to each other, and to who comes back; without any, every other member takes this "
+        "charter.toml with `decentra charter sign --charter FILE`",
     ]
     if change.added:
         known = PeerFolder(lineage.path).invites
         names = ", ".join(
             f'{member.name} = "{known.address_of(member.id) or "tcp://host:7431"}"' for member in change.added
         )
-        lines.append(f"and writes the new members' addresses into [peers] of its decentra.toml: {names}")
+        lines.append(f"new members' addresses, for [peers] of your decentra.toml, from where they go with it: {names}")
     if change.terms:
         lines.append("terms change, so every program is started again; until then it is in the old epoch")
     else:
-        lines.append("peers that run go over with their next round, once their folder has it; epochs do not mix")
+        lines.append("peers that run go over with their next round; epochs do not mix")
     return lines
 
 

@@ -104,7 +104,8 @@ def init(
     """Make a peer's folder: keys, addresses, a charter to begin with.
 
     Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept. With
-    --invite it is a member-to-be's: it holds a request for whoever invited it, and no charter of its own.
+    --invite it is a member-to-be's: it holds a request for whoever invited it, and no charter of its own; the inviter
+    is asked at once, if its peer runs, and again by `decentra enter`.
     """
     from decentra.cli import setup
 
@@ -118,16 +119,40 @@ def invite(
         str | None, typer.Option("--name", help="The name that the newcomer will have; by default it chooses.")
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long the invite holds.")] = 7,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", metavar="SECONDS", min=0.0, help="Answer the newcomer for so long; no peer runs here."),
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Invite one newcomer into the group: print a token.
 
     The token is a secret, holds once, and says where the group is and which charter it has. The newcomer makes its
-    folder with it (`decentra init --invite`); its request is admitted by an amendment.
+    folder with it (`decentra init --invite`); its request comes to this member's running peer, or to this command with
+    --wait, and is admitted by an amendment.
     """
     from decentra.cli import invites
 
-    invites.invite(state, name, days, json)
+    raise typer.Exit(invites.invite(state, name, days, wait, json))
+
+
+@app.command(epilog=_EPILOG)
+def enter(
+    state: State,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the amendment that adds you, once it is there.")] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="Ask again and again for so long.")
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Ask how far your admission is, and take what comes next.
+
+    It asks at the address in the invite, or at any member's that it knows. What is handed over is checked against the
+    invite. Exit code 0 once this peer is a member, 1 while something is awaited.
+    """
+    from decentra.cli import entering
+
+    raise typer.Exit(entering.enter(state, sign, wait, json))
 
 
 @charter_app.command(epilog=_EPILOG)

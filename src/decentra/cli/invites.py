@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from decentra.charter import Charter, Member
 from decentra.charter.charter import valid_name
-from decentra.charter.invite import REQUEST, SECRET_BYTES, Invite, Kept, Request, day
+from decentra.charter.invite import REQUEST, SECRET_BYTES, Invite, Kept, Request, day, guest_of
 from decentra.charter.toml import load_tables, read_text
 from decentra.cli.files import open_charter, refuse_folder
-from decentra.cli.report import emit
+from decentra.cli.report import FAILED, emit
 from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder
 from decentra.peer.invites import Invites
@@ -20,8 +21,11 @@ from decentra.peer.invites import Invites
 DAY = 86_400
 
 
-def invite(state: Path, name: str | None, days: int, as_json: bool) -> None:
-    """Make a single-use invite and print its token.
+def invite(state: Path, name: str | None, days: int, wait: float, as_json: bool) -> int:
+    """Make a single-use invite and print its token; then answer whoever comes with it, where that is asked for.
+
+    Returns:
+        0, or 1 where the newcomer was waited for in vain.
 
     Raises:
         LocalError: the charter is not in force, this peer is no member, or the name is none or a member's.
@@ -49,11 +53,25 @@ def invite(state: Path, name: str | None, days: int, as_json: bool) -> None:
     lines = [
         made.token,
         f"it admits {who} to {made.group} once, until {day(made.expires)}; hand it over where nobody else reads",
-        "the newcomer types: decentra init --invite TOKEN --state DIR --name "
-        f"{name or 'NAME'}, and hands you its {REQUEST}, for `decentra charter amend --add`",
+        f"the newcomer types: decentra init --invite TOKEN --state DIR --name {name or 'NAME'}; its {REQUEST} comes to",
+        f"  {folder.requests} while your peer runs, else by hand, for `decentra charter amend --add`",
     ]
     data = {"token": made.token, "group": made.group, "expires": made.expires, "name": name, "kept": str(kept)}
     emit(as_json, data, lines)
+    return 0 if not wait or _answer(folder, made, wait) else FAILED
+
+
+def _answer(folder: PeerFolder, made: Invite, seconds: float) -> bool:
+    """Stand at the door until the newcomer is in the charter in force; whether it is."""
+    from decentra.peer.porch import stand
+
+    sys.stdout.flush()  # the token is wanted now
+    public = guest_of(made.secret).public
+
+    def admitted(charter: Charter) -> bool:
+        return folder.invites.user_of(public) in charter.ids
+
+    return stand(folder, seconds, admitted)
 
 
 def _free(charter: Charter, name: str) -> None:

@@ -120,6 +120,7 @@ def _init_invited(
     as_json: bool,
 ) -> None:
     """The folder of a member-to-be: keys, addresses, and the request that answers an invite."""
+    from decentra.cli.entering import first_visit
     from decentra.cli.invites import accept
 
     if template is not None:
@@ -133,9 +134,11 @@ def _init_invited(
     request = Request.of(found, identity, name, address)
     save_text(folder.member, request.member.to_toml())
     save_text(folder.request, request.to_toml())
+    save_text(folder.token, f"{found.token}\n", 0o600)
     if text is not None:
         save_text(folder.charter, text)
     save_text(folder.config, config)
+    visited, told = first_visit(folder)
     data = {
         "state": str(folder.path),
         "name": name,
@@ -146,12 +149,16 @@ def _init_invited(
         "hash": found.charter.hex(),
         "request": str(folder.request),
         "member": False,
+        **visited,
     }
-    lines = [
-        f"made {folder.path}: {name} ({identity.id}), invited into {found.group} by {found.name}",
-        f"next: hand {folder.request} to {found.name}; get back the charter in force and the amendment that adds you,",
-        f"and take one after the other with `decentra charter sign --state {folder.path} --charter FILE`",
-    ]
+    lines = [f"made {folder.path}: {name} ({identity.id}), invited into {found.group} by {found.name}", *told]
+    if not visited["reached"]:
+        lines += [
+            f"next: `decentra enter --state {folder.path}` once {found.name}'s peer runs; or, by hand: give "
+            f"{folder.request} to {found.name},",
+            "get back the charter in force and the amendment that adds you, and take one after the other with",
+            f"  `decentra charter sign --state {folder.path} --charter FILE`",
+        ]
     emit(as_json, data, lines)
 
 

@@ -41,6 +41,8 @@ def _print(told: Status, running: bool) -> None:
         f"a round waits {told.patience:.0f} s for the slowest; sent {told.bytes_sent:,} bytes, "
         f"received {told.bytes_received:,}"
     )
+    if told.division:
+        console.print(told.division)
     table = Table("member", "is", "for", "way", "what is known")
     for member in told.members:
         table.add_row(member.name, member.status, _lasts(member), "open" if member.connected else "—", _known(member))

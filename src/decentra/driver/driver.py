@@ -20,17 +20,30 @@ from decentra.driver.gossip import Gossip
 from decentra.driver.others import Others
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended, Machine, Running
+from decentra.driver.succession import Charters, Succession
 from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.gossip.halves import Halves
 from decentra.gossip.membership import Membership
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start, Supplied
 from decentra.protocols.rendezvous.messages import Leave, Ready
 from decentra.protocols.slices import Slices
-from decentra.transfer import Announcement, Arrived, Completed, Delivered, Rejected, Restarted, Whispered
+from decentra.transfer import (
+    Announcement,
+    Arrived,
+    Completed,
+    Delivered,
+    Elsewhere,
+    Handed,
+    Holds,
+    Rejected,
+    Restarted,
+    Whispered,
+)
 from decentra.transport.base import Buffer, Lane
 from decentra.transport.virtual import Handle
-from decentra.types import PeerId, RoundId
+from decentra.types import EpochName, PeerId, RoundId
 from decentra.wire.codec import Malformed, Signed
 from decentra.wire.entry import Chain, Checker
 from decentra.wire.message import Message, Registry, Verified
@@ -64,6 +77,7 @@ class Driver:
         ports: clock, transport, journal and pool. The transport's callbacks are ``on_receive`` and ``on_link`` of this
             object.
         chain: signs and chains this peer's entries.
+        epoch: whose session this is, with the charter's whole hash.
         registry: the messages of the charter's protocol.
         check: tells whether a member's signature is valid.
         members: everybody in the charter, this peer too.
@@ -80,6 +94,7 @@ class Driver:
         *,
         me: PeerId,
         chain: Chain,
+        epoch: EpochName,
         registry: Registry,
         check: Checker,
         members: Sequence[PeerId],
@@ -92,13 +107,15 @@ class Driver:
         fittings: Fittings = PLAIN,
     ) -> None:
         self._make_link, self._ticks, self._watch = fittings.link, fittings.ticks, fittings.watch
-        self.me, self.chain, self.registry = me, chain, registry
+        self.me, self.chain, self.epoch, self.registry = me, chain, epoch, registry
         self.blobs = BlobStore()
         self.tally = Tally(fittings.cpu)
         self._faults: dict[PeerId, str] = {}
         """Which clause a peer broke, which its coming back does not mend."""
         self._ways: dict[PeerId, str] = {}
         """Why the way to a peer is broken, until it is open again."""
+        self._abroad: dict[PeerId, EpochName] = {}
+        """Who spoke for another session, and which; said once."""
         self._others = tuple(peer for peer in members if peer != me)
         self.others = Others(self._others, collude)
         self.conduct = Conduct(self._others)
@@ -121,6 +138,8 @@ class Driver:
         self._ticking: Handle | None = None
         self.gossip: Gossip | None = None
         """Who is up; None where nobody asks."""
+        self.succession: Succession | None = None
+        """Which charters come after this epoch's; None where nobody keeps any."""
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -136,6 +155,17 @@ class Driver:
     def attend(self, machine: Membership, failed: Callable[[LocalError], None]) -> None:
         """Take part in the group's membership, and call ``failed`` if this peer must end because of what it heard."""
         self.gossip = Gossip(machine, self._need_ports().clock, self._whisper, failed, self._log)
+
+    def succeed(self, charters: Charters, halves: Halves) -> None:
+        """Hand later charters on to the others, and take them in; compare what was certified."""
+        clock, session = self._need_ports().clock, self.chain.session
+        self.succession = Succession(self.epoch, session, charters, lambda: self._links, clock, halves, self._log)
+
+    def give_way(self, error: Unavailable) -> None:
+        """End the round that is on where it has no roster yet, so that nothing of it has left this peer."""
+        machine = self.machine
+        if machine is not None and not machine.roster:
+            self.cancel(error)
 
     def _whisper(self, peer: PeerId, datagram: bytes) -> None:
         self._links[peer].whisper(datagram)
@@ -204,6 +234,8 @@ class Driver:
             self.running.stop()
         if self.gossip is not None:
             self.gossip.close()
+        if self.succession is not None:
+            self.succession.close()
         if self._ticking is not None:
             self._ticking.cancel()
         if self._ports is not None:
@@ -365,6 +397,8 @@ class Driver:
         if up:
             self._ways.pop(peer, None)
             link.connected()
+            if self.succession is not None:
+                self.succession.met(peer)
         else:
             self._ways[peer] = reason
             link.disconnected()
@@ -401,12 +435,41 @@ class Driver:
             case Restarted():
                 if self.running is not None:
                     self.running.lost(peer)
-            case Whispered(data) if self.gossip is not None:
+            case Elsewhere(epoch):
+                self._meet_abroad(peer, epoch)
+            case Whispered() | Holds() | Handed():
                 try:
-                    self.gossip.heard(peer, data)
+                    self._on_aside(peer, event)
                 except RemoteError as error:
-                    self._note_fault(error)  # who is up is no part of a round, so no round ends by it
+                    self._note_fault(error)  # it is no part of a round, so no round ends by it
                     self._charge(peer)
+
+    def _on_aside(self, peer: PeerId, event: Whispered | Holds | Handed) -> None:
+        """What peers tell each other beside rounds: who is up, and which charters there are."""
+        match event:
+            case Whispered(data) if self.gossip is not None:
+                self.gossip.heard(peer, data)
+            case Holds() if self.succession is not None:
+                self.succession.holds(peer, event)
+            case Handed() if self.succession is not None:
+                self.succession.handed(peer, event)
+
+    def _meet_abroad(self, peer: PeerId, epoch: EpochName) -> None:
+        """A neighbour speaks for another session: say which, and take it for gone from a round that is on."""
+        same = epoch.is_same(self.epoch)
+        reason = f"it speaks for {epoch}, and this peer is in {self.epoch}"
+        if epoch.number == self.epoch.number:
+            reason += ": compare its charter with yours"
+        if same:
+            reason = f"it reads the spec of {epoch} otherwise than this peer does; install the same release"
+        if self._abroad.get(peer) != epoch:
+            self._log.warning("peer %s: %s", peer, reason)
+        self._abroad[peer], self._ways[peer] = epoch, reason
+        machine = self.machine
+        if machine is not None and peer in machine.roster:
+            self._enqueue(machine.faulted(RemoteError(peer, "SESSION", reason)))
+        if self.succession is not None and not same:
+            self.succession.elsewhere(peer)
 
     @_small
     def _deliver(self, received: Received) -> None:
@@ -492,7 +555,8 @@ class Driver:
     # ── links and timers ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _new_link(self, peer: PeerId) -> Neighbour:
-        return self._make_link(peer, self._incarnation, partial(self._transmit, peer), session=self.chain.session)
+        send = partial(self._transmit, peer)
+        return self._make_link(peer, self._incarnation, send, session=self.chain.session, epoch=self.epoch)
 
     def _transmit(self, peer: PeerId, lane: Lane, header: bytes, parts: Sequence[Buffer]) -> bool:
         if lane is Lane.CONTROL:

@@ -14,7 +14,7 @@ from decentra.transfer import Announcement, Link
 from decentra.transfer import Event as LinkEvent
 from decentra.transfer.link import Send
 from decentra.transport.base import Lane
-from decentra.types import PeerId, RoundId
+from decentra.types import EpochName, PeerId, RoundId
 from decentra.wire.message import Registry
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Neighbour(Protocol):
 
     def whisper(self, data: bytes) -> None: ...
 
+    def tell(self, epoch: EpochName, round_number: int, outcome: bytes) -> None: ...
+
+    def hand(self, charter: bytes, addresses: bytes, epoch: int) -> None: ...
+
     def accept(self, announcement: Announcement, limit: int) -> bool: ...
 
     def reject(self, transfer: int) -> None: ...
@@ -64,7 +68,9 @@ class Neighbour(Protocol):
 class LinkMaker(Protocol):
     """Makes what stands between this peer and another: ``transfer.Link`` itself, unless simulated."""
 
-    def __call__(self, peer: PeerId, incarnation: int, send: Send, *, session: bytes) -> Neighbour: ...
+    def __call__(
+        self, peer: PeerId, incarnation: int, send: Send, *, session: bytes, epoch: EpochName
+    ) -> Neighbour: ...
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,17 @@ from decentra.crypto.suite import REAL, Suite
 from decentra.driver.admission import memberships
 from decentra.driver.blobs import Random, Witness
 from decentra.driver.common import GroupState
+from decentra.driver.division import Division, weigh
 from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
 from decentra.driver.pace import Pace
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended
+from decentra.driver.succession import Charters
 from decentra.driver.tally import BULK
-from decentra.errors import Behind, DecentraError, LocalError, RemoteError, Unavailable
+from decentra.errors import Amended, Behind, DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip import happenings
+from decentra.gossip.halves import Halves
 from decentra.gossip.membership import Membership
 from decentra.machine.effects import Tools
 from decentra.machine.events import Supplied
@@ -32,7 +35,7 @@ from decentra.machine.state import SharedState
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.rendezvous.messages import Leave
 from decentra.protocols.setting import Contribution, Outcome, Setting
-from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
+from decentra.types import EpochName, PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO, Chain, Signer
 
 MOST_LEAPS = 3
@@ -139,6 +142,7 @@ class Session:
         self._outcome_clause = machine(terms.name).outcome_clause
         self.common = GroupState(terms)
         self.last = ZERO
+        self.halves = Halves(identity.id, charter.ids, terms.c)
         self.round = RoundId(charter.group.epoch, last_round)
         self._random, self._witness = random, witness
         self._ports: Ports | None = None
@@ -155,6 +159,7 @@ class Session:
         return Driver(
             me=self.me,
             chain=chain,
+            epoch=EpochName(charter.group.epoch, charter.hash),
             registry=fittings.registry or registry(charter.protocol.name),
             check=self._check_signed,
             members=charter.ids,
@@ -176,6 +181,7 @@ class Session:
         """Carry an earlier epoch on: its round numbers and ranges, and its last certified result, for which more than c
         members vouch to whoever comes in."""
         self.last = before.last
+        self.halves.follow(before.halves)
         self.round = RoundId(self.round.epoch, max(self.round.number, before.round.number))
         self.common.carry_on(before.common)
 
@@ -194,6 +200,7 @@ class Session:
         """
         if self.busy:
             raise LocalError("a round is on already; wait for its result before you start another")
+        self._heed_division()
         self._check(vector)
         self._leaps = 0
         now, sent, received = self._marks()
@@ -266,6 +273,33 @@ class Session:
         standing = happenings.Setting(self.me, boot, self.session, members, c, self._identity.sign, self._check_signed)
         self.driver.attend(Membership(standing, seed), failed)
 
+    def succeed(self, charters: Charters) -> None:
+        """Hand the group's later charters on, take them in, and compare with the others what was certified."""
+        self.driver.succeed(charters, self.halves)
+
+    @property
+    def division(self) -> Division:
+        """Whether the group has split, as far as this peer has heard, and which half goes on."""
+        succession = self.driver.succession
+        ahead = () if succession is None else succession.ahead
+        return weigh(self.driver.epoch, self.charter.protocol.c, ahead, self.halves.split)
+
+    def _heed_division(self) -> None:
+        """Before a round: where this peer's half does not go on, stop, or go to the other.
+
+        Raises:
+            LocalError: the group has gone on in another epoch, or neither half can.
+        """
+        verdict, says = self.division
+        if verdict == "neither" or (verdict == "there" and self.halves.split.verdict == "one"):
+            raise LocalError(says)
+        if verdict == "there":
+            self._log.warning("%s", says)
+            self.halves.forget()
+            self.last = ZERO  # as one that comes in: the others vouch for what it goes on from (RV-6)
+            if self.driver.succession is not None:
+                self.driver.succession.announce()
+
     def leave(self) -> None:
         """Tell the others not to wait for this peer any more."""
         if self.driver.gossip is not None:
@@ -319,7 +353,7 @@ class Session:
 
         A round ahead of its update is not begun twice: the update is on its way, and a round with it is a better one.
         """
-        if part.vector.tensors is None:
+        if part.vector.tensors is None or isinstance(error, Amended):
             return False
         if self.driver.others.round > self.round.number and isinstance(error, Unavailable) and not spent:
             least = 0
@@ -354,6 +388,7 @@ class Session:
             return error
         values, peaks = value
         self.last = outcome.digest
+        self.halves.certified(self.round.number, outcome.digest)
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})

@@ -19,6 +19,8 @@ from decentra.charter.invite import REQUEST, Request
 from decentra.charter.toml import Section
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
+from decentra.peer.addresses import FILE as ADDRESSES_FILE
+from decentra.peer.addresses import Addresses
 from decentra.peer.invites import Invites
 from decentra.peer.lineage import Lineage
 from decentra.types import PeerId
@@ -133,6 +135,15 @@ class Config(Section):
         found.pop(me, None)
         return MappingProxyType(found)
 
+    def address_of(self, member: Member) -> str | None:
+        """The address that the file has for a member."""
+        found = (at for key, at in self.peers.items() if key == member.name or _is_id(key, member.id))
+        return next(found, None)
+
+    def with_known(self, known: Mapping[PeerId, str]) -> Config:
+        """The configuration with addresses that came from elsewhere, by id."""
+        more = {peer.hex(): address for peer, address in known.items()}
+        return self.model_copy(update={"peers": _frozen({**self.peers, **more})})
 
     def without(self, former: Iterable[Member], charter: Charter) -> Config:
         """The configuration without the addresses of former members, which need not be taken out by hand."""
@@ -144,6 +155,14 @@ class Config(Section):
             or not any(key == one.name or _is_id(key, one.id) for one in left)
         }
         return self.model_copy(update={"peers": _frozen(kept)})
+
+
+def _is_reachable(address: str) -> bool:
+    try:
+        _reachable(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_id(key: str, peer: PeerId) -> bool:
@@ -228,6 +247,11 @@ class PeerFolder:
         return Lineage(self.path)
 
     @property
+    def addresses(self) -> Path:
+        """``addresses.toml``: where others say that members are."""
+        return self.path / ADDRESSES_FILE
+
+    @property
     def member(self) -> Path:
         """``member.toml``: this peer's record, to be handed to whoever keeps the charter."""
         return self.path / "member.toml"
@@ -241,6 +265,16 @@ class PeerFolder:
     def request(self) -> Path:
         """``request.toml``: an invited peer's request to be admitted, to be handed to who invited it."""
         return self.path / REQUEST
+
+    @property
+    def requests(self) -> Path:
+        """Requests that came to this member's door, to be answered by ``decentra charter amend --add``."""
+        return self.path / "requests"
+
+    @property
+    def token(self) -> Path:
+        """``invite.txt``: the token of an invited peer, until it is admitted."""
+        return self.path / "invite.txt"
 
     @property
     def journal(self) -> Path:
@@ -288,9 +322,57 @@ class PeerFolder:
                 f"{self.config} calls this peer {config.peer.name!r} and the charter {member.name!r}; "
                 f"set name in [peer] to {member.name!r}"
             )
-        config = config.without((member for old in ancestors for member in old.members), charter)
-        config.addresses(charter, identity.id, str(self.config))
-        return identity, charter, config
+        former = (member for old in ancestors for member in old.members)
+        return identity, charter, self.reachable(identity.id, charter, former, config)
+
+    def reachable(
+        self, me: PeerId, charter: Charter, former: Iterable[Member], config: Config | None = None
+    ) -> Config:
+        """The configuration, with an address for every other member of a charter.
+
+        Raises:
+            LocalError: an address is missing or nobody's; all of them.
+        """
+        known = self.completed((config or self.load_config()).without(former, charter), charter)
+        known.addresses(charter, me, str(self.config))
+        return known
+
+    def completed(self, config: Config, charter: Charter) -> Config:
+        """The configuration with what others told of members for whom it has no address."""
+        heard, found = self._heard(), {}
+        for member in charter.members:
+            address = heard.get(member.id) or self.invites.address_of(member.id)
+            if config.address_of(member) is None and address is not None and member.name != config.peer.name:
+                found[member.id] = address
+        return config.with_known(found)
+
+    def addresses_known(self, charter: Charter) -> Addresses:
+        """Where this peer knows members to be, itself included, for others; nothing where its files can't be read."""
+        try:
+            config = self.completed(self.load_config(), charter)
+        except LocalError:
+            return Addresses()
+        own = {member.id: config.address for member in charter.members if member.name == config.peer.name}
+        known = ((member.id, own.get(member.id) or config.address_of(member)) for member in charter.members)
+        return Addresses(peers={peer.hex(): address for peer, address in known if address is not None})
+
+    def keep_addresses(self, told: Addresses, charter: Charter) -> None:
+        """Keep what another member told of where members are, as far as it is an address at all.
+
+        Raises:
+            LocalError: the folder can't be written.
+        """
+        kept = dict(self._heard().peers)
+        for member in charter.members:
+            address = told.get(member.id)
+            if address is not None and _is_reachable(address):
+                kept[member.id.hex()] = address
+        toml.save_text(self.addresses, Addresses(peers=kept).to_toml())
+
+    def _heard(self) -> Addresses:
+        if not self.addresses.exists():
+            return Addresses()
+        return Addresses.parse(toml.read_text(self.addresses, "remove it"), str(self.addresses))
 
     def refuse_alone(self, me: PeerId, charter: Charter) -> None:
         """Refuse the charter that ``init`` began, with this peer alone in it: there is a group's to be signed first.

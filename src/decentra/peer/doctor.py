@@ -202,7 +202,8 @@ class Doctor:
         if self._config is None:
             return
         try:
-            addresses = self._config.addresses(self._charter, self._identity.id)
+            config = self._folder.completed(self._config, self._charter)
+            addresses = config.addresses(self._charter, self._identity.id)
         except LocalError:
             return  # told above
         for peer, address in addresses.items():

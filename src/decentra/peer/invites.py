@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,24 @@ class Invites:
             LocalError: the folder can't be written.
         """
         self._save(kept.use(request))
+
+    def open(self, now: float) -> list[Kept]:
+        """The invites that are not over, used or not; what can't be read admits nobody.
+
+        Args:
+            now: seconds since 1970.
+        """
+        found = []
+        for file in sorted(self.path.glob("*.toml")):
+            with suppress(LocalError):
+                kept = self._read(file)
+                if now < kept.expires:
+                    found.append(kept)
+        return found
+
+    def user_of(self, public: bytes) -> PeerId | None:
+        """Who used an invite, named by its guest's public key."""
+        return self._read(self._file(public)).used
 
     def address_of(self, peer: PeerId) -> str | None:
         """Where a newcomer said that it would be reached, if it was invited from here."""

@@ -89,6 +89,41 @@ class Lineage:
         young.check(where=str(where))
         return tuple(found)
 
+    def history(self, charter: Charter) -> tuple[Charter, ...]:
+        """As ``ancestors``, of a charter that was verified so: hashes tie the rest to it, and signatures are not
+        looked at again.
+
+        Raises:
+            LocalError: a file can't be read.
+        """
+        found: list[Charter] = []
+        while charter.group.previous is not None:
+            file = self.ancestor(charter.group.epoch - 1)
+            if not file.exists():
+                break
+            old = Charter.parse(read_text(file, "get it from another member"), str(file))
+            if old.hash != charter.group.previous:
+                break
+            found.append(old)
+            charter = old
+        return tuple(found)
+
+    def since(self, old: Charter) -> tuple[Charter, ...]:
+        """The charters that came after ``old``, up to the one in force, each verified; the oldest first.
+
+        Raises:
+            LocalError: a file can't be read, or the one in force does not come from ``old``.
+        """
+        newest = Charter.parse(read_text(self.charter, "get it from another member"), str(self.charter))
+        chain = [newest, *self.history(newest)]
+        hashes = [one.hash for one in chain]
+        if old.hash not in hashes:
+            raise LocalError(f"{self.charter} does not come from the charter of epoch {old.group.epoch}")
+        chain = chain[: hashes.index(old.hash) + 1]
+        for young, before in pairwise(chain):
+            raise_problems(str(self.charter), judge(before, young))
+        return tuple(reversed(chain[:-1]))
+
     def in_force(self, me: PeerId) -> tuple[str, Charter]:
         """The folder's charter and its text, verified.
 

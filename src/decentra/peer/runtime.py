@@ -26,17 +26,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.charter.amend import changed_terms
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
 from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.tally import Counts
-from decentra.errors import DecentraError, LocalError
+from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.machine.state import SharedState
 from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
+from decentra.peer.epochs import Epochs
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.status import EVERY, observe
@@ -156,8 +156,6 @@ class Peer:
         self._witness = witness
         self._earlier = (0, 0)
         """Bytes sent and received in earlier epochs."""
-        self._seen: tuple[bytes, ...] = ()
-        """The charter and the configuration in the folder when they were last looked at."""
         self._release = ExitStack()
         """What was opened so far, to be let go of in the opposite order, however this ends."""
         with ExitStack() as undo:
@@ -217,9 +215,20 @@ class Peer:
         return prepared
 
     def _run(self, vector: Vector, prepared: Prepared | None = None) -> RoundResult:
-        future: Future[Ended] = Future()
         if prepared is None or prepared.future.done():
             self._go_over()
+        ended = self._round(vector, prepared)
+        while _unspent(ended) and self._go_over():  # it failed since the group had gone on to another epoch
+            ended = self._round(vector)
+        if isinstance(ended, DecentraError):
+            self._failed += 1
+            raise (self._epochs.removed or ended) if _unspent(ended) else ended
+        self._completed += 1
+        return ended
+
+    def _round(self, vector: Vector, prepared: Prepared | None = None) -> Ended:
+        """One round in the epoch that this peer is in, waited for."""
+        future: Future[Ended] = Future()
         self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
         try:
             self._check()
@@ -228,14 +237,9 @@ class Peer:
             else:
                 self._loop.call_soon_threadsafe(self._supply, prepared, vector, future)
             self._loop.call_soon_threadsafe(self._look, future, (), ())
-            ended = self._wait(future)
+            return self._wait(future)
         finally:
             self._rounds.discard(future)
-        if isinstance(ended, DecentraError):
-            self._failed += 1
-            raise ended
-        self._completed += 1
-        return ended
 
     def align(self, state: SharedState, fingerprint: bytes) -> RoundResult:
         """A round with an empty vector: afterwards everybody holds one common state, the first proposer's."""
@@ -337,6 +341,7 @@ class Peer:
             self._session.follow(before)
         pool = ThreadPool(self._later)
         self._release.callback(pool.close)
+        self._epochs = Epochs(self.folder, self.charter, self._session, self._log)
         self._call(lambda: self._listen(identity, config, witness, pool), START_DEADLINE)
         self._release.callback(self._write_transcript)
         self._release.callback(journal.finish)
@@ -355,11 +360,13 @@ class Peer:
             config.addresses(self.charter, identity.id, str(self.folder.config)),
             driver.on_receive if witness is None else witness.wrap(driver.on_receive),
             self._on_link,
+            self._epochs.door,
         )
         with ExitStack() as undo:
             undo.callback(driver.close)
             self._session.open(Ports(LoopClock(self._loop), self._transport, self._journal, pool))
             self._session.attend(os.urandom(32), self._on_double)
+            self._epochs.open()
             undo.pop_all()
         self._tell_status()
 
@@ -370,7 +377,7 @@ class Peer:
             if self._witness is not None:
                 self._witness.close()
 
-    def _go_over(self) -> None:
+    def _go_over(self) -> bool:
         """Between two rounds: where the folder's charter was amended, end this epoch's session and begin the next.
 
         Only members change so; a training loop has read the terms, and is started again for others. While the folder
@@ -378,12 +385,13 @@ class Peer:
         """
         with self._closing:
             if self._closed or self._broken is not None or self._pid != os.getpid() or self._rounds:
-                return
-            found = self._amended()
+                return False
+            found = self._epochs.found()
             if found is None:
-                return
+                return False
             identity, charter, config = found
             before, epoch = self._session, self.charter.group.epoch
+            self._call(partial(self._epochs.leave_for, charter), START_DEADLINE)
             self._leave()
             self._release.close()
             counters = self._transport.counters
@@ -399,29 +407,7 @@ class Peer:
                 raise
             names = ", ".join(sorted(member.name for member in charter.members))
             self._log.info("went over from epoch %d to epoch %d: %s", epoch, charter.group.epoch, names)
-
-    def _amended(self) -> tuple[Identity, Charter, Config] | None:
-        """The folder's charter, where it came from this peer's by amendments, and this peer can go over to it."""
-        try:
-            seen = tuple(file.read_bytes() for file in (self.folder.charter, self.folder.config))
-        except OSError:
-            return None  # it is being replaced, or its owner took it away; what runs needs neither
-        if seen == self._seen:
-            return None
-        self._seen = seen
-        try:
-            identity, charter, config = self.folder.ready()
-            if charter.hash == self.charter.hash:
-                return None
-            if self.charter.hash not in [old.hash for old in self.folder.lineage.ancestors(charter)]:
-                raise LocalError(f"{self.folder.charter} does not come from the charter that this peer began with")
-            if changed := changed_terms(self.charter, charter):
-                told = "; ".join(changed[:3])
-                raise LocalError(f"epoch {charter.group.epoch} has other terms ({told}); start the program again")
-        except LocalError as error:
-            self._log.warning("this peer stays in epoch %d: %s", self.charter.group.epoch, error)
-            return None
-        return identity, charter, config
+            return True
 
     def _leave(self) -> None:
         """Tell the others, and wait until everybody who can be reached has acknowledged all that was sent to them."""
@@ -477,6 +463,8 @@ class Peer:
             raise self._broken
         if self._closed:
             raise LocalError(_CLOSED)
+        if self._epochs.removed is not None:
+            raise self._epochs.removed
 
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
@@ -556,6 +544,7 @@ class Peer:
 
     def _tell_status(self) -> None:
         if not self._closed and self._broken is None:
+            self._epochs.look()
             told = observe(self._session, self._transport, self._up, self._loop.time(), self._completed, self._failed)
             told.write(self.folder.status)
             self._loop.call_later(EVERY, self._tell_status)
@@ -597,6 +586,11 @@ class Peer:
         defect.spent = True
         self._broken = error if isinstance(error, LocalError) else defect
         self._settle(self._broken)
+
+
+def _unspent(ended: Ended) -> bool:
+    """Whether a round was waited for in vain, and nothing of it has left this peer."""
+    return isinstance(ended, Unavailable) and not ended.spent
 
 
 def _resolve(future: Future[Ended], ended: Ended) -> None:

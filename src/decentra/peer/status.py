@@ -64,6 +64,7 @@ class Status:
         patience: seconds that a round waits for the slowest once enough are ready.
         bytes_sent, bytes_received: of this process.
         members: everyone, in the charter's order.
+        division: where the group has split, which half goes on and why; empty where it is one.
     """
 
     pid: int
@@ -81,6 +82,7 @@ class Status:
     bytes_sent: int
     bytes_received: int
     members: tuple[MemberStatus, ...]
+    division: str = ""
 
     @property
     def running(self) -> bool:
@@ -146,6 +148,7 @@ def observe(
         bytes_sent=transport.counters.bytes_sent,
         bytes_received=transport.counters.bytes_received,
         members=members,
+        division=session.division.says,
     )
 
 

@@ -24,7 +24,7 @@ from decentra.transfer.link import STALL_FIRST, STALL_MOST, Send
 from decentra.transport.base import Buffer, Counters, Lane, Receive
 from decentra.transport.simulated import Faults
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId
+from decentra.types import EpochName, PeerId
 
 DELIVER, BLOB = b"entry", b"blob"
 """The headers under which a wire tells a driver that something is there."""
@@ -164,7 +164,7 @@ class WireTransport:
         self.links: dict[PeerId, WireLink] = {}
         self.open = True
 
-    def link(self, peer: PeerId, incarnation: int, send: Send, *, session: bytes) -> WireLink:
+    def link(self, peer: PeerId, incarnation: int, send: Send, *, session: bytes, epoch: EpochName) -> WireLink:
         """The link to a neighbour (``driver.fittings.LinkMaker``)."""
         self.links[peer] = WireLink(self, peer, incarnation)
         return self.links[peer]
@@ -236,6 +236,12 @@ class WireLink:
 
     def whisper(self, data: bytes) -> None:
         """Wires carry whole messages only; no peer on them is handed a membership."""
+
+    def tell(self, epoch: EpochName, round_number: int, outcome: bytes) -> None:
+        """All peers on wires are in one epoch."""
+
+    def hand(self, charter: bytes, addresses: bytes, epoch: int) -> None:
+        """All peers on wires are in one epoch."""
 
     def accept(self, announcement: Announcement, limit: int) -> bool:
         """Take the blob in when it comes. Raises RemoteError where it is larger than ``limit``."""

@@ -5,7 +5,19 @@ and knows the time only from `Link.tick`. It trusts nothing that arrives; what b
 """
 
 from decentra.transfer.blob import Announcement, blob_root, piece_digests
-from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted, Whispered
+from decentra.transfer.events import (
+    Arrived,
+    Completed,
+    Corrupt,
+    Delivered,
+    Elsewhere,
+    Event,
+    Handed,
+    Holds,
+    Rejected,
+    Restarted,
+    Whispered,
+)
 from decentra.transfer.link import Link
 
 __all__ = [
@@ -14,7 +26,10 @@ __all__ = [
     "Completed",
     "Corrupt",
     "Delivered",
+    "Elsewhere",
     "Event",
+    "Handed",
+    "Holds",
     "Link",
     "Rejected",
     "Restarted",

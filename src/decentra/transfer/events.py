@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decentra.transfer.blob import Announcement
+from decentra.types import EpochName
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,40 @@ class Whispered:
     data: bytes
 
 
-Event = Arrived | Completed | Delivered | Rejected | Corrupt | Restarted | Whispered
+@dataclass(frozen=True)
+class Elsewhere:
+    """The other end speaks for another session than this one: of which epoch, by its own word."""
+
+    epoch: EpochName
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The latest charter that the other end holds, and the outcome that was certified last in its session."""
+
+    epoch: EpochName
+    session: bytes
+    round: int
+    outcome: bytes
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A charter that the other end hands over, and where it knows members to be; nobody has checked either."""
+
+    charter: bytes
+    addresses: bytes
+
+
+Event = (
+    Arrived
+    | Completed
+    | Delivered
+    | Rejected
+    | Corrupt
+    | Restarted
+    | Whispered
+    | Elsewhere
+    | Holds
+    | Handed
+)

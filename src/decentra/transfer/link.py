@@ -12,11 +12,32 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from decentra.errors import LocalError, RemoteError, Unavailable
+from decentra.transfer.abroad import Abroad
 from decentra.transfer.blob import CREDIT_EVERY, Announcement, Incoming, Outgoing, as_bytes, piece_digests
 from decentra.transfer.entries import WINDOW_BYTES, Arrival, Inbox, Outbox, Posted, total
-from decentra.transfer.events import Arrived, Completed, Corrupt, Delivered, Event, Rejected, Restarted, Whispered
-from decentra.types import PeerId
-from decentra.wire.frame import ENTRY_LIMIT, MAX_PARTS, Frame, FrameKind, Lane, parse
+from decentra.transfer.events import (
+    Arrived,
+    Completed,
+    Corrupt,
+    Delivered,
+    Event,
+    Rejected,
+    Restarted,
+    Whispered,
+)
+from decentra.types import EpochName, PeerId
+from decentra.wire.frame import (
+    ADDRESSES_LIMIT,
+    CHARTER_LIMIT,
+    ENTRY_LIMIT,
+    EPOCH_NAME_BYTES,
+    MAX_PARTS,
+    SESSIONLESS,
+    Frame,
+    FrameKind,
+    Lane,
+    parse,
+)
 
 Send = Callable[[Lane, bytes, Sequence[bytes | bytearray | memoryview]], bool]
 """How a link sends: `Transport.send` bound to one peer. False means not now."""
@@ -51,6 +72,9 @@ MOST_REMEMBERED = 4096
 MOST_OPEN = 256
 """Blobs under way to a peer at once; each round needs a handful."""
 
+NOWHERE = EpochName(0, bytes(EPOCH_NAME_BYTES))
+"""Of no group: links in tests and benches have no charter."""
+
 MOST_RETIRED = 64
 """Earlier incarnations of the other end remembered, so that a late HELLO of one of them changes nothing."""
 
@@ -63,6 +87,7 @@ class Link:
         incarnation: 64 bits that no earlier process of this peer has used, not 0.
         send: hands a message to the transport; must not call back into the link.
         session: 32 bytes that both ends share for as long as the link lives, such as the charter's hash.
+        epoch: which epoch's session that is, so that the other end can say it by name where it is in another one.
         most_entries: entries that may wait for acknowledgement before `post` is refused.
         most_bytes: bytes of entries that may wait before `post` is refused.
         stall: seconds without news before something is repeated.
@@ -75,6 +100,7 @@ class Link:
         send: Send,
         *,
         session: bytes = bytes(32),
+        epoch: EpochName = NOWHERE,
         most_entries: int = 1024,
         most_bytes: int = 16 * ENTRY_LIMIT,
         stall: float = STALL_FIRST,
@@ -82,7 +108,8 @@ class Link:
         if not 0 < incarnation < 1 << 64 or len(session) != 32:
             raise ValueError("a link needs an incarnation of 64 bits that is not 0, and a session of 32 bytes")
         self._peer, self._send, self._session, self._stall = peer, send, session, stall
-        self._me = incarnation
+        self._me, self._epoch = incarnation, epoch
+        self._abroad = Abroad(epoch)
         self._remote: int | None = None
         self._retired: deque[int] = deque(maxlen=MOST_RETIRED)
         self._now = 0.0
@@ -188,6 +215,25 @@ class Link:
         if self._open:
             self._emit(FrameKind.DATAGRAM, [data], size=len(data))
 
+    def tell(self, epoch: EpochName, round_number: int, outcome: bytes) -> None:
+        """Tell which charter this peer holds last, by its whole hash, and what its session certified last.
+
+        Peers of other sessions understand it too. It goes out if there is a way now; nobody repeats it.
+        """
+        part = epoch.charter + outcome
+        self._emit(FrameKind.HOLDS, [part], number=epoch.number, round_number=round_number, size=len(part))
+
+    def hand(self, charter: bytes, addresses: bytes, epoch: int) -> None:
+        """Hand over a charter of up to `CHARTER_LIMIT` bytes; else as `tell`.
+
+        Raises:
+            LocalError: it is larger.
+        """
+        size = len(charter) + len(addresses)
+        if len(charter) > CHARTER_LIMIT or len(addresses) > ADDRESSES_LIMIT:
+            raise LocalError(f"a charter of {size} bytes with its addresses is too large to be handed to peers")
+        self._emit(FrameKind.CHARTER, [charter, addresses], number=epoch, size=size)
+
     def accept(self, announcement: Announcement, limit: int) -> bool:
         """Allocate the buffer of an announced blob and let the other end send it.
 
@@ -233,7 +279,7 @@ class Link:
         self._hello_pause = self._stall
         self._hello()
         if self._owes_welcome:
-            self._owes_welcome = not self._emit(FrameKind.WELCOME, number=self._inbox.awaited)
+            self._owes_welcome = not self._greet(FrameKind.WELCOME)
 
     def disconnected(self) -> None:
         """The transport's way to the peer broke: hold everything until `connected`."""
@@ -269,8 +315,10 @@ class Link:
         """
         try:
             frame = parse(lane, header, [buffer.nbytes for buffer in buffers])
+            if frame.kind in SESSIONLESS:
+                return [self._abroad.told(frame, buffers)]
             if frame.session != self._session:
-                raise ValueError("its frames belong to another session: compare its charter with yours")
+                return [self._abroad.elsewhere(frame)]
             if frame.kind is FrameKind.HELLO:
                 events = self._on_hello(frame)
             elif frame.kind is FrameKind.WELCOME:
@@ -288,7 +336,12 @@ class Link:
 
     def _hello(self) -> None:
         self._hello_since = self._now
-        self._emit(FrameKind.HELLO, number=self._inbox.awaited)
+        self._greet(FrameKind.HELLO)
+
+    def _greet(self, kind: FrameKind) -> bool:
+        """HELLO or WELCOME, with the next entry awaited and the epoch's name."""
+        name = int.from_bytes(self._epoch.charter[:EPOCH_NAME_BYTES], "big")
+        return self._emit(kind, number=self._inbox.awaited, offset=self._epoch.number, bitmap=name)
 
     def _on_hello(self, frame: Frame) -> list[Event]:
         if frame.source in self._retired:
@@ -304,7 +357,7 @@ class Link:
             self._outbox.acknowledge(frame.number)
             for number, out in self._sending.items():
                 self._ask(number, out)
-        self._owes_welcome = not self._emit(FrameKind.WELCOME, number=self._inbox.awaited)
+        self._owes_welcome = not self._greet(FrameKind.WELCOME)
         return events
 
     def _on_welcome(self, frame: Frame) -> list[Event]:

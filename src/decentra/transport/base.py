@@ -24,6 +24,7 @@ __all__ = [
     "BULK_QUEUE",
     "CONTROL_QUEUE",
     "CUT",
+    "DISMISSED",
     "REDIAL_FIRST",
     "REDIAL_LOST",
     "REDIAL_MOST",
@@ -80,6 +81,9 @@ SILENT = "somebody takes the connection and says nothing: is that peer stopped, 
 
 CUT = "the connection broke"
 """The reason given when a connection that was open ends; it is tried again."""
+
+DISMISSED = "it holds a charter that this peer is no member of"
+"""The reason given when the other side says so."""
 
 REFUSED = "handshake refused: your key isn't in their charter or their key differs from yours"
 """The reason given when the other side ended the handshake: it may not say more to someone it does not know."""

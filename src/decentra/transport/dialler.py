@@ -16,6 +16,7 @@ from decentra.transport.base import (
     BULK_QUEUE,
     CONTROL_QUEUE,
     CUT,
+    DISMISSED,
     REDIAL_FIRST,
     REDIAL_LOST,
     REDIAL_MOST,
@@ -107,6 +108,8 @@ class Dialler:
 
     Args:
         changed: called with (up, reason) on every turn.
+        answered: takes what the neighbour says on this connection, and tells whether it may: only who is no member for
+            it any more is answered so.
     """
 
     def __init__(
@@ -117,9 +120,10 @@ class Dialler:
         route: Route,
         counters: Counters,
         changed: Callable[[bool, str], None],
+        answered: Callable[[bytes], bool],
     ) -> None:
         self._loop, self._context, self._lane, self._route = loop, context, lane, route
-        self._counters, self._changed = counters, changed
+        self._counters, self._changed, self._answered = counters, changed, answered
         self._queue: deque[_Queued] = deque()
         self._next: bytes | None = None  # the first of the queue as a frame, where libzmq had no room for it
         self._pause = REDIAL_FIRST
@@ -227,7 +231,11 @@ class Dialler:
         if self._socket is None:
             return False
         if readable(self._socket):
-            self._fail("it sent on a connection that only this peer may send on")
+            if self._answered(self._socket.recv(zmq.NOBLOCK)):
+                self._pause = REDIAL_MOST
+                self._fail(DISMISSED)
+            else:
+                self._fail("it sent on a connection that only this peer may send on")
             return False
         self._flush()
         return False

@@ -116,6 +116,10 @@ class Guard:
             if len(own) > MOST_CONNECTIONS:
                 self.cut(min(own, key=lambda one: self._connections[one].since))
 
+    def asked(self, fd: int, size: int, now: float) -> None:
+        """A message came out of a connection of who is no member: it stays a stranger's."""
+        self._connections.setdefault(fd, _Connection(now)).read += size + FRAME_OVERHEAD
+
     def cut_peer(self, peer: PeerId) -> None:
         """End the connections on which this peer has sent something."""
         for fd, connection in list(self._connections.items()):

@@ -19,6 +19,11 @@ DOMAIN = "decentra"
 _KEY_BYTES = 32
 
 
+def key_text(key: bytes) -> str:
+    """A CURVE public key, 32 bytes, as the text that names it here."""
+    return z85.encode(key).decode()
+
+
 class Doorkeeper:
     """Answers each handshake of one context: 200 and the key's text as User-Id for those who may enter, else 400.
 
@@ -45,7 +50,7 @@ class Doorkeeper:
         user = ""
         if len(request) == 7 and request[0] == b"1.0" and request[2] == DOMAIN.encode() and request[5] == b"CURVE":
             key = request[6]
-            user = z85.encode(key).decode() if len(key) == _KEY_BYTES else ""
+            user = key_text(key) if len(key) == _KEY_BYTES else ""
         request_id = request[1] if len(request) > 1 else b""
         welcome = bool(user) and self._admits(user)
         status, text = (b"200", b"OK") if welcome else (b"400", b"not a member")

@@ -13,8 +13,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 from zmq.utils import z85
@@ -29,6 +29,7 @@ from decentra.transport.guard import PERIOD, Guard, close_copies
 from decentra.transport.sockets import Pump, drain, readable
 from decentra.transport.zap import DOMAIN, Doorkeeper
 from decentra.types import PeerId
+from decentra.wire.door import QUESTION_LIMIT, QUESTION_MARK
 from decentra.wire.frame import Lane
 
 RECEIVE_HIGH_WATER = 16
@@ -43,7 +44,26 @@ BATCH = 8
 FILES_WANTED = 4096
 """File descriptors that 1,500 silent strangers and a group leave room in."""
 
+_QUESTION = bytes((QUESTION_MARK,))
+
 _log = logging.getLogger("decentra")
+
+
+class Reception(Protocol):
+    """Who answers at a peer's door; keys are z85 text."""
+
+    def admits(self, key: str) -> bool:
+        """Whether a key that is no member's may ask something; asked at every handshake, so it must be quick."""
+        ...
+
+    def asked(self, key: str, message: bytes) -> bytes | None:
+        """The answer to a message of such a key, or of a member that asks as one; empty for none, and None cuts its
+        connection."""
+        ...
+
+    def answered(self, peer: PeerId, message: bytes) -> bool:
+        """A member's answer to this peer, which is none for it; False where it is none."""
+        ...
 
 
 class _Neighbour:
@@ -55,7 +75,7 @@ class _Neighbour:
         self._told = (False, "")
         self.lanes: dict[Lane, Dialler] = {}
         for lane in Lane:
-            self.lanes[lane] = transport._dialler(lane, route, self._changed)
+            self.lanes[lane] = transport._dialler(lane, peer, route, self._changed)
 
     def hurry(self) -> None:
         for dialler in self.lanes.values():
@@ -92,6 +112,7 @@ class ZeroMQTransport:
         addresses: where each member can be reached; more can be told with `learn`.
         on_receive: called with each message.
         on_link: called when the way to a peer opens or breaks.
+        reception: answers who is no member; None where nobody is let in.
 
     Raises:
         LocalError: a key is malformed or not the charter's, libsodium is missing, or the port cannot be bound.
@@ -107,13 +128,14 @@ class ZeroMQTransport:
         addresses: Mapping[PeerId, str],
         on_receive: Receive,
         on_link: LinkChange,
+        reception: Reception | None = None,
     ) -> None:
         require_libsodium()
         raise_file_limit()
         self._loop, self._me, self._secret = loop, me, _key(curve_secret, "your CURVE secret key")
         self._public = z85.decode(zmq.curve_public(z85.encode(self._secret)))
         self._addresses = dict(addresses)
-        self._on_receive, self._on_link = on_receive, on_link
+        self._on_receive, self._on_link, self._reception = on_receive, on_link, reception
         self._members: dict[PeerId, bytes] = {}
         self._by_key: dict[str, PeerId] = {}
         self._neighbours: dict[PeerId, _Neighbour] = {}
@@ -123,7 +145,7 @@ class ZeroMQTransport:
         self._enrol(members)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._watch: asyncio.TimerHandle | None = None
-        with ExitStack() as undo:  # a port that stayed taken would keep this peer from trying again
+        with contextlib.ExitStack() as undo:  # a port that stayed taken would keep this peer from trying again
             undo.callback(self._context.destroy, 0)
             self._context.set(zmq.MAX_SOCKETS, FILES_WANTED)
             self._zap = Doorkeeper(loop, self._context, self._admits)
@@ -224,7 +246,9 @@ class ZeroMQTransport:
 
     def _admits(self, key: str) -> bool:
         peer = self._by_key.get(key)
-        return peer is not None and peer not in self._closed_to
+        if peer is None:
+            return self._reception is not None and self._reception.admits(key)
+        return peer not in self._closed_to
 
     def _hang_up(self, peer: PeerId) -> None:
         neighbour = self._neighbours.pop(peer, None)
@@ -237,8 +261,11 @@ class ZeroMQTransport:
         for neighbour in self._neighbours.values():
             neighbour.hurry()
 
-    def _dialler(self, lane: Lane, route: Route, changed: Callable[[bool, str], None]) -> Dialler:
-        return Dialler(self._loop, self._context, lane, route, self.counters, changed)
+    def _dialler(self, lane: Lane, peer: PeerId, route: Route, changed: Callable[[bool, str], None]) -> Dialler:
+        def answered(message: bytes) -> bool:
+            return self._reception is not None and self._reception.answered(peer, message)
+
+        return Dialler(self._loop, self._context, lane, route, self.counters, changed, answered)
 
     # receiving
 
@@ -246,7 +273,7 @@ class ZeroMQTransport:
         router = self._router
         common_options(router)
         router.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER)
-        router.setsockopt(zmq.SNDHWM, 1)  # it sends nothing but the time, to who asks
+        router.setsockopt(zmq.SNDHWM, 1)  # it sends answers to who asks, one by one
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 0)  # with 1, a second key may take over another's connection
         router.setsockopt(zmq.BACKLOG, BACKLOG)
@@ -287,9 +314,10 @@ class ZeroMQTransport:
     def _take(self, connection: bytes, frame: zmq.Frame, count: int) -> None:
         drain(self._monitor, self._accepted)  # that its connection was accepted was told before this message came
         fd = int(frame.get(zmq.SRCFD))
-        peer = self._by_key.get(str(frame.get("User-Id")))
-        if peer is None or peer in self._closed_to:
-            self._guard.cut(fd)  # it was a member when it connected
+        key = str(frame.get("User-Id"))
+        peer = self._by_key.get(key)
+        if peer is None or peer in self._closed_to or (count == 1 and bytes(frame.buffer[:1]) == _QUESTION):
+            self._receive_guest(connection, key, frame, count)
             return
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
@@ -313,6 +341,22 @@ class ZeroMQTransport:
         self._guard.said(peer, lane, len(frame))
         self.counters.received([len(header), *(part.nbytes for part in parts)])
         self._on_receive(peer, lane, header, parts)
+
+    def _receive_guest(self, connection: bytes, key: str, frame: zmq.Frame, count: int) -> None:
+        """Answer who is no member on its own connection, or cut it; it counts as a stranger's all the same."""
+        fd, known = int(frame.get(zmq.SRCFD)), self._admits(key)
+        self._guard.asked(fd, len(frame), self._loop.time())
+        if known and count == 1 and not len(frame):
+            return  # a greeting
+        answer = None
+        if known and count == 1 and len(frame) <= QUESTION_LIMIT and self._reception is not None:
+            answer = self._reception.asked(key, frame.bytes)
+        if answer is None:
+            self._guard.cut(fd)  # also who was a member when it connected
+            return
+        with contextlib.suppress(zmq.ZMQError):  # it is gone, or does not read
+            if answer:
+                self._router.send_multipart([connection, answer], zmq.NOBLOCK)
 
     def _expel(self, peer: PeerId, reason: str) -> None:
         """Cut a member that broke the transport's own limits; its owner may dial it again."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from decentra.types import EpochName
+
 VERSION = 1
 """The layout below; peers of another version are refused by name rather than misread."""
 
@@ -32,6 +34,16 @@ ENTRY_LIMIT = 1024 * 1024
 
 DATAGRAM_LIMIT = 16 * 1024
 """A datagram: what is said once and may be lost, such as who is up."""
+
+CHARTER_LIMIT = 64 * 1024
+"""A charter's text that travels: 64 members need 40 KiB; a hostile one of this size takes a quarter of a second to be
+refused, once."""
+
+ADDRESSES_LIMIT = 16 * 1024
+"""Where members are, beside a charter: 64 lines of some 100 bytes."""
+
+EPOCH_NAME_BYTES = 8
+"""Of the charter's hash, in a greeting: enough to name it, not to trust it."""
 
 HEADER_LIMIT = 1024
 """The header's own cap for transports, which carry headers without reading them."""
@@ -64,6 +76,8 @@ class FrameKind(IntEnum):
     REJECT = 9
     PIECE = 10
     DATAGRAM = 11
+    HOLDS = 12
+    CHARTER = 13
 
 
 class Layout(NamedTuple):
@@ -86,8 +100,13 @@ LAYOUTS: dict[FrameKind, Layout] = {
     FrameKind.STATE: Layout(Lane.CONTROL, 0, 0, 0),
     FrameKind.REJECT: Layout(Lane.CONTROL, 0, 0, 0),
     FrameKind.DATAGRAM: Layout(Lane.CONTROL, 1, 1, DATAGRAM_LIMIT),
+    FrameKind.HOLDS: Layout(Lane.CONTROL, 1, 1, 64),
+    FrameKind.CHARTER: Layout(Lane.CONTROL, 2, 2, CHARTER_LIMIT + ADDRESSES_LIMIT),
     FrameKind.PIECE: Layout(Lane.BULK, 1, 1, PIECE_BYTES),
 }
+
+SESSIONLESS = frozenset({FrameKind.HOLDS, FrameKind.CHARTER})
+"""Kinds that peers of different epochs understand: what one epoch tells another."""
 
 _KINDS = {int(kind): kind for kind in FrameKind}
 
@@ -100,9 +119,12 @@ class Frame(NamedTuple):
         parts: how many parts follow the header.
         source: the sender's incarnation, drawn at its start.
         target: the receiver's incarnation as the sender knows it, 0 before they met.
-        session: 32 bytes that both ends must share; frames of another session are refused.
-        round: the aggregation that an entry belongs to, 0 for none; for queues and logs, never trusted.
-        number: the link sequence number of an entry, the next one awaited in HELLO, WELCOME and ACK, else the transfer.
+        session: 32 bytes that both ends must share; frames of another session are refused, by name since HELLO and
+            WELCOME carry the epoch's: its number in ``offset``, the charter's first eight bytes in ``bitmap``.
+        round: the aggregation that an entry belongs to, 0 for none; for queues and logs, never trusted. In HOLDS the
+            round of the sender's last certified outcome.
+        number: the link sequence number of an entry, the next one awaited in HELLO, WELCOME and ACK, the epoch of the
+            latest charter that the sender holds in HOLDS, or that it hands over in CHARTER, else the transfer.
         offset: a piece's first byte in its blob; in CREDIT and STATE the number of pieces that arrived without a gap.
         bitmap: in CREDIT and STATE, bit i tells whether piece ``offset + i`` arrived.
         size: bytes of all parts together.
@@ -118,6 +140,11 @@ class Frame(NamedTuple):
     offset: int
     bitmap: int
     size: int
+
+    @property
+    def epoch(self) -> EpochName:
+        """The epoch that a HELLO or WELCOME speaks for."""
+        return EpochName(self.offset, self.bitmap.to_bytes(EPOCH_NAME_BYTES, "big"))
 
     def pack(self) -> bytes:
         """The header's bytes, `HEADER_BYTES` long.

@@ -88,7 +88,9 @@ class Registry:
             raise RemoteError(sender, "SCHEMA", str(error)) from error
         if entry.session != session:
             raise RemoteError(
-                sender, "SESSION", "the entry is of another group, charter, epoch or version; compare charters"
+                sender,
+                "SESSION",
+                f"the entry is of another session, by its own word of epoch {entry.epoch}; compare charters",
             )
         if not check(entry.author, entry.signature, entry.signed_bytes):
             raise RemoteError(sender, "SIGNATURE", f"no valid signature of member {entry.author} is on a {entry.kind}")

@@ -1,0 +1,79 @@
+"""Asking at a peer's door, once, without being one's own peer: a connection, a question, an answer."""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import ExitStack
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from decentra.errors import LocalError, Unavailable
+from decentra.transport.base import REFUSED, SILENT, UNREACHABLE
+from decentra.transport.dialler import Route, common_options
+from decentra.types import PeerId
+from decentra.wire.door import Answer, Question
+
+DEADLINE = 10.0
+"""Seconds for a connection, a question and its answer; who stands at the door longer is cut there."""
+
+_REFUSALS = {
+    zmq.Event.HANDSHAKE_FAILED_AUTH,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
+}
+
+
+def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEADLINE) -> Answer:
+    """What a peer answers.
+
+    Args:
+        peer: who is asked, for messages.
+        route: where it is, its key, and the keys under which this one asks.
+        question: is sent once.
+        deadline: seconds.
+
+    Raises:
+        LocalError: the address is none.
+        Unavailable: nobody answers there, or it does not know this key.
+    """
+    began = time.monotonic()
+    with ExitStack() as undo:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        undo.callback(context.term)
+        socket = undo.enter_context(context.socket(zmq.DEALER))
+        common_options(socket)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
+        monitor = undo.enter_context(socket.get_monitor_socket(zmq.Event.CLOSED | sum(_REFUSALS)))
+        undo.callback(socket.disable_monitor)
+        try:
+            socket.connect(route.endpoint)
+        except zmq.ZMQError as error:
+            raise LocalError(f"{route.endpoint} is no address ({error}): write tcp://HOST:PORT") from None
+        socket.send(question.pack())
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        reason = SILENT
+        while (left := began + deadline - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(left * 1000) + 1))
+            if socket in ready:
+                return _read(peer, socket.recv())
+            if monitor in ready:
+                told = parse_monitor_message(monitor.recv_multipart())
+                reason = UNREACHABLE
+                if told["event"] in _REFUSALS and told["value"] != errno.EAGAIN:
+                    reason = REFUSED
+                break
+        mend = f"{reason} ({route.endpoint})"
+        raise Unavailable([peer], max(0.1, time.monotonic() - began), "an answer at its door", mend)
+
+
+def _read(peer: PeerId, raw: bytes) -> Answer:
+    try:
+        return Answer.parse(raw)
+    except ValueError as error:
+        raise Unavailable([peer], 0.0, "its answer at the door", f"it can't be read ({error})") from None
