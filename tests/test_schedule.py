@@ -44,7 +44,7 @@ def test_every_function_has_vectors_and_a_formula() -> None:
     public = [
         name
         for name, value in inspect.getmembers(schedule, inspect.isfunction)
-        if value.__module__ == "decentra.gossip.schedule" and not name.startswith("_")
+        if value.__module__ in ("decentra.gossip.schedule", "decentra.grids") and not name.startswith("_")
     ]
     assert sorted({*FILES, "lines"}) == public, "lines is groups in another form, and a property compares the two"
     assert sorted(SCRIPT.INPUTS) == sorted(FORMULAS) == FILES
@@ -147,6 +147,10 @@ FORMULAS: dict[str, Any] = {
     "group_name": lambda charter, beacon, axis, members: digest(
         "group", *raw(charter, beacon), axis, len(members), *raw(*sorted(members))
     ).hex(),
+    "drawers_name": lambda charter: digest("drawers", *raw(charter)).hex(),
+    "drawn": lambda charter, beacon: digest("drawn", *raw(charter, beacon)).hex(),
+    "first_round": lambda mixing: 3 * mixing + 1,
+    "mixing_of": lambda number: (number - 1) // 3,
     "fingerprint": lambda model, mixing: digest("mixing", *raw(model), mixing).hex(),
     "held": lambda grid, axis, total: total * (named_unit(grid) if axis == 0 else 1),
     "weight": named_weight,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.charter.charter import Charter, Member
+from decentra.charter.grid_policy import WIDTH
 from decentra.crypto.keys import Identity
 from decentra.crypto.suite import REAL, Suite
 from decentra.data import locate
@@ -27,7 +28,7 @@ from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError
 from decentra.gossip import schedule
-from decentra.gossip.group import WIDTH, group_charter
+from decentra.gossip.group import group_charter
 from decentra.gossip.schedule import Grid
 from decentra.simulation.group import identities
 from decentra.simulation.hazards import HOPS, generator
@@ -47,9 +48,6 @@ LATENCY = 0.001
 
 DURATION = HOPS * LATENCY
 """About how long a round lasts in which nobody stops: the instants at which peers stop fall within it."""
-
-TRIES = 3
-"""Rounds that a group's session has for one axis: where nothing left, or all came back, it tries again."""
 
 SIZE = 256
 """Coordinates of a vector."""
@@ -107,7 +105,7 @@ class _Peer:
     def __init__(self, group: GroupRound, part: Part) -> None:
         self.group, self.id = group, part.identity.id
         self.ended: RoundResult | DecentraError | None = None
-        self._there, self._tries = True, TRIES
+        self._there, self._tries = True, schedule.TRIES
         suite = group.suite
         ideal = isinstance(suite, IdealCrypto)
         self.clock = SkewedClock(group.clock)
