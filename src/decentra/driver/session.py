@@ -49,13 +49,13 @@ class Vector:
     """What a caller hands to a round.
 
     ``tensors`` are float32 and may be computed as they are read; ``names`` are unique. ``fingerprint`` names the model
-    where that is more than the vector; ``residual`` carries what clipping cuts.
+    where that is more than the vector, in a round if it differs by round; ``residual`` carries what clipping cuts.
     """
 
     tensors: Sequence[NDArray[np.float32]] = field(repr=False)
     specs: tuple[TensorSpec, ...]
     weight: int = 1
-    fingerprint: bytes = ZERO
+    fingerprint: bytes | Callable[[RoundId], bytes] = ZERO
     shared: SharedState | None = field(default=None, repr=False)
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
 
@@ -168,8 +168,17 @@ class Session:
         """Whether a round is on, or its result is still being made."""
         return self.driver.busy or self._decoding
 
-    def begin(self, vector: Vector, done: Done) -> None:
+    @property
+    def upcoming(self) -> int:
+        """The number of this peer's next round: the next of its own, or the first that the group has not begun yet."""
+        others = self.driver.others
+        return max(self.round.number + 1, others.round, others.begun + 1)
+
+    def begin(self, vector: Vector, done: Done, least: int = 0) -> None:
         """Start the next round; ``done`` is called once, with its result or with why it failed.
+
+        Args:
+            least: the lowest number that the round may have.
 
         Raises:
             LocalError: a round is on already, or the vector is not one that this charter allows.
@@ -180,13 +189,12 @@ class Session:
         self._leaps = 0
         with self.driver.tally.at(BULK):
             self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
-        self._start(vector, self._marks(), done)
+        self._start(vector, self._marks(), done, least)
 
     def _start(self, vector: Vector, began: tuple[float, int, int], done: Done, least: int = 0) -> None:
-        """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
+        """Start a machine in the upcoming round, or in a later one."""
         others = self.driver.others
-        number = max(self.round.number + 1, others.round, others.begun + 1, least)
-        self.round = RoundId(self.round.epoch, number)
+        self.round = RoundId(self.round.epoch, max(self.upcoming, least))
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         with self.driver.tally.at(BULK):
             state = self.common.digest()
@@ -194,7 +202,7 @@ class Session:
             specs=vector.specs,
             update=vector.tensors,
             weight=vector.weight,
-            fingerprint=vector.fingerprint,
+            fingerprint=vector.fingerprint(self.round) if callable(vector.fingerprint) else vector.fingerprint,
             last=self.last,
             common=self.common,
             state=state,
@@ -317,6 +325,7 @@ class Session:
             seconds=now - began[0],
             transcript_head=self.driver.chain.head,
             clipped=outcome.clipped,
+            beacon=outcome.beacon,
         )
 
     def _note_clipping(self, vector: Vector, outcome: Outcome) -> None:
