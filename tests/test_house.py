@@ -200,6 +200,7 @@ def test_modules_are_loaded_by_name_at_the_front_door_only() -> None:
 PUBLIC = [
     "DecentraError",
     "LocalError",
+    "MixingResult",
     "Peer",
     "PeerId",
     "RemoteError",
@@ -211,6 +212,7 @@ PUBLIC = [
     "__version__",
     "join",
     "local_group",
+    "open_peer",
 ]
 HEAVY = ("torch", "zmq", "pydantic", "typer", "rich", "asyncio", "numpy", "cryptography", "msgpack")
 

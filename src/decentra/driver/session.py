@@ -114,6 +114,11 @@ class Session:
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
+        if charter.groups is not None:
+            raise LocalError(
+                "this charter's members average in groups on a grid, and not in one group; open the peer with "
+                "decentra.open_peer (decentra.join trains in one group only, in this release)"
+            )
         self.charter, self.me, self._identity = charter, identity.id, identity
         self._check_signed = memberships({member.id: member.ed25519 for member in charter.members}, suite.verify)
         self._log = log or logging.getLogger("decentra")

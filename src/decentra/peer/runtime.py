@@ -261,12 +261,7 @@ class Peer:
     def _open(
         self, identity: Identity, config: Config, witness: Witness | None, before: Session | None = None
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._on_defect)
-        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
-        self._thread.start()
-        self._release.callback(self._settle, LocalError(_CLOSED))
-        self._release.callback(self._stop_loop)
+        self._start_loop()
         journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
         self._journal = journal
         self._release.callback(journal.close)
@@ -288,6 +283,14 @@ class Peer:
         self._release.callback(journal.finish)
         self._release.callback(pool.close)
         self._release.callback(lambda: self._call(self._session.driver.close, START_DEADLINE))
+
+    def _start_loop(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._on_defect)
+        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
+        self._thread.start()
+        self._release.callback(self._settle, LocalError(_CLOSED))
+        self._release.callback(self._stop_loop)
 
     def _listen(self, identity: Identity, config: Config, witness: Witness | None, pool: ThreadPool) -> None:
         """On the I/O thread: open the port and dial everyone."""

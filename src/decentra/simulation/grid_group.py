@@ -1,4 +1,4 @@
-"""A simulated group on a grid: n peers in this process, each with a session an axis on one virtual network and clock."""
+"""A simulated group on a grid: n peers in this process, each with a session an axis, on one virtual network."""
 
 from __future__ import annotations
 
