@@ -457,6 +457,7 @@ def test_a_group_s_charter_is_sound_and_another_one_for_whatever_differs() -> No
         assert charter.ids == tuple(sorted(one))
         assert charter.protocol.max_weight == schedule.heaviest(grid, axis)
         assert charter.group.epoch == parent.group.epoch and not charter.signatures
+        assert charter.rounds.ready_deadline == (axis + 1) * 120.0 + axis * 30.0
     axis, one = groups[0]
     assert group_charter(parent, name, bytes(32), axis, grid, one[::-1]).hash == made[0].hash
     assert group_charter(parent, name, digest("other"), axis, grid, one).hash != made[0].hash

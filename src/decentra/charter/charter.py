@@ -25,7 +25,8 @@ FILE = "charter.toml"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _LIKE_AN_ID = re.compile(r"[0-9a-fA-F]{8,64}")
-_DAY = 86_400.0
+DAY = 86_400.0
+"""The longest deadline, in seconds."""
 _COPY = "copy the whole of the member's member.toml"
 
 
@@ -83,7 +84,7 @@ Key = Annotated[bytes, PlainValidator(_from_hex(32))]
 Signature = Annotated[bytes, PlainValidator(_from_hex(64))]
 Id = Annotated[PeerId, PlainValidator(lambda value: PeerId(_from_hex(32)(value)))]
 Positive = Annotated[float, Field(gt=0)]
-Deadline = Annotated[float, Field(gt=0, le=_DAY)]
+Deadline = Annotated[float, Field(gt=0, le=DAY)]
 
 
 class GroupTerms(Section):

@@ -29,7 +29,7 @@ class _Mixing:
 
     Attributes:
         vector: what the caller brought.
-        began: when, by the driver's clock.
+        began: when, by the driver's clock; ``since`` when the axis that is on did.
         done: told how it ended, once.
         number: which mixing of the epoch it is, from 0, as this peer's group along the first axis has it.
         tries: rounds begun along the axis that is on.
@@ -39,6 +39,7 @@ class _Mixing:
 
     vector: Vector
     began: float
+    since: float
     done: Done
     number: int = 0
     tries: int = 0
@@ -111,7 +112,8 @@ class Mixer:
             raise LocalError("a mixing is on already; wait for its result before you start another")
         if vector.shared is not None:
             raise LocalError("a mixing has no common state, as its groups hold different means; average parameters")
-        self._mixing = _Mixing(vector, self._site.clock.now(), done)
+        now = self._site.clock.now()
+        self._mixing = _Mixing(vector, now, now, done)
         if self.sessions:
             self._play(self._mixing)
         else:
@@ -149,14 +151,14 @@ class Mixer:
         for axis in range(self.grid.axes):
             (mine,) = (group for group in schedule.groups(self.grid, axis) if self.place in group)
             members = [order[place] for place in mine]
-            opened.append(
-                self._site.session(group_charter(self.charter, self.name, beacon, axis, self.grid, members))
-            )
+            derived = group_charter(self.charter, self.name, beacon, axis, self.grid, members)
+            opened.append(self._site.session(derived, before=axis))
         self.sessions = tuple(opened)
         self._next = max(-(-session.round.number // TRIES) for session in opened)
         if self._overdue is not None:
             self._overdue.cancel()
         if self._mixing is not None:
+            self._mixing.since = self._site.clock.now()
             self._play(self._mixing)
 
     def _no_beacon(self) -> None:
@@ -212,15 +214,16 @@ class Mixer:
             mixing.number = schedule.mixing_of(self.sessions[0].round.number)
             self._next = mixing.number + 1
         if isinstance(ended, DecentraError):
+            waited = self._site.clock.now() - mixing.since
             final = ended.spent or mixing.cancelled is not None or isinstance(ended, LocalError)
-            if final or mixing.tries >= TRIES:
+            if final or mixing.tries >= TRIES or waited >= self.charter.rounds.ready_deadline:
                 self._fail(mixing, ended)
             else:
                 self._site.clock.call_later(0.0, partial(self._again, mixing))
             return
         mixing.held = schedule.held(self.grid, axis, ended.total_weight)
         mixing.rounds.append(ended)
-        mixing.tries = 0
+        mixing.tries, mixing.since = 0, self._site.clock.now()
         if mixing.cancelled is not None and axis + 1 < self.grid.axes:
             self._fail(mixing, mixing.cancelled)
         elif axis + 1 < self.grid.axes:

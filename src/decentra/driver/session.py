@@ -97,6 +97,7 @@ class Session:
         witness: shown every encoded update, for a leak check.
         suite: its cryptography; only a simulation has another one than the real.
         fittings: what a simulation puts in place of this peer's own parts.
+        before: rounds of other sessions that members come from, as along a later axis of a grid.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Session:
         suite: Suite = REAL,
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
+        before: int = 0,
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
@@ -136,7 +138,7 @@ class Session:
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
         self._said_clipping = self._decoding = False
-        self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline)
+        self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline, before)
         self.driver = self._driver(Chain(identity, self.session, boot), suite, fittings)
 
     def _driver(self, chain: Chain, suite: Suite, fittings: Fittings) -> Driver:

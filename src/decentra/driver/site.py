@@ -50,8 +50,12 @@ class Site:
     suite: Suite = REAL
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("decentra"))
 
-    def session(self, charter: Charter) -> Session:
-        """Open the session of a derived charter: its links, chain and journal, and a sealing key drawn afresh."""
+    def session(self, charter: Charter, before: int = 0) -> Session:
+        """Open the session of a derived charter: its links, chain and journal, and a sealing key drawn afresh.
+
+        Args:
+            before: rounds of other sessions that its members come from.
+        """
         opened = self.journal(session_name(charter))
         made = Session(
             self.identity,
@@ -61,6 +65,7 @@ class Site:
             last_round=opened.last_round,
             suite=self.suite,
             log=self.log,
+            before=before,
         )
         part = self.transport.part(made.session, made.driver.on_receive, made.driver.on_link)
         made.open(Ports(self.clock, part, opened.journal, self.pool))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from decentra.charter.charter import AdmissionTerms, Charter
+from decentra.charter.charter import DAY, AdmissionTerms, Charter
 from decentra.charter.grid_policy import WIDTH
 from decentra.errors import LocalError
 from decentra.gossip.schedule import Grid, drawers_name, group_name, heaviest
@@ -17,8 +17,9 @@ def group_charter(
     """The charter of a group along one axis; its hash names the group's session in an epoch.
 
     It has the terms of the large one, but for its members, its name, the ring's width, and ``max_weight``, which is
-    what the heaviest peer can bring along this axis. ``floor`` is left to its default, a function of size and c; what
-    the large charter says of its own grid and of amendments is not in it.
+    what the heaviest peer can bring along this axis. It waits for readiness as long as the groups before it may have
+    waited as well. ``floor`` is left to its default, a function of size and c; what the large charter says of its own
+    grid and of amendments is not in it.
 
     Args:
         parent: the large charter, signed as it demands; c and backup in it are those of each group.
@@ -32,6 +33,9 @@ def group_charter(
     if len(beacon) != 32:
         raise LocalError(f"a beacon has 32 bytes and this one {len(beacon)}; give the one that the epoch drew")
     terms = {"width": WIDTH, "max_weight": heaviest(grid, axis, parent.protocol.max_weight), "floor": None}
+    rounds = parent.rounds
+    ready = min((axis + 1) * rounds.ready_deadline + axis * rounds.phase_deadline, DAY)
+    parent = parent.model_copy(update={"rounds": rounds.model_copy(update={"ready_deadline": ready})})
     return _derived(parent, group_name(name, beacon, axis, members), members, terms)
 
 
