@@ -10,6 +10,7 @@ from typing import NamedTuple
 from decentra.charter.charter import Charter
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.blobs import Random
+from decentra.driver.fittings import PLAIN, Fittings
 from decentra.driver.ports import Journal, Pool, Ports
 from decentra.driver.session import Session, session_name
 from decentra.gossip.beacon import Draw
@@ -36,6 +37,7 @@ class Site:
         kept: what this peer knew of the epoch's beacon when it last ran.
         keep: makes durable what it knows now, before it returns.
         attend: has the peer take part in a session's membership; None where nobody asks who is up.
+        suite, fittings: what a simulation puts in place of the real.
     """
 
     identity: Signer
@@ -48,6 +50,7 @@ class Site:
     kept: Draw | None = None
     attend: Callable[[Session], None] | None = None
     suite: Suite = REAL
+    fittings: Fittings = PLAIN
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("decentra"))
 
     def session(self, charter: Charter, before: int = 0) -> Session:
@@ -65,6 +68,7 @@ class Site:
             last_round=opened.last_round,
             suite=self.suite,
             log=self.log,
+            fittings=self.fittings,
             before=before,
         )
         part = self.transport.part(made.session, made.driver.on_receive, made.driver.on_link)

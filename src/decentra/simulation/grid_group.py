@@ -8,6 +8,8 @@ from types import TracebackType
 
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
+from decentra.crypto.suite import REAL, Suite
+from decentra.driver.fittings import Fittings
 from decentra.driver.given import Update, check_group, describe
 from decentra.driver.mixing import Mixer
 from decentra.driver.session import Vector
@@ -15,6 +17,8 @@ from decentra.driver.site import Opened, Site
 from decentra.errors import DecentraError, LocalError
 from decentra.gossip.beacon import Draw
 from decentra.simulation.group import Ending
+from decentra.simulation.ideal import IdealCrypto
+from decentra.simulation.once import SharedRegistry
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
 from decentra.transport.shared import SharedTransport
 from decentra.transport.simulated import Faults, Network
@@ -38,8 +42,9 @@ class GridPeer:
         shared = SharedTransport()
         shared.carry(group.network.transport(identity.id, shared.on_receive, shared.on_link))
         self.transport = shared
+        suite = group.suite
         site = Site(
-            identity=identity,
+            identity=suite.signer(identity.id, identity.public) if isinstance(suite, IdealCrypto) else identity,
             clock=group.clock,
             transport=shared,
             pool=InlinePool(),
@@ -48,6 +53,8 @@ class GridPeer:
             keep=self._keep,
             kept=self.kept,
             log=group.log,
+            suite=suite,
+            fittings=group.fittings,
         )
         self.mixer = Mixer(group.charter, site)
         self.mixer.open()
@@ -80,6 +87,7 @@ class SimulatedGrid:
         members: their identities.
         seed: everything random follows from it.
         faults: what the network's edges do; none by default.
+        suite: real or ideal cryptography.
     """
 
     def __init__(
@@ -89,9 +97,12 @@ class SimulatedGrid:
         *,
         seed: int = 0,
         faults: Faults | None = None,
+        suite: Suite = REAL,
         log: logging.Logger | None = None,
     ) -> None:
-        self.charter, self.seed = charter, seed
+        self.charter, self.seed, self.suite = charter, seed, suite
+        registry = SharedRegistry(charter.protocol.name) if isinstance(suite, IdealCrypto) else None
+        self.fittings = Fittings(registry=registry)
         self.log = log or logging.getLogger("decentra")
         self._closed = False
         self.clock = EventHeap()
