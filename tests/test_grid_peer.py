@@ -60,6 +60,30 @@ def test_eighteen_peers_in_groups_of_four_or_five_have_the_mean_of_all() -> None
         mixes(group, seed=1)
 
 
+@pytest.mark.slow
+def test_a_lost_peer_leaves_a_mean_over_the_others_and_comes_back() -> None:
+    made = local_group(
+        9,
+        protocol="group-gossip",
+        transport="zeromq",
+        groups__size=4,
+        rounds__ready_deadline=6.0,
+        rounds__phase_deadline=6.0,
+    )
+    assert isinstance(made, LocalGroup)
+    with made as group:
+        mixes(group)
+        lost = group.peers.pop(3)
+        assert isinstance(lost, GridPeer)
+        lost._call(lost._shared.close, 5.0)  # as if its cable were cut
+        for one in group.average([[update] for update in values(8, 1)]):
+            assert isinstance(one, MixingResult) and 6 <= one.weight <= 9
+        lost.close()
+        group.peers.insert(3, open_peer(lost.folder.path))
+        group.average([[update] for update in values(9, 2)])
+        mixes(group, seed=3)
+
+
 def test_a_peer_s_own_mistake_is_told_to_its_caller_and_a_leak_check_is_refused(tmp_path: Path) -> None:
     members = fresh_identities(4)
     terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2"]}

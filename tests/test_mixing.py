@@ -1,4 +1,4 @@
-"""Mixings on real sessions: the beacon drawn, a round along each axis, peers that are lost, come back, or are cut off."""
+"""Mixings on real sessions: the beacon drawn, a round along each axis, peers that are lost, come back, are cut off."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from decentra.charter.charter import Charter
 from decentra.driver.given import describe
 from decentra.driver.mixing import Mixer
 from decentra.driver.session import Vector
-from decentra.driver.site import Site
 from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.gossip import schedule
 from decentra.simulation.grid_group import SimulatedGrid
-from decentra.simulation.group import Ending, SimulatedGroup, SimulatedPeer, charter_for, identities
+from decentra.simulation.group import Ending, SimulatedGroup, charter_for, identities
 from decentra.simulation.ideal import IdealCrypto
-from decentra.types import MixingResult, PeerId, RoundResult
+from decentra.types import MixingResult
 
 QUIET = logging.Logger("quiet", logging.CRITICAL + 1)
 READY, PHASE = 120.0, 30.0
@@ -301,7 +300,7 @@ def test_one_group_s_charter_makes_no_mixer_and_a_grid_s_no_session() -> None:
         Mixer(plain, site)
     terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2"]}
     gridded: Charter = charter_for(members, "group-gossip", template=None, **terms)
-    with pytest.raises(LocalError, match="open the peer with decentra.open_peer"):
+    with pytest.raises(LocalError, match=r"open the peer with decentra\.open_peer"):
         SimulatedGroup(gridded, members)
 
 
