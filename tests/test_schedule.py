@@ -447,7 +447,8 @@ def test_the_readme_s_table_of_risks_is_the_function_s() -> None:
 
 def test_a_group_s_charter_is_sound_and_another_one_for_whatever_differs() -> None:
     members = identities(24, 0)
-    parent, grid = large_charter(members, 1), schedule.grid(24, 5)
+    parent, grid = large_charter(members, 1, 5), schedule.grid(24, 5)
+    assert not Policy(parent).problems
     name, drawn = parent.hash, schedule.places(parent.hash, bytes(32), parent.ids)
     groups = [(axis, [drawn[place] for place in one]) for axis in range(2) for one in schedule.groups(grid, axis)]
     made = [group_charter(parent, name, bytes(32), axis, grid, one) for axis, one in groups]

@@ -21,7 +21,6 @@ from decentra.transport.base import Lane
 from decentra.transport.virtual import Handle
 from decentra.types import PeerId, RoundResult
 from decentra.wire.codec import Malformed
-from decentra.wire.entry import ZERO
 from decentra.wire.frame import Frame, FrameKind
 
 AGAIN = 1.0
@@ -53,7 +52,7 @@ class Drawing:
         self._retrying: Handle | None = None
         self._session: Session | None = None
         self._done = False
-        self._part = site.transport.part(digest("drawn", name, ZERO), self._heard, lambda peer, up, reason: None)
+        self._part = site.transport.part(digest("drawing", name), self._heard, lambda peer, up, reason: None)
 
     def open(self) -> None:
         """Begin with what this peer kept of an earlier start."""

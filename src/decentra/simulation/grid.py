@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.charter.charter import Charter, Member
-from decentra.charter.grid_policy import WIDTH
 from decentra.crypto.keys import Identity
 from decentra.crypto.suite import REAL, Suite
 from decentra.data import locate
@@ -235,7 +234,7 @@ class Mixing:
         self.grid: Grid = schedule.grid(play.n, play.group, play.c)
         self.suite: Suite = IdealCrypto(play.seed) if play.crypto == "ideal" else REAL
         members = identities(play.n, play.seed)
-        self.parent = large_charter(members, play.c)
+        self.parent = large_charter(members, play.c, play.group)
         self.name = self.parent.hash
         self.beacon = SeededRandom(play.seed, b"beacon")(32)
         by_id = {identity.id: identity for identity in members}
@@ -312,10 +311,11 @@ class Mixing:
         return _Standing(result.values[0], schedule.held(self.grid, axis, result.total_weight))
 
 
-def large_charter(members: Sequence[Identity], c: int) -> Charter:
-    """The charter of all peers of a mixing, as the template has it, and unsigned: only its hash is used."""
-    path = locate("protocols") / "secagg.toml"
+def large_charter(members: Sequence[Identity], c: int, group: int) -> Charter:
+    """The charter of all peers of a mixing, as the template has it, and unsigned: its groups' are derived of it."""
+    path = locate("protocols") / "group-gossip.toml"
     tables = tomllib.loads(path.read_text("utf-8"))
-    tables["protocol"] |= {"c": c, "width": WIDTH, "backup": True}
+    tables["protocol"] |= {"c": c, "backup": True}
     records = [Member.of(identity, f"peer-{index}") for index, identity in enumerate(members)]
+    tables["groups"] |= {"size": group, "drawers": [record.name for record in records[: c + 3]]}
     return Charter.build({**tables, "members": records}, path.name)
