@@ -18,9 +18,11 @@ from decentra.driver.mixing import Mixer
 from decentra.driver.session import Vector
 from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.gossip import schedule
+from decentra.gossip.beacon import NOTHING, Draw
 from decentra.simulation.grid_group import SimulatedGrid
 from decentra.simulation.group import Ending, SimulatedGroup, charter_for, identities
 from decentra.simulation.ideal import IdealCrypto
+from decentra.transport.base import Lane
 from decentra.types import MixingResult
 
 QUIET = logging.Logger("quiet", logging.CRITICAL + 1)
@@ -117,6 +119,38 @@ def test_real_cryptography_gives_the_same() -> None:
 # ── somebody is lost ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.integers(9, 18), st.lists(st.tuples(st.integers(0, 8), st.floats(0.0, 0.09)), max_size=3), st.data())
+def test_whoever_stops_whenever_all_others_end_with_a_mean_or_with_nobody_blamed(
+    n: int, stops: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    with on_a_grid(n, data.draw(st.integers(4, 6)), seed=n) as group:
+        exact(group, mix(group))
+        vectors = brought(group, 1)
+        for peer, mine in zip(group.peers, vectors, strict=True):
+            peer.begin(mine)
+        gone = {place for place, _ in stops}
+        for place, after in stops:
+            group.clock.call_later(after, group.peers[place].close)
+        left = [peer for place, peer in enumerate(group.peers) if place not in gone]
+        assert group.clock.run_until(lambda: all(peer.ended is not None for peer in left), group.clock.now() + 7200)
+        values = np.array([mine.tensors[0] for mine in vectors])
+        for one in (peer.ended for peer in left):
+            if isinstance(one, MixingResult):
+                assert (one.values[0] >= values.min(axis=0) - 1e-7).all()
+                assert (one.values[0] <= values.max(axis=0) + 1e-7).all()
+                assert 3 <= one.weight <= n
+            else:
+                assert isinstance(one, Unavailable), repr(one)
+        for place in gone:
+            group.restart(place)
+        for seed in range(2, 5):
+            ended = mix(group, seed=seed)
+            if sum(isinstance(one, MixingResult) for one in ended) == n:
+                break
+        exact(group, ended, seed)
+
+
 def test_a_mixing_without_a_peer_is_a_mean_over_the_others_and_the_next_one_is_exact_again() -> None:
     with on_a_grid(9, 4) as group:
         exact(group, mix(group))
@@ -195,6 +229,44 @@ def test_a_killed_peer_that_missed_mixings_comes_back_in_the_one_that_the_others
         assert isinstance(again.ended, MixingResult) and again.ended.round.number == 5
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_aggregate_is_brought_to_no_later_mixing(begun: bool) -> None:
+    """A peer that was held up between two axes finds its group in the next mixing, or sees it go there meanwhile."""
+    with on_a_grid(9, 4) as group:
+        exact(group, mix(group))
+        slow, held = group.peers[3], list[Any]()
+        mixer: Any = slow.mixer
+        play = mixer._play
+
+        def hold(mixing: Any) -> None:
+            if mixing.rounds:
+                held.append(mixing)
+            else:
+                play(mixing)
+
+        mixer._play = hold
+        slow.begin(brought(group, 1)[3])
+        mix(group, absent=[3], seed=1)
+        assert held and slow.ended is None
+        if begun:
+            for place, mine in enumerate(brought(group, 2)):
+                if place != 3:
+                    group.peers[place].begin(mine)
+            session = mixer.sessions[1]
+            assert group.clock.run_until(lambda: schedule.mixing_of(session.upcoming) == 2, group.clock.now() + 600)
+        play(held[0])
+        if not begun:
+            mix(group, absent=[3], seed=2)
+        assert group.clock.run_until(lambda: slow.ended is not None, group.clock.now() + 600)
+        assert isinstance(slow.ended, Unavailable) and slow.ended.spent
+        assert "nothing comes of mixing 2 in this peer's group; its members are in a later mixing" in str(slow.ended)
+        rest = [peer for peer in group.peers if peer is not slow]
+        assert group.clock.run_until(lambda: all(peer.ended is not None for peer in rest), group.clock.now() + 7200)
+        assert all(isinstance(peer.ended, MixingResult) for peer in rest)
+        mixer._play = play
+        exact(group, mix(group, seed=3), 3)
+
+
 @pytest.mark.parametrize("drawn", [False, True])
 def test_an_interrupted_peer_hears_of_it_at_once_and_takes_part_in_the_next_mixing(drawn: bool) -> None:
     with on_a_grid(9, 4) as group:
@@ -247,6 +319,18 @@ def test_without_a_quorum_of_drawers_nothing_leaves_and_they_are_named() -> None
         for place in drawers[:2]:
             group.restart(place)
         exact(group, mix(group, seed=1), 1)
+
+
+def test_what_liars_tell_of_the_beacon_changes_nothing() -> None:
+    with on_a_grid(9, 4) as group:
+        outsider = next(peer for peer in group.peers if peer.identity.id not in group.peers[0].mixer.drawing._drawers)
+        drawing, sender = outsider.mixer.drawing, group.charter.drawers[0].id
+        forged = Draw(bytes(32), {member.id: bytes(64) for member in group.charter.drawers})
+        for datagram in (b"", b"\xff" * 40, forged.pack(), NOTHING):
+            drawing._heard(sender, Lane.CONTROL, b"", [memoryview(datagram)])
+        drawing._heard(sender, Lane.CONTROL, b"", [])
+        assert drawing.draws.known is None
+        exact(group, mix(group))
 
 
 def test_the_rounds_beacon_is_told_with_every_result_of_secagg() -> None:

@@ -126,7 +126,11 @@ class GridPeer(Peer):
             self._log.error("%s", error)  # the caller has had the first error already, and it tells more
 
     def _go_over(self) -> None:
-        """An epoch has one grid: for another one the peer is started again."""
+        """Say where the folder's charter was amended: an epoch has one grid, and for another the peer starts again."""
+        found = None if self._closed or self._broken is not None else self._amended()
+        if found is not None:
+            epoch = found[1].group.epoch
+            self._log.warning("the folder has a charter for epoch %d; start this peer again to go over to it", epoch)
 
     def _say_leave(self) -> None:
         self._mixer.cancel(LocalError("it left the group; the next mixing goes on without it"))
