@@ -43,6 +43,10 @@ def test_six_peers_in_groups_of_three_have_the_mean_of_all_and_a_transcript_a_se
         assert isinstance(peer, GridPeer) and isinstance(peer, Peer)
         assert peer.counts.signed > 0 and peer.counts.verified > 0
         assert {one.folder.beacon.is_file() for one in group.peers} == {True}
+        told = peer._call(peer._observe, 5.0)
+        assert (told.group, told.round, told.completed, told.busy) == (peer.charter.group.name, 2, 2, False)
+        assert [one.status for one in told.members].count("here") == 1
+        assert len(told.members) == len({id for session in peer._mixer.sessions for id in session.charter.ids})
         closing = peer.close()
         assert (closing.rounds, closing.failed) == (2, 0)
         logs = sorted(closing.transcript.glob("*.log"))

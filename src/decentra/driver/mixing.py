@@ -87,6 +87,11 @@ class Mixer:
         return self._mixing is not None
 
     @property
+    def number(self) -> int:
+        """The mixing that is on, or the last one, from 1; 0 before the first."""
+        return self._next if self._mixing is None else self._mixing.number + 1
+
+    @property
     def awaited(self) -> tuple[PeerId, ...]:
         """Which other peers it waits for now."""
         if not self.sessions:

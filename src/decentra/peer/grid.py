@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.runtime import LOOK_SECONDS, SETTLE_SECONDS, START_DEADLINE, Ended, LoopClock, Peer, _resolve
+from decentra.peer.status import EVERY, Status, observe
 from decentra.peer.witness import Witness
 from decentra.transport.shared import SharedTransport
 from decentra.transport.zeromq import ZeroMQTransport
@@ -98,6 +99,7 @@ class GridPeer(Peer):
             self._shared, self._mixer = shared, Mixer(self.charter, site)
             self._mixer.open()
             undo.pop_all()
+        self._tell_status()
 
     def _open_journal(self, session: bytes) -> Opened:
         journal = SqliteJournal(self.folder.journal, session, self._later, self._on_broken)
@@ -157,6 +159,31 @@ class GridPeer(Peer):
             self._log.info("waiting for %s (%s)", names, "a mixing" if self._mixer.sessions else "the epoch's beacon")
             told = awaited
         self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
+
+    def _tell_status(self) -> None:
+        if self._closed or self._broken is not None:
+            return
+        if self._mixer.sessions:
+            self._observe().write(self.folder.status)
+        self._loop.call_later(EVERY, self._tell_status)
+
+    def _observe(self) -> Status:
+        """What this peer knows of the members of its groups; of the others it knows nothing."""
+        mixer, now = self._mixer, self._loop.time()
+        told = [
+            observe(session, self._transport, self._up, now, self._completed, self._failed)
+            for session in mixer.sessions
+        ]
+        members = {member.id: member for one in told for member in one.members}
+        return replace(
+            told[0],
+            group=self.charter.group.name,
+            round=mixer.number,
+            busy=mixer.busy,
+            waiting_for=tuple(sorted(self.charter.member(peer).name for peer in mixer.awaited)),
+            patience=max(one.patience for one in told),
+            members=tuple(members[one] for one in sorted(members)),
+        )
 
     def _on_way(self, shared: SharedTransport, peer: PeerId, up: bool, reason: str) -> None:
         (self._up.add if up else self._up.discard)(peer)
