@@ -17,9 +17,11 @@ import pytest
 
 from commands import NAMES, decentra, done, group, made, refused, told
 from decentra.charter import Charter
+from decentra.data import locate
 from decentra.errors import RemoteError, Unavailable
 from decentra.peer.config import PeerFolder
 
+TEMPLATES = "choose one of allreduce, group-gossip, secagg"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
@@ -87,6 +89,21 @@ def test_every_template_begins_a_charter() -> None:
         assert ended.code == 2, "a charter of one is not sound"
         assert (shown["protocol"], [member["name"] for member in shown["members"]]) == (template, [name])
         assert len(shown["problems"]) == 1 and "needs at least 3 members" in shown["problems"][0]
+
+
+def test_show_tells_the_grid_that_a_charter_is_for() -> None:
+    made("alice", "--template", "group-gossip")
+    begun = json.loads(decentra("charter", "show", "alice/charter.toml", "--json").out)
+    assert len(begun["problems"]) == 2 and "name some that others trust to run" in begun["problems"][1]
+    folder = locate("specs") / "charter" / "vectors" / "v1"
+    ended = decentra("charter", "show", str(folder / "grid.toml"))
+    assert ended.code == 0 and "problem" not in ended.out
+    assert "12 members on a grid: a mixing is 2 rounds, one after the other, in 2 groups of 6" in ended.out
+    assert "at most 1 of a group corrupt: its round needs 4 of 6 to end, so 2 may stop" in ended.out
+    assert "some group of an epoch holds more than 1 with a probability of up to 0.91 (stated: 1)" in ended.out
+    assert "the grid is drawn by peer-11, peer-2, peer-7, of whom 3 have to take part" in ended.out
+    shown = json.loads(decentra("charter", "show", str(folder / "grid.toml"), "--json").out)["groups"]
+    assert (shown["sizes"], shown["axes"], shown["groups"], shown["liars"]) == ([6, 6], 2, 2, 2)
 
 
 def test_show_tells_members_thresholds_and_who_has_not_signed() -> None:
@@ -230,8 +247,8 @@ def test_wrong_use_is_one_line_and_code_2(words: list[str], sentence: str) -> No
     ("words", "sentence"),
     [
         (["--template", "secag"], "there is no charter template 'secag'; did you mean 'secagg'?"),
-        (["--template", "fedavg"], "there is no charter template 'fedavg'; choose one of allreduce, secagg"),
-        (["--template", "../x"], "there is no charter template '../x'; choose one of allreduce, secagg"),
+        (["--template", "fedavg"], f"there is no charter template 'fedavg'; {TEMPLATES}"),
+        (["--template", "../x"], f"there is no charter template '../x'; {TEMPLATES}"),
         (["--bind", "localhost:7431"], "must look like \"tcp://host:7431\""),
         (["--advertise", "tcp://0.0.0.0:7431"], "must be where others reach this peer"),
         (["--charter", "nowhere.toml"], "there is no nowhere.toml; name the group's charter with --charter"),

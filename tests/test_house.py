@@ -44,6 +44,7 @@ FLOORS = {
     "data": Room(0, upto(0)),
     "crypto": Room(1, upto(0)),
     "derive": Room(1, upto(0), beside=frozenset({"crypto"})),
+    "grids": Room(1, upto(0)),
     "spec": Room(1, upto(0)),
     "wire": Room(2, upto(1)),
     "charter": Room(2, upto(1), beside=frozenset({"wire"})),
@@ -80,7 +81,7 @@ OUTSIDE = {
 }
 """Heavy or worldly modules, and the only rooms that may use them."""
 
-PURE = ("derive", "spec", "wire", "machine", "protocols", "gossip")
+PURE = ("derive", "grids", "spec", "wire", "machine", "protocols", "gossip")
 WORLDLY = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time"}
 """Clocks, randomness, threads and I/O, which machines have from outside."""
 
@@ -199,6 +200,7 @@ def test_modules_are_loaded_by_name_at_the_front_door_only() -> None:
 PUBLIC = [
     "DecentraError",
     "LocalError",
+    "MixingResult",
     "Peer",
     "PeerId",
     "RemoteError",
@@ -210,6 +212,7 @@ PUBLIC = [
     "__version__",
     "join",
     "local_group",
+    "open_peer",
 ]
 HEAVY = ("torch", "zmq", "pydantic", "typer", "rich", "asyncio", "numpy", "cryptography", "msgpack")
 

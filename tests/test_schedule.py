@@ -44,7 +44,7 @@ def test_every_function_has_vectors_and_a_formula() -> None:
     public = [
         name
         for name, value in inspect.getmembers(schedule, inspect.isfunction)
-        if value.__module__ == "decentra.gossip.schedule" and not name.startswith("_")
+        if value.__module__ in ("decentra.gossip.schedule", "decentra.grids") and not name.startswith("_")
     ]
     assert sorted({*FILES, "lines"}) == public, "lines is groups in another form, and a property compares the two"
     assert sorted(SCRIPT.INPUTS) == sorted(FORMULAS) == FILES
@@ -147,6 +147,10 @@ FORMULAS: dict[str, Any] = {
     "group_name": lambda charter, beacon, axis, members: digest(
         "group", *raw(charter, beacon), axis, len(members), *raw(*sorted(members))
     ).hex(),
+    "drawers_name": lambda charter: digest("drawers", *raw(charter)).hex(),
+    "drawn": lambda charter, beacon: digest("drawn", *raw(charter, beacon)).hex(),
+    "first_round": lambda mixing: 3 * mixing + 1,
+    "mixing_of": lambda number: (number - 1) // 3,
     "fingerprint": lambda model, mixing: digest("mixing", *raw(model), mixing).hex(),
     "held": lambda grid, axis, total: total * (named_unit(grid) if axis == 0 else 1),
     "weight": named_weight,
@@ -443,7 +447,8 @@ def test_the_readme_s_table_of_risks_is_the_function_s() -> None:
 
 def test_a_group_s_charter_is_sound_and_another_one_for_whatever_differs() -> None:
     members = identities(24, 0)
-    parent, grid = large_charter(members, 1), schedule.grid(24, 5)
+    parent, grid = large_charter(members, 1, 5), schedule.grid(24, 5)
+    assert not Policy(parent).problems
     name, drawn = parent.hash, schedule.places(parent.hash, bytes(32), parent.ids)
     groups = [(axis, [drawn[place] for place in one]) for axis in range(2) for one in schedule.groups(grid, axis)]
     made = [group_charter(parent, name, bytes(32), axis, grid, one) for axis, one in groups]
@@ -453,6 +458,7 @@ def test_a_group_s_charter_is_sound_and_another_one_for_whatever_differs() -> No
         assert charter.ids == tuple(sorted(one))
         assert charter.protocol.max_weight == schedule.heaviest(grid, axis)
         assert charter.group.epoch == parent.group.epoch and not charter.signatures
+        assert charter.rounds.ready_deadline == (axis + 1) * 120.0 + axis * 30.0
     axis, one = groups[0]
     assert group_charter(parent, name, bytes(32), axis, grid, one[::-1]).hash == made[0].hash
     assert group_charter(parent, name, digest("other"), axis, grid, one).hash != made[0].hash

@@ -1,5 +1,5 @@
-"""Writes ``vectors/v1``: a signed charter and an amended one, their canonical texts and hashes, and tampered ones named
-for the tampering.
+"""Writes ``vectors/v1``: a signed charter, one of a grid and an amended one, their canonical texts and hashes, and
+tampered ones named for the tampering.
 
 Run it as ``python specs/charter/make_vectors.py`` after a change of the form; the tests compare what it gives.
 """
@@ -69,9 +69,27 @@ def amendments() -> tuple[dict[str, str], dict[str, object]]:
     return {**made, **{f"amend-bad-{name}.toml": one for name, one in wrong.items()}}, expected
 
 
+def on_a_grid() -> Charter:
+    """A charter of twelve who average in groups of about five, signed by all."""
+    who = {f"peer-{number}": Identity.from_seed(bytes([number]) * 32) for number in range(1, 13)}
+    charter = Charter.build(
+        {
+            "version": 1,
+            "group": {"name": "twelve clinics"},
+            "protocol": {"name": "secagg", "width": 32},
+            "groups": {"size": 5, "liars": 2, "risk": 1, "drawers": ["peer-7", "peer-11", "peer-2"]},
+            "members": [Member.of(identity, name) for name, identity in who.items()],
+        }
+    )
+    for identity in who.values():
+        charter = charter.sign(identity)
+    return charter
+
+
 def files() -> dict[str, str]:
     """Every vector: its file name and text."""
     changed, expected = amendments()
+    grid = on_a_grid()
     identities = [Identity.from_seed(bytes([number]) * 32) for number in range(1, 5)]
     names = ("alice", "bob", "carol", "dave")
     members = [Member.of(identity, name) for identity, name in zip(identities, names, strict=True)]
@@ -95,7 +113,12 @@ def files() -> dict[str, str]:
         "good.canonical": charter.canonical.decode(),
         **{f"bad-{name}.toml": text for name, (text, _) in tampered.items()},
         **changed,
-        "expected.json": json.dumps({"hash": charter.hash.hex(), "blamed": blamed, "amend": expected}, indent=1) + "\n",
+        "grid.toml": grid.to_toml(),
+        "grid.canonical": grid.canonical.decode(),
+        "expected.json": json.dumps(
+            {"hash": charter.hash.hex(), "blamed": blamed, "amend": expected, "grid": grid.hash.hex()}, indent=1
+        )
+        + "\n",
     }
 
 

@@ -100,6 +100,22 @@ def _group_name() -> dict[str, Case]:
     return {**changed, "members-in-another-order": {**honest, "members": PEERS[4::-1]}}
 
 
+def _drawers_name() -> dict[str, Case]:
+    return others({"charter": named("charter")}, charter=named("another"))
+
+
+def _drawn() -> dict[str, Case]:
+    return others(DRAWN, charter=named("another"), beacon=named("another beacon"))
+
+
+def _first_round() -> dict[str, Case]:
+    return {f"mixing-{mixing}": {"mixing": mixing} for mixing in (0, 1, 7)}
+
+
+def _mixing_of() -> dict[str, Case]:
+    return {f"round-{number}": {"number": number} for number in (1, 2, 3, 4, 24)}
+
+
 def _fingerprint() -> dict[str, Case]:
     return others({"model": named("model"), "mixing": 0}, model=named("another model"), mixing=1)
 
@@ -151,6 +167,10 @@ INPUTS = {
     "coordinates": _coordinates,
     "groups": _groups,
     "group_name": _group_name,
+    "drawers_name": _drawers_name,
+    "drawn": _drawn,
+    "first_round": _first_round,
+    "mixing_of": _mixing_of,
     "fingerprint": _fingerprint,
     "held": _held,
     "weight": _weight,

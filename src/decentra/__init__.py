@@ -1,6 +1,7 @@
 """decentra: peers that share no server train one model together, and no one sees an update.
 
     peer = decentra.join(model, optimizer)      # in a training loop, started by `decentra run`
+    peer = decentra.open_peer()                 # in a program that averages by itself; on a grid too
     group = decentra.local_group(4)             # n peers in this process, for notebooks and tests
 
 Everything here is loaded when it is first used, so that importing decentra costs nothing.
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
     from decentra.groups import local_group
+    from decentra.peer.grid import open_peer
     from decentra.peer.runtime import Peer
     from decentra.training.join import TrainingPeer, join
-    from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
+    from decentra.types import MixingResult, PeerId, RoundId, RoundResult, TensorSpec
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DecentraError": "decentra.errors",
     "LocalError": "decentra.errors",
+    "MixingResult": "decentra.types",
     "Peer": "decentra.peer.runtime",
     "PeerId": "decentra.types",
     "RemoteError": "decentra.errors",
@@ -33,11 +36,13 @@ _HOMES = {
     "Unavailable": "decentra.errors",
     "join": "decentra.training.join",
     "local_group": "decentra.groups",
+    "open_peer": "decentra.peer.grid",
 }
 
 __all__ = [
     "DecentraError",
     "LocalError",
+    "MixingResult",
     "Peer",
     "PeerId",
     "RemoteError",
@@ -49,6 +54,7 @@ __all__ = [
     "__version__",
     "join",
     "local_group",
+    "open_peer",
 ]
 
 

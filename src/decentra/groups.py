@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,9 +17,14 @@ from decentra.crypto.keys import Identity
 from decentra.driver.given import Update, check_group
 from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder, write_config
+from decentra.peer.grid import open_peer
 from decentra.peer.runtime import Peer
+from decentra.simulation.grid_group import SimulatedGrid
 from decentra.simulation.group import SimulatedGroup, charter_for, identities
 from decentra.types import RoundResult
+
+ON_A_GRID = "group-gossip"
+"""The charter template whose members average on a grid."""
 
 INTERRUPT_AGAIN = 0.1
 """Seconds between interrupts of the peers that still wait in a round that has failed."""
@@ -43,7 +48,7 @@ class LocalGroup:
             with held_ports(len(members)) as ports:
                 for index, identity in enumerate(members):
                     folder = write_folder(Path(self._home.name) / f"peer-{index}", identity, charter, ports, index)
-                    self.peers.append(Peer(folder))
+                    self.peers.append(open_peer(folder.path))
             undo.pop_all()
 
     def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[RoundResult]:
@@ -150,7 +155,7 @@ def write_folder(path: Path, identity: Identity, charter: Charter, ports: Sequen
 
 def local_group(
     n: int, *, protocol: str = "secagg", transport: str = "simulated", seed: int = 0, **changes: object
-) -> SimulatedGroup | LocalGroup:
+) -> SimulatedGroup | SimulatedGrid | LocalGroup:
     """n peers in this process that average together, until the group's ``close`` or the end of its ``with``.
 
     An update travels as integers within a range that all agree on, ``protocol.initial_range`` in the first round, ±0.1.
@@ -160,7 +165,8 @@ def local_group(
 
     Args:
         n: 3 to 64.
-        protocol: ``secagg`` or ``allreduce``.
+        protocol: ``secagg`` or ``allreduce``; or ``group-gossip``, for secagg in groups on a grid, of about
+            ``groups__size`` peers. ``average`` is then a mixing, with a `MixingResult` for each peer.
         transport: ``simulated``, which is deterministic under ``seed``, or ``zeromq``, over loopback.
         seed: everything random of a simulated group follows from it.
         changes: replace the charter template's values by ``section__key``, such as ``protocol__width=32``.
@@ -181,10 +187,20 @@ def local_group(
     if transport not in ("simulated", "zeromq"):
         raise LocalError(f"there is no transport {transport!r}; there are 'simulated' and 'zeromq'")
     members = identities(n, seed) if transport == "simulated" else fresh_identities(n)
+    if protocol == ON_A_GRID:
+        changes = {"groups__drawers": _some_drawers(n, changes), **changes}
     charter = charter_for(members, protocol, template=None, **changes)
+    if transport == "simulated" and charter.groups is not None:
+        return SimulatedGrid(charter, members, seed=seed)
     if transport == "simulated":
         return SimulatedGroup(charter, members, seed=seed)
     return LocalGroup(charter, members)
+
+
+def _some_drawers(n: int, changes: Mapping[str, object]) -> list[str]:
+    """So many of n peers that one may stop while the others draw the beacon."""
+    c = changes.get("protocol__c", 1)
+    return [f"peer-{index}" for index in range(min(n, 4 + (c if isinstance(c, int) else 1)))]
 
 
 def fresh_identities(n: int) -> tuple[Identity, ...]:

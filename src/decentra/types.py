@@ -91,6 +91,7 @@ class RoundResult:
         seconds: wall time from the call to the result; of a round that began ahead of its update, from the update on.
         transcript_head: the hash of this peer's last signed entry of the round.
         clipped: coordinates of this peer's own update that exceeded their tensor's range, and were cut to it.
+        beacon: 32 bytes that nobody could foresee or choose, and all survivors hold alike; empty in allreduce.
     """
 
     round: RoundId
@@ -104,6 +105,7 @@ class RoundResult:
     seconds: float
     transcript_head: bytes
     clipped: int = 0
+    beacon: bytes = b""
 
     def __str__(self) -> str:
         without = f", without {', '.join(map(str, self.dropped))}" if self.dropped else ""
@@ -112,4 +114,28 @@ class RoundResult:
             f"round {self.round}: {len(self.participants)} peers averaged{without}; "
             f"sent {self.bytes_sent / 1e6:.3f} MB, received {self.bytes_received / 1e6:.3f} MB, {self.seconds:.2f} s; "
             f"result {self.digest.hex()[:16]}{cut}"
+        )
+
+
+@dataclass(frozen=True)
+class MixingResult(RoundResult):
+    """What a mixing gave: a round along each axis of a grid, one after the other.
+
+    What a `RoundResult` says of one round is said of the last one, whose group certified the mean: participants and
+    dropped are of that group, ``total_weight`` is in the units of its axis. ``round`` counts mixings, from 1; bytes,
+    seconds and ``clipped`` are of all rounds.
+
+    Attributes:
+        rounds: what each round gave, by axis.
+        weight: the sum of the weights behind the mean; where nobody was lost on the way, that of all members.
+    """
+
+    rounds: tuple[RoundResult, ...] = ()
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"mixing {self.round}: a mean of weight {self.weight:g} after {len(self.rounds)} rounds; "
+            f"sent {self.bytes_sent / 1e6:.3f} MB, received {self.bytes_received / 1e6:.3f} MB, {self.seconds:.2f} s; "
+            f"result {self.digest.hex()[:16]}"
         )

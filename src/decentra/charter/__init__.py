@@ -4,12 +4,13 @@
 - ``canonical``: the one encoding that is hashed.
 - ``charter``: the charter, its hash and its signatures.
 - ``amend``: charters that amend charters, and when one is in force.
-- ``policy``: which combinations of members, thresholds and numbers are sound.
+- ``policy``: which combinations of members, thresholds and numbers are sound; ``grid_policy`` where they are a grid.
 """
 
 from decentra.charter.charter import (
     AdmissionTerms,
     Charter,
+    GridTerms,
     GroupTerms,
     Member,
     ModelTerms,
@@ -22,6 +23,7 @@ from decentra.charter.policy import Policy
 __all__ = [
     "AdmissionTerms",
     "Charter",
+    "GridTerms",
     "GroupTerms",
     "Member",
     "ModelTerms",

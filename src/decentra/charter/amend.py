@@ -18,7 +18,7 @@ from decentra.charter.policy import Policy
 from decentra.errors import LocalError
 from decentra.types import PeerId
 
-TABLES = ("protocol", "rounds", "training", "model", "admission")
+TABLES = ("protocol", "groups", "rounds", "training", "model", "admission")
 """What an amendment may change besides the members."""
 
 MOST_NAMED = 8
@@ -68,6 +68,8 @@ def amended(
             raise LocalError(f"an amendment changes nothing in [{name}]; the tables are {', '.join(TABLES)}")
         changed = {**tables.get(name, {}), **changes}
         tables[name] = {key: value for key, value in changed.items() if value is not None}
+        if not tables[name]:
+            del tables[name]
     tables["group"] = {"name": old.group.name, "epoch": old.group.epoch + 1, "previous": old.hash}
     tables["members"] = (*(member for member in old.members if member.id not in gone), *added)
     tables["signatures"] = {}

@@ -25,7 +25,8 @@ FILE = "charter.toml"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _LIKE_AN_ID = re.compile(r"[0-9a-fA-F]{8,64}")
-_DAY = 86_400.0
+DAY = 86_400.0
+"""The longest deadline, in seconds."""
 _COPY = "copy the whole of the member's member.toml"
 
 
@@ -83,7 +84,7 @@ Key = Annotated[bytes, PlainValidator(_from_hex(32))]
 Signature = Annotated[bytes, PlainValidator(_from_hex(64))]
 Id = Annotated[PeerId, PlainValidator(lambda value: PeerId(_from_hex(32)(value)))]
 Positive = Annotated[float, Field(gt=0)]
-Deadline = Annotated[float, Field(gt=0, le=_DAY)]
+Deadline = Annotated[float, Field(gt=0, le=DAY)]
 
 
 class GroupTerms(Section):
@@ -138,6 +139,25 @@ class ProtocolTerms(Section):
         if not fitting:
             return self.initial_range
         return self.ranges[max(fitting, key=lambda pattern: (len(pattern), pattern))]
+
+
+class GridTerms(Section):
+    """That the members average on a grid, in groups of their own (``specs/group-gossip``); where the table is absent
+    they are one group. The terms of ``[protocol]`` are then those of each group.
+
+    Attributes:
+        size: how many members a group is to have, about.
+        liars: how many of all members are feared to lie together.
+        risk: the most probability that any group of an epoch holds more than ``c`` of them.
+        drawers: names of the members whose round draws the epoch's beacon.
+    """
+
+    size: int = Field(ge=1, lt=2**31, examples=[16])
+    liars: int = Field(ge=1, lt=2**31, examples=[10])
+    risk: float = Field(gt=0, le=1, examples=[1e-6])
+    drawers: Annotated[tuple[Name, ...], AfterValidator(lambda names: tuple(sorted(names)))] = Field(
+        examples=[("alice", "bob", "carol")]
+    )
 
 
 class RoundTerms(Section):
@@ -235,6 +255,7 @@ class Charter(Section):
     training: TrainingTerms = Field(default_factory=TrainingTerms)
     model: ModelTerms = Field(default_factory=ModelTerms)
     admission: AdmissionTerms = Field(default_factory=AdmissionTerms)
+    groups: GridTerms | None = None
     members: tuple[Member, ...] = ()
     signatures: Annotated[Mapping[Id, Signature], AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType({})
@@ -362,9 +383,21 @@ class Charter(Section):
         return self.protocol.floor or max(-(-2 * count // 3), quorum(count, self.protocol.c))
 
     @property
+    def corrupt(self) -> int:
+        """How many of all members may be corrupt: ``c``, or on a grid, where that is of each group, ``liars``."""
+        return self.protocol.c if self.groups is None else self.groups.liars
+
+    @property
+    def drawers(self) -> tuple[Member, ...]:
+        """Who draws the beacon of a grid; nobody where there is none."""
+        named = () if self.groups is None else self.groups.drawers
+        return tuple(member for member in self.members if member.name in named)
+
+    @property
     def admission_quorum(self) -> int:
-        """How many of these members have to sign an amendment: ``[admission] quorum``, or else ⌊(m+c)/2⌋+1."""
-        return self.admission.quorum or quorum(len(self.members), self.protocol.c)
+        """How many of these members have to sign an amendment: ``[admission] quorum``, or else ⌊(m+c)/2⌋+1, where c is
+        how many of all may be corrupt."""
+        return self.admission.quorum or quorum(len(self.members), self.corrupt)
 
     @property
     def challenges(self) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from decentra.charter import grid_policy
 from decentra.charter.charter import FILE, Charter
 from decentra.charter.toml import nearest, raise_problems
 from decentra.derive import quorum
+from decentra.grids import MOST_TOGETHER
 
 SHIPPED = ("secagg", "allreduce")
 """The protocols that a charter may name."""
 
-LEAST_MEMBERS, MOST_MEMBERS = 3, 64
-"""Below 3 a sum bares an update; above 64 all-pairs masks cost too much, and groups belong in a grid."""
+LEAST_MEMBERS, MOST_MEMBERS = 3, MOST_TOGETHER
+"""Below 3 a sum bares an update; above 64 members belong in groups on a grid."""
 
 MOST_REPORTS = 64
 """Recomputed sums of a round: as many as there are members at most, each the work of one slice's owner."""
@@ -54,14 +56,16 @@ _ROBUST = (
 
 @dataclass(frozen=True)
 class Policy:
-    """Judges a charter for its whole membership, the largest roster that a round can have."""
+    """Judges a charter for its whole membership, the largest roster that a round can have; where its members stand on
+    a grid, for the groups there."""
 
     charter: Charter
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Everything unsound, a sentence each with its mend; empty for a sound charter."""
-        return tuple(problem for rule in _RULES for problem in rule(self.charter))
+        rules = _RULES if self.charter.groups is None else _GRID_RULES
+        return tuple(problem for rule in rules for problem in rule(self.charter))
 
     def check(self, where: str = FILE) -> None:
         """Refuse an unsound charter.
@@ -77,17 +81,24 @@ class Policy:
     @property
     def threshold(self) -> int:
         """t = ⌊(n+c)/2⌋+1 with every member in the roster: quorum, Shamir threshold and floor on the survivors."""
-        return quorum(len(self.charter.members), self.charter.protocol.c)
+        return quorum(self._together[0], self.charter.protocol.c)
 
     @property
     def stops_survived(self) -> int:
         """n − t: how many stops and silent liars a round with every member survives by its threshold."""
-        return len(self.charter.members) - self.threshold
+        return self._together[0] - self.threshold
 
     @property
     def quanta(self) -> int:
         """The largest magnitude of an encoded coordinate: n · max|q| < 2^(width−1)."""
-        return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, len(self.charter.members))
+        return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, self._together[1])
+
+    @property
+    def _together(self) -> tuple[int, int]:
+        """How many are in a round at least, and at most, with every member in it: in the smallest group and in the
+        largest, where the members stand on a grid that fits them."""
+        drawn, count = grid_policy.drawn(self.charter), len(self.charter.members)
+        return (count, count) if drawn is None else drawn.sizes
 
 
 def _protocol(charter: Charter) -> Iterator[str]:
@@ -111,7 +122,10 @@ def _members(charter: Charter) -> Iterator[str]:
         more = LEAST_MEMBERS - count
         yield f"{name} needs at least {LEAST_MEMBERS} members and has {count}; add {more} with `decentra charter add`"
     if count > MOST_MEMBERS:
-        yield f"{name} takes at most {MOST_MEMBERS} members and has {count}; make more than one group"
+        yield (
+            f"{name} takes at most {MOST_MEMBERS} members and has {count}; have them average in groups on a grid, by a "
+            f"table [groups] as in protocols/group-gossip.toml"
+        )
 
 
 def _collusion(charter: Charter) -> Iterator[str]:
@@ -215,7 +229,7 @@ def _challenges(charter: Charter) -> Iterator[str]:
 def _admission(charter: Charter) -> Iterator[str]:
     if charter.admission.invites:
         yield "invites = true in [admission] is not in this release, people sign for a newcomer; leave it out"
-    wanted, count, c = charter.admission.quorum, len(charter.members), charter.protocol.c
+    wanted, count, c = charter.admission.quorum, len(charter.members), charter.corrupt
     if wanted is None or count < LEAST_MEMBERS:
         return
     least = quorum(count, c)
@@ -239,3 +253,5 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _challenges,
     _admission,
 )
+
+_GRID_RULES = (_protocol, _rule, _ranges, _admission, *grid_policy.RULES)

@@ -20,9 +20,8 @@ from pydantic_core import ErrorDetails
 
 from decentra.errors import LocalError
 
-MAX_TEXT = 1 << 18
-"""Largest file read, in bytes: 64 members need 40 KiB, so four times that, for ranges and comments, is a mistake or an
-attack."""
+MAX_TEXT = 1 << 22
+"""Largest file read, in bytes: 4,096 members and their signatures need 3 MiB, and more is a mistake or an attack."""
 
 MAX_LINE = 1024
 """Characters in a line: a key of 30,000 parts in one line would take gigabytes to parse."""
@@ -81,7 +80,7 @@ def read_text(path: Path, mend: str) -> str:
         mend: what to do where there is no such file.
 
     Raises:
-        LocalError: the file is missing, unreadable, above 1 MiB or not UTF-8.
+        LocalError: the file is missing, unreadable, above 4 MiB or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -332,9 +331,15 @@ def _value(value: Any) -> str:
         case bytes():
             return _text(value.hex())
         case list() | tuple():
-            return f"[{', '.join(map(_value, value))}]"
+            return _array([_value(item) for item in value])
         case _:
             raise TypeError(f"TOML has no {type(value).__name__}")
+
+
+def _array(items: Sequence[str]) -> str:
+    """On one line, or where that is long, an item a line."""
+    line = f"[{', '.join(items)}]"
+    return line if len(line) <= MAX_LINE // 8 else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
 
 
 def _text(text: str) -> str:

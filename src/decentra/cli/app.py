@@ -84,7 +84,8 @@ def init(
     state: State,
     name: Annotated[str, typer.Option("--name", help="This peer's name in the group.")],
     template: Annotated[
-        str | None, typer.Option("--template", help="The charter to begin with: secagg (the default) or allreduce.")
+        str | None,
+        typer.Option("--template", help="The charter to begin with: secagg (the default), allreduce or group-gossip."),
     ] = None,
     bind: Annotated[
         str, typer.Option("--bind", metavar="ADDRESS", help="Where this peer listens.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentra.charter import Charter, Member, Policy
+from decentra.charter import Charter, Member, Policy, grid_policy
 from decentra.charter.amend import faults
 from decentra.charter.invite import Request
 from decentra.charter.toml import save_text
@@ -16,7 +16,9 @@ from decentra.cli.files import open_charter
 from decentra.cli.invites import check_invited
 from decentra.cli.members import read_members
 from decentra.cli.report import MISUSED, emit
+from decentra.derive import quorum
 from decentra.errors import LocalError
+from decentra.grids import Grid
 from decentra.peer.config import PeerFolder
 
 
@@ -212,6 +214,7 @@ def _told(
         "stops_survived": policy.stops_survived,
         "roster_floor": charter.roster_floor,
         "challenges": _challenges(charter),
+        "groups": _grid(charter),
         "width": terms.width,
         "quanta": policy.quanta,
         "max_weight": terms.max_weight,
@@ -235,6 +238,23 @@ def _told(
         "change": None if change is None else change.data(),
         "begun": [{**one.data(), "pending": str(path)} for path, one in begun],
         "problems": list(problems),
+    }
+
+
+def _grid(charter: Charter) -> dict[str, Any] | None:
+    """The terms of a grid and what they come to; None where the members are one group."""
+    terms, made = charter.groups, grid_policy.drawn(charter)
+    if terms is None:
+        return None
+    return {
+        "size": terms.size,
+        "liars": terms.liars,
+        "risk": terms.risk,
+        "drawers": list(terms.drawers),
+        "axes": None if made is None else made.axes,
+        "groups": None if made is None else made.lines,
+        "sizes": None if made is None else list(made.sizes),
+        "bound": grid_policy.bound(charter),
     }
 
 
@@ -276,7 +296,9 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
     """What one agrees to by signing, a line a matter."""
     terms, training, rounds, model = charter.protocol, charter.training, charter.rounds, charter.model
     count, challenges = len(charter.members), _challenges(charter)
-    if not policy.problems:
+    if not policy.problems and (made := grid_policy.drawn(charter)) is not None:
+        yield from _on_a_grid(charter, policy, made)
+    elif not policy.problems:
         yield (
             f"{count} members, at most {terms.c} of them corrupt: a round starts with {charter.roster_floor} or more "
             f"and needs {policy.threshold} to end, so {policy.stops_survived} may stop when all {count} take part"
@@ -291,10 +313,31 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
         "each phase"
     )
     momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.outer_momentum:g}"
-    yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
+    if charter.groups is None:
+        yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
     yield f"an amendment of it needs {charter.admission_quorum} of those who stay, and everyone whom it adds"
     if model.fingerprint is None:
         which = "any model that all members share"
     else:
         which = f"the model {model.fingerprint.hex()} only"
     yield f"at most {model.max_parameters:,} parameters, of {which}"
+
+
+def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
+    """What holds of all members, and of each group."""
+    terms, c, (few, most) = charter.groups, charter.protocol.c, made.sizes
+    if terms is None:
+        return
+    size = f"{few}" if few == most else f"{few} or {most}"
+    rounds = "one round" if made.axes == 1 else f"{made.axes} rounds, one after the other,"
+    yield f"{made.n} members on a grid: a mixing is {rounds} in {made.lines} groups of {size}"
+    yield (
+        f"at most {c} of a group corrupt: its round needs {policy.threshold} of {few} to end, so "
+        f"{policy.stops_survived} may stop"
+    )
+    yield (
+        f"with {terms.liars} liars among all, some group of an epoch holds more than {c} with a probability of up to "
+        f"{grid_policy.bound(charter):.2g} (stated: {terms.risk:.2g})"
+    )
+    need = quorum(len(terms.drawers), c)
+    yield f"the grid is drawn by {', '.join(terms.drawers)}, of whom {need} have to take part"

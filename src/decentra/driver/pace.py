@@ -28,10 +28,11 @@ class Pace:
     Args:
         floor: the fewest members that a round starts with.
         longest: seconds that members have to be ready by the charter.
+        before: rounds of other groups that members come from, one after the other: each may wait for its own slowest.
     """
 
-    def __init__(self, floor: int, longest: float) -> None:
-        self._floor, self._longest = floor, longest
+    def __init__(self, floor: int, longest: float, before: int = 0) -> None:
+        self._floor, self._longest, self._before = floor, longest, before
         self._ready: deque[float] = deque(maxlen=REMEMBERED)
         self._given: deque[float] = deque(maxlen=REMEMBERED)
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
@@ -83,4 +84,5 @@ class Pace:
         if len(spreads) < KNOWN or not self._steps:
             return self._longest
         own = median(self._steps)
-        return min(self._longest, max(LEAST, own / 2, min(TIMES * max(spreads), OWN * own)))
+        each = max(LEAST, own / 2, min(TIMES * max(spreads), OWN * own))
+        return min(self._longest, (1 + self._before) * each)

@@ -53,14 +53,14 @@ class Vector:
     """What a caller hands to a round.
 
     ``tensors`` are float32 and may be computed as they are read, or None for a round that begins ahead of them; the
-    names in ``specs`` are unique. ``fingerprint`` names the model where that is more than the vector; ``residual``
-    carries what clipping cuts.
+    names in ``specs`` are unique. ``fingerprint`` names the model where that is more than the vector, in a round if it
+    differs by round; ``residual`` carries what clipping cuts.
     """
 
     tensors: Sequence[NDArray[np.float32]] | None = field(repr=False)
     specs: tuple[TensorSpec, ...]
     weight: int = 1
-    fingerprint: bytes = ZERO
+    fingerprint: bytes | Callable[[RoundId], bytes] = ZERO
     shared: SharedState | None = field(default=None, repr=False)
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
 
@@ -115,6 +115,7 @@ class Session:
         witness: shown every encoded update, for a leak check.
         suite: its cryptography; only a simulation has another one than the real.
         fittings: what a simulation puts in place of this peer's own parts.
+        before: rounds of other sessions that members come from, as along a later axis of a grid.
     """
 
     def __init__(
@@ -129,9 +130,15 @@ class Session:
         suite: Suite = REAL,
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
+        before: int = 0,
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
+        if charter.groups is not None:
+            raise LocalError(
+                "this charter's members average in groups on a grid, and not in one group; open the peer with "
+                "decentra.open_peer (decentra.join trains in one group only, in this release)"
+            )
         self.charter, self.me, self._identity = charter, identity.id, identity
         self._check_signed = memberships({member.id: member.ed25519 for member in charter.members}, suite.verify)
         self._log = log or logging.getLogger("decentra")
@@ -151,7 +158,7 @@ class Session:
         self._before: tuple[Kept, ...] | None = None
         self._benched: dict[PeerId, tuple[int, int]] = {}
         self._said_clipping = self._decoding = False
-        self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline)
+        self.pace = Pace(charter.roster_floor, charter.rounds.ready_deadline, before)
         self.driver = self._driver(Chain(identity, self.session, boot), suite, fittings)
 
     def _driver(self, chain: Chain, suite: Suite, fittings: Fittings) -> Driver:
@@ -190,10 +197,19 @@ class Session:
         """Whether a round is on, or its result is still being made."""
         return self.driver.busy or self._decoding
 
-    def begin(self, vector: Vector, done: Done) -> None:
+    @property
+    def upcoming(self) -> int:
+        """The number of this peer's next round: the next of its own, or the first that the group has not begun yet."""
+        others = self.driver.others
+        return max(self.round.number + 1, others.round, others.begun + 1)
+
+    def begin(self, vector: Vector, done: Done, least: int = 0) -> None:
         """Start the next round; ``done`` is called once, with its result or with why it failed.
 
         Where the vector has no tensors yet, everything that needs none is done meanwhile, and ``supply`` brings them.
+
+        Args:
+            least: the lowest number that the round may have.
 
         Raises:
             LocalError: a round is on already, or the vector is not one that this charter allows.
@@ -206,7 +222,7 @@ class Session:
         now, sent, received = self._marks()
         part = self._part = Part(vector, done, now, sent, received, now)
         self._remember(vector)
-        self._start(part)
+        self._start(part, least)
 
     def supply(
         self,
@@ -239,10 +255,9 @@ class Session:
             self._before = None if vector.residual is None else tuple(map(_kept, vector.residual))
 
     def _start(self, part: Part, least: int = 0) -> None:
-        """Start a machine in the next round of this peer's, or in the first one that the group has not begun yet."""
+        """Start a machine in the upcoming round, or in a later one."""
         others, vector = self.driver.others, part.vector
-        number = max(self.round.number + 1, others.round, others.begun + 1, least)
-        self.round = RoundId(self.round.epoch, number)
+        self.round = RoundId(self.round.epoch, max(self.upcoming, least))
         self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
         with self.driver.tally.at(BULK):
             state = self.common.digest()
@@ -250,7 +265,7 @@ class Session:
             specs=vector.specs,
             update=vector.tensors,
             weight=vector.weight,
-            fingerprint=vector.fingerprint,
+            fingerprint=vector.fingerprint(self.round) if callable(vector.fingerprint) else vector.fingerprint,
             last=self.last,
             common=self.common,
             state=state,
@@ -407,6 +422,7 @@ class Session:
             seconds=now - part.supplied,
             transcript_head=self.driver.chain.head,
             clipped=outcome.clipped,
+            beacon=outcome.beacon,
         )
 
     def _note_clipping(self, vector: Vector, outcome: Outcome) -> None:

@@ -1,16 +1,14 @@
-"""The charter of one group of a grid: derived by everyone alike from the large charter, so nobody has to sign it."""
+"""The charters of a grid's groups, and of its drawers: all derive them alike, so nobody signs them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from decentra.charter.charter import Charter
+from decentra.charter.charter import DAY, AdmissionTerms, Charter
+from decentra.charter.grid_policy import WIDTH
 from decentra.errors import LocalError
-from decentra.gossip.schedule import Grid, group_name, heaviest
+from decentra.gossip.schedule import Grid, drawers_name, group_name, heaviest
 from decentra.types import PeerId
-
-WIDTH = 32
-"""Weights of a mixing are exact integers; 16 bits hold neither them nor the precision that k rounds in a row need."""
 
 
 def group_charter(
@@ -19,7 +17,9 @@ def group_charter(
     """The charter of a group along one axis; its hash names the group's session in an epoch.
 
     It has the terms of the large one, but for its members, its name, the ring's width, and ``max_weight``, which is
-    what the heaviest peer can bring along this axis. ``floor`` is left to its default, a function of size and c.
+    what the heaviest peer can bring along this axis. It waits for readiness as long as the groups before it may have
+    waited as well. ``floor`` is left to its default, a function of size and c; what the large charter says of its own
+    grid and of amendments is not in it.
 
     Args:
         parent: the large charter, signed as it demands; c and backup in it are those of each group.
@@ -32,18 +32,37 @@ def group_charter(
     """
     if len(beacon) != 32:
         raise LocalError(f"a beacon has 32 bytes and this one {len(beacon)}; give the one that the epoch drew")
+    terms = {"width": WIDTH, "max_weight": heaviest(grid, axis, parent.protocol.max_weight), "floor": None}
+    rounds = parent.rounds
+    ready = min((axis + 1) * rounds.ready_deadline + axis * rounds.phase_deadline, DAY)
+    parent = parent.model_copy(update={"rounds": rounds.model_copy(update={"ready_deadline": ready})})
+    return _derived(parent, group_name(name, beacon, axis, members), members, terms)
+
+
+def drawers_charter(parent: Charter, name: bytes) -> Charter:
+    """The charter under which the drawers of a large charter draw its beacon: a round of secagg over nothing at all.
+
+    Args:
+        parent: the large charter.
+        name: its hash.
+    """
+    terms = {"width": WIDTH, "max_weight": 1, "floor": None, "challenges": 0}
+    return _derived(parent, drawers_name(name), [member.id for member in parent.drawers], terms)
+
+
+def _derived(parent: Charter, title: str, members: Sequence[PeerId], terms: Mapping[str, object]) -> Charter:
     wanted = frozenset(members)
     records = tuple(member for member in parent.members if member.id in wanted)
     if len(records) != len(wanted):
         strangers = len(wanted) - len(records)
         raise LocalError(f"{strangers} of the group are no members of {parent.group.name!r}; draw it from its members")
-    terms = {"width": WIDTH, "max_weight": heaviest(grid, axis, parent.protocol.max_weight), "floor": None}
-    group = {"name": group_name(name, beacon, axis, members)}
     return Charter.build(
         {
             **dict(parent),
-            "group": parent.group.model_copy(update=group),
+            "group": parent.group.model_copy(update={"name": title}),
             "protocol": parent.protocol.model_copy(update=terms),
+            "admission": AdmissionTerms(),
+            "groups": None,
             "members": records,
             "signatures": {},
         },

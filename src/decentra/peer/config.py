@@ -282,6 +282,11 @@ class PeerFolder:
         return self.path / "journal.db"
 
     @property
+    def beacon(self) -> Path:
+        """``beacon.toml``: what this peer knows of its epoch's beacon, and if it is a drawer, its one word for it."""
+        return self.path / "beacon.toml"
+
+    @property
     def status(self) -> Path:
         """What the running peer knows of its group, for ``decentra status``."""
         return self.path / "status.json"

@@ -222,9 +222,14 @@ class Peer:
             ended = self._round(vector)
         if isinstance(ended, DecentraError):
             self._failed += 1
-            raise (self._epochs.removed or ended) if _unspent(ended) else ended
+            raise (self._removed or ended) if _unspent(ended) else ended
         self._completed += 1
         return ended
+
+    @property
+    def _removed(self) -> LocalError | None:
+        """Why this peer begins no round any more, where the group goes on without it."""
+        return self._epochs.removed
 
     def _round(self, vector: Vector, prepared: Prepared | None = None) -> Ended:
         """One round in the epoch that this peer is in, waited for."""
@@ -319,12 +324,7 @@ class Peer:
     def _open(
         self, identity: Identity, config: Config, witness: Witness | None, before: Session | None = None
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._on_defect)
-        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
-        self._thread.start()
-        self._release.callback(self._settle, LocalError(_CLOSED))
-        self._release.callback(self._stop_loop)
+        self._start_loop()
         journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
         self._journal = journal
         self._release.callback(journal.close)
@@ -347,6 +347,14 @@ class Peer:
         self._release.callback(journal.finish)
         self._release.callback(pool.close)
         self._release.callback(lambda: self._call(self._session.driver.close, START_DEADLINE))
+
+    def _start_loop(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._on_defect)
+        self._thread = Thread(target=self._loop.run_forever, name="decentra-io", daemon=True)
+        self._thread.start()
+        self._release.callback(self._settle, LocalError(_CLOSED))
+        self._release.callback(self._stop_loop)
 
     def _listen(self, identity: Identity, config: Config, witness: Witness | None, pool: ThreadPool) -> None:
         """On the I/O thread: open the port and dial everyone."""

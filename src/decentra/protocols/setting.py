@@ -135,3 +135,5 @@ class Outcome:
     """Whose common state this peer took over at the round's start; None where it held the same."""
     clipped: int = 0
     """Coordinates of this peer's own update that exceeded their range; nobody else is told."""
+    beacon: bytes = b""
+    """The round's public randomness; empty where its protocol deals none."""

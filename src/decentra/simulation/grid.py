@@ -27,7 +27,7 @@ from decentra.driver.ports import Ports
 from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError
 from decentra.gossip import schedule
-from decentra.gossip.group import WIDTH, group_charter
+from decentra.gossip.group import group_charter
 from decentra.gossip.schedule import Grid
 from decentra.simulation.group import identities
 from decentra.simulation.hazards import HOPS, generator
@@ -47,9 +47,6 @@ LATENCY = 0.001
 
 DURATION = HOPS * LATENCY
 """About how long a round lasts in which nobody stops: the instants at which peers stop fall within it."""
-
-TRIES = 3
-"""Rounds that a group's session has for one axis: where nothing left, or all came back, it tries again."""
 
 SIZE = 256
 """Coordinates of a vector."""
@@ -107,7 +104,7 @@ class _Peer:
     def __init__(self, group: GroupRound, part: Part) -> None:
         self.group, self.id = group, part.identity.id
         self.ended: RoundResult | DecentraError | None = None
-        self._there, self._tries = True, TRIES
+        self._there, self._tries = True, schedule.TRIES
         suite = group.suite
         ideal = isinstance(suite, IdealCrypto)
         self.clock = SkewedClock(group.clock)
@@ -237,7 +234,7 @@ class Mixing:
         self.grid: Grid = schedule.grid(play.n, play.group, play.c)
         self.suite: Suite = IdealCrypto(play.seed) if play.crypto == "ideal" else REAL
         members = identities(play.n, play.seed)
-        self.parent = large_charter(members, play.c)
+        self.parent = large_charter(members, play.c, play.group)
         self.name = self.parent.hash
         self.beacon = SeededRandom(play.seed, b"beacon")(32)
         by_id = {identity.id: identity for identity in members}
@@ -314,10 +311,11 @@ class Mixing:
         return _Standing(result.values[0], schedule.held(self.grid, axis, result.total_weight))
 
 
-def large_charter(members: Sequence[Identity], c: int) -> Charter:
-    """The charter of all peers of a mixing, as the template has it, and unsigned: only its hash is used."""
-    path = locate("protocols") / "secagg.toml"
+def large_charter(members: Sequence[Identity], c: int, group: int) -> Charter:
+    """The charter of all peers of a mixing, as the template has it, and unsigned: its groups' are derived of it."""
+    path = locate("protocols") / "group-gossip.toml"
     tables = tomllib.loads(path.read_text("utf-8"))
-    tables["protocol"] |= {"c": c, "width": WIDTH, "backup": True}
+    tables["protocol"] |= {"c": c, "backup": True}
     records = [Member.of(identity, f"peer-{index}") for index, identity in enumerate(members)]
+    tables["groups"] |= {"size": group, "drawers": [record.name for record in records[: c + 3]]}
     return Charter.build({**tables, "members": records}, path.name)

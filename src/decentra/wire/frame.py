@@ -53,6 +53,7 @@ BITMAP_PIECES = 64
 
 _HEADER = struct.Struct(">BBHQQ32sQQQQQ")
 HEADER_BYTES = _HEADER.size
+_SESSION_AT = struct.calcsize(">BBHQQ")
 
 
 class Lane(IntEnum):
@@ -158,6 +159,16 @@ class Frame(NamedTuple):
             return _HEADER.pack(VERSION, *self)
         except struct.error as error:
             raise ValueError(f"a field does not fit the frame header: {error}") from None
+
+
+def session_of(header: bytes | memoryview) -> bytes | None:
+    """The session that a header names, before anything else of it is read; None where it is no header."""
+    return bytes(header[_SESSION_AT : _SESSION_AT + 32]) if len(header) == HEADER_BYTES else None
+
+
+def greets(header: bytes | memoryview) -> bool:
+    """Whether a header says that it opens a link."""
+    return len(header) == HEADER_BYTES and header[1] == FrameKind.HELLO
 
 
 def parse(lane: Lane, header: bytes | memoryview, sizes: Sequence[int]) -> Frame:

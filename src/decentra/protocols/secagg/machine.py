@@ -8,7 +8,7 @@ from functools import cached_property
 from decentra import derive
 from decentra.crypto.prg import Mask
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Persist, Record, Send
+from decentra.machine.effects import Blame, Compute, Finish, Persist, Record, Send
 from decentra.machine.events import Blob, Received
 from decentra.protocols.jobs import Assembled, Encoded, Repair, Sum
 from decentra.protocols.reduce import Reduce
@@ -42,7 +42,7 @@ from decentra.protocols.secagg.messages import (
     Unmask,
 )
 from decentra.protocols.secagg.transitions import READS, SHOWS, TRANSITIONS
-from decentra.protocols.setting import Contribution, Setting
+from decentra.protocols.setting import Contribution, Outcome, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.message import Verified
 
@@ -74,6 +74,7 @@ class SecAgg(Reduce):
         self._drawing = False
         self._beacon_sound: dict[PeerId, bool] = {}
         self._challenge: Challenge | None = None
+        self._beacon = b""
         self._repaired: Assembled | None = None
         self._repairing = False
 
@@ -362,9 +363,9 @@ class SecAgg(Reduce):
         for peer in drawn.bad:
             said = "the shares that it dealt are not of the part of the beacon that it signed"
             self.out.append(Blame(RemoteError(peer, "SA-1", said)))
+        self._beacon = derive.beacon(self.context, drawn.parts)
         if self._certified()[0] is not None:
-            opened_by = self.certify[OUTCOME].opened_by
-            self._challenge = Challenge(self, derive.beacon(self.context, drawn.parts), opened_by)
+            self._challenge = Challenge(self, self._beacon, self.certify[OUTCOME].opened_by)
         self.go("the beacon")
 
     def _step_verdict(self) -> bool:
@@ -391,6 +392,13 @@ class SecAgg(Reduce):
         self.finish(sums, digest)
         self.go("certificate(verdict)")
         return True
+
+    def finish(self, sums: Assembled | None, digest: bytes) -> None:
+        super().finish(sums, digest)
+        finished = self.out.pop()
+        if isinstance(finished, Finish) and isinstance(finished.result, Outcome):
+            finished = Finish(replace(finished.result, beacon=self._beacon))
+        self.out.append(finished)
 
     def _check_verdict(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         if self._challenge is None:

@@ -1,0 +1,138 @@
+"""An epoch's beacon as its drawers vouch for it: what they sign, when it is in force, and how it is told.
+
+Pure, as everything here: who signs, checks and keeps is given (``specs/group-gossip/README.md``, "The beacon").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from decentra.derive import quorum
+from decentra.errors import LocalError
+from decentra.gossip.schedule import drawn
+from decentra.types import PeerId
+from decentra.wire.codec import Malformed, pack, unpack
+from decentra.wire.entry import Checker
+from decentra.wire.frame import DATAGRAM_LIMIT
+
+BEACON_BYTES, SIGNATURE_BYTES = 32, 64
+NOTHING = pack(())
+"""The datagram of a peer that knows of no beacon yet, and so asks for it."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A beacon, and the signatures of drawers whose round gave it."""
+
+    beacon: bytes
+    signatures: Mapping[PeerId, bytes]
+
+    def pack(self) -> bytes:
+        """As a datagram carries it."""
+        return pack((self.beacon, tuple((bytes(peer), made) for peer, made in sorted(self.signatures.items()))))
+
+
+def read(datagram: bytes) -> Draw | None:
+    """What a datagram tells; None where it only asks.
+
+    Raises:
+        Malformed: it is no datagram of ours.
+    """
+    match unpack(datagram, DATAGRAM_LIMIT):
+        case ():
+            return None
+        case (bytes(beacon), tuple(signed)) if len(beacon) == BEACON_BYTES and signed:
+            signatures: dict[PeerId, bytes] = {}
+            for item in signed:
+                match item:
+                    case (bytes(peer), bytes(made)) if len(peer) == 32 and len(made) == SIGNATURE_BYTES:
+                        signatures[PeerId(peer)] = made
+                    case _:
+                        raise Malformed("not a drawer and its signature")
+            return Draw(beacon, MappingProxyType(signatures))
+        case _:
+            raise Malformed("neither a beacon with its signatures nor nothing")
+
+
+class Draws:
+    """What one peer knows of its epoch's beacon. Each drawer counts once, with the first beacon that it signed.
+
+    Args:
+        me: this peer.
+        name: the large charter's hash.
+        drawers: who draws.
+        c: how many of them may be corrupt.
+        sign: this peer's signature on 32 bytes.
+        check: whether a member's signature on bytes is valid.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        name: bytes,
+        drawers: Sequence[PeerId],
+        c: int,
+        sign: Callable[[bytes], bytes],
+        check: Checker,
+    ) -> None:
+        self._me, self._name, self._c, self._sign, self._check = me, name, c, sign, check
+        self._drawers = frozenset(drawers)
+        self._said: dict[PeerId, tuple[bytes, bytes]] = {}
+        """Of each drawer the beacon and its signature."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether this peer is to draw: it is a drawer, and has signed no beacon."""
+        return self._me in self._drawers and self._me not in self._said
+
+    def sign(self, beacon: bytes) -> None:
+        """Sign the beacon that this peer's round gave, or that it takes over.
+
+        Raises:
+            LocalError: it has signed one before, or is no drawer.
+        """
+        if not self.draws:
+            raise LocalError("a second beacon was to be signed for one epoch; a defect of decentra, please report it")
+        self._said[self._me] = beacon, self._sign(drawn(self._name, beacon))
+
+    def take(self, draw: Draw) -> bool:
+        """Count what somebody tells, and say whether any of it was new. What does not verify counts for nothing."""
+        message, news = drawn(self._name, draw.beacon), False
+        for peer, made in draw.signatures.items():
+            if peer in self._drawers and peer not in self._said and self._check(peer, made, message):
+                self._said[peer] = draw.beacon, made
+                news = True
+        return news
+
+    @property
+    def known(self) -> Draw | None:
+        """The beacon that most drawers signed, with all their signatures; the lowest of several."""
+        by_beacon: dict[bytes, dict[PeerId, bytes]] = {}
+        for peer, (beacon, made) in sorted(self._said.items()):
+            by_beacon.setdefault(beacon, {})[peer] = made
+        if not by_beacon:
+            return None
+        beacon = min(by_beacon, key=lambda one: (-len(by_beacon[one]), one))
+        return Draw(beacon, MappingProxyType(by_beacon[beacon]))
+
+    @property
+    def shared(self) -> bytes | None:
+        """A beacon that more than c drawers signed: a drawer without one takes it over."""
+        known = self.known
+        return known.beacon if known is not None and len(known.signatures) > self._c else None
+
+    @property
+    def in_force(self) -> bytes | None:
+        """The epoch's beacon, once a quorum of drawers signed it: two quorums share an honest one, who signs one."""
+        known = self.known
+        enough = known is not None and len(known.signatures) >= quorum(len(self._drawers), self._c)
+        return known.beacon if known is not None and enough else None
+
+    def lacks(self, other: Draw | None) -> bool:
+        """Whether who tells this lacks something that is known here."""
+        known = self.known
+        if known is None:
+            return False
+        return other is None or other.beacon != known.beacon or not known.signatures.keys() <= other.signatures.keys()
