@@ -324,7 +324,7 @@ def test_the_same_slice_again_and_again_takes_no_more_room() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda m, me, root: State(0, bytes(32), root),
+        lambda m, me, root: State(0, bytes(32), 0, root),
         lambda m, me, root: Masked(m.context, (OTHER,) * 4),
         lambda m, me, root: Masked(m.context, tuple(OTHER if peer == me else root for peer in m.roster)),
         lambda m, me, root: Again(m.context, 0, OTHER),
