@@ -313,7 +313,7 @@ class Round(ABC):
             self.computed(name, value)
 
     def _on_fault(self, error: RemoteError) -> None:
-        if not self.rendezvous.lost_source(error):
+        if self.phase != READY or not self.rendezvous.lost_source(error):
             self.broke(error)
 
     def keep(self, event: Received) -> None:

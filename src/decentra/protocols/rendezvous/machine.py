@@ -192,7 +192,7 @@ class Rendezvous:
 
     def lost_source(self, error: RemoteError) -> bool:
         """Whether who broke a clause is one of several sources of the common state, so that the others go on alone."""
-        return self.fetching and self._fetch is not None and self._fetch.lost(error)
+        return self._fetch is not None and self._fetch.lost(error)
 
     def advance(self) -> None:
         """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve.

@@ -202,6 +202,7 @@ class Fetch:
         self._author, self._patience, self._out = author, patience, out
         self._open: dict[PeerId, set[int]] = {source: set() for source in sources}
         """By source, the parts that it was asked for and has not sent."""
+        self._lost: set[PeerId] = set()
         self._silent: set[PeerId] = set()
         self._asked: defaultdict[int, set[PeerId]] = defaultdict(set)
         self._queue = [INDEX]
@@ -330,15 +331,16 @@ class Fetch:
         """A source broke a clause: take it down, and ask others for what was asked of it.
 
         Returns:
-            False where who broke it was no source.
+            False where who broke it never was a source.
 
         Raises:
             RemoteError: it was the last source of what is missing.
         """
         source = error.peer
         if source is None or source not in self._open:
-            return False
+            return source in self._lost
         parts = self._open.pop(source)
+        self._lost.add(source)
         if not self._open and (self._parts is None or len(self._came) < len(self._parts)):
             raise error
         self._out.append(Blame(error))
