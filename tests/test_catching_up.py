@@ -162,7 +162,7 @@ def test_there_are_no_parts_beyond_the_last() -> None:
 class Coming:
     """A group in which one peer comes back with nothing, while the others hold a state that they certified."""
 
-    def __init__(self, n: int = 5, place: int = 1, size: int = 7 * MIB + 5, faults: Faults | None = None) -> None:
+    def __init__(self, n: int = 5, place: int = 1, size: int = 8 * MIB - 5, faults: Faults | None = None) -> None:
         self.group = simulate(n, faults=faults)
         self.states = [Bulk(1, size) for _ in range(n)]
         results(play(self.group, self.vectors()))

@@ -236,7 +236,11 @@ class Fetch:
         fit = [source for source in self._open if source not in self._asked[number]]
         awake = [source for source in fit if source not in self._silent] or fit
         free = [source for source in awake if len(self._open[source]) < OF_A_SOURCE]
-        return min(free, key=lambda source: len(self._open[source]), default=None)
+        return min(free, key=self._load, default=None)
+
+    def _load(self, source: PeerId) -> tuple[int, int]:
+        """What a source has to do, and what it was asked for so far."""
+        return len(self._open[source]), sum(source in asked for asked in self._asked.values())
 
     def _awake(self) -> dict[PeerId, set[int]]:
         return {source: parts for source, parts in self._open.items() if source not in self._silent}
