@@ -1,4 +1,4 @@
-"""The oracle's rules for how rounds end: who is named, what is certified, what it comes to (RV-6, CE-5, SA-9 and -13)."""
+"""The oracle's rules for how rounds end: who is named, and what they come to (RV-6, CE-5, SA-9, SA-13)."""
 
 from __future__ import annotations
 
