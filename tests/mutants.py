@@ -197,6 +197,8 @@ def _updates() -> Iterator[Mutant]:
                  FOUR, "crashes", None)
     yield Mutant("slice-unchecked", "SA-9", "takes slices that their sender did not sign", p.fixed(p.TakesAnySlice),
                  FOUR, "liars", "wrong-slice")
+    yield Mutant("part-unchecked", "RV-6", "takes any bytes for a part of the common state", p.fixed(p.TakesAnyPart),
+                 FOUR, "liars", "wrong-part")
     yield Mutant("hearsay-holding", "SA-9", "holds slices that it has not", p.fixed(p.HoldsByHearsay),
                  FOUR, "liars", "silence")
     yield Mutant("holds-again", "SA-11", "signs its holding anew", p.fixed(p.HoldsAgain), FOUR, "drops", None)

@@ -19,7 +19,7 @@ from decentra.machine.events import Computed, Event, Received, Start
 from decentra.protocols import reduce
 from decentra.protocols.certify.machine import Certify
 from decentra.protocols.jobs import Assembled
-from decentra.protocols.rendezvous.messages import AbortRound, Leave
+from decentra.protocols.rendezvous.messages import AbortRound, Leave, State
 from decentra.protocols.secagg import deal, machine
 from decentra.protocols.secagg.challenge import Challenge, read_verdict
 from decentra.protocols.secagg.deal import DealSecrets, Dealt
@@ -195,6 +195,17 @@ class TakesAnySlice(SecAgg):
 
     def sound_blob(self, *given: Any) -> bool:
         return True
+
+
+class TakesAnyPart(SecAgg):
+    """Does not hold a part of the common state against the list that hashes to it."""
+
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        message = verified.message
+        if not isinstance(message, State):
+            return super().wants(verified, root)
+        fetch = self.rendezvous._fetch
+        return fetch is not None and message.part in fetch._open.get(verified.sender, ()) and root == message.root
 
 
 class SumsWhatIsThere(SecAgg):

@@ -135,6 +135,19 @@ def naive_verifiers(case: dict[str, Any]) -> list[str]:
     return [drawn[key] for key in sorted(drawn)][: case["count"]]
 
 
+def naive_common(case: dict[str, Any]) -> bytes:
+    bounds = [part for pair in case["bounds"] for part in pair]
+    return hashed("common", len(case["bounds"]), *bounds, *raw(case, "size", "pieces"))
+
+
+def naive_parts(case: dict[str, Any]) -> list[list[int]]:
+    size, pieces = case["size"], 4
+    while pieces * 2**18 * 128 < size:
+        pieces += 1
+    edges = [*range(0, size, pieces * 2**18), size]
+    return [list(pair) for pair in pairwise(edges)]
+
+
 SECRET = ("session", "round", "view", "dealer", "kind", "value")
 FORMULAS: dict[str, Any] = {
     "quorum": lambda case: (case["n"] + case["c"]) // 2 + 1,
@@ -148,6 +161,8 @@ FORMULAS: dict[str, Any] = {
         *raw(case, "session", "round", "view", "roster", "fingerprint", "layout"),
         *raw(case, "state", "width", "max_weight", "deals"),
     ).hex(),
+    "common_state": lambda case: naive_common(case).hex(),
+    "state_parts": naive_parts,
     "share_hash": lambda case: naive_share(case).hex(),
     "secret_hash": lambda case: hashed("secret", *raw(case, *SECRET)).hex(),
     "vote_value": lambda case: hashed("vote", *raw(case, "context", "topic", "value")).hex(),
@@ -165,6 +180,15 @@ sizes = st.integers(1, 64)
 digests = st.binary(min_size=32, max_size=32)
 peers = st.lists(digests.map(PeerId), min_size=1, max_size=12, unique=True)
 rounds = st.builds(RoundId, st.integers(0, 1 << 40), st.integers(1, 1 << 40))
+
+
+@given(st.integers(0, 1 << 40))
+def test_parts_of_a_state_are_whole_pieces_one_behind_the_other_and_few(size: int) -> None:
+    parts = derive.state_parts(size)
+    assert [start for start, _ in parts] == [0, *(stop for _, stop in parts)][: len(parts)]
+    assert len(parts) <= derive.MOST_PARTS and (parts[-1][1] if parts else 0) == size
+    assert all(start % derive.PIECE == 0 for start, _ in parts)
+    assert len({stop - start for start, stop in parts[:-1]}) <= 1
 
 
 @pytest.mark.parametrize(
@@ -296,6 +320,6 @@ def test_a_layout_tells_where_a_name_ends(first: str, second: str, shape: list[i
 def test_the_readme_names_every_label_and_every_file() -> None:
     text = (SPECS / "derive" / "README.md").read_text("utf-8")
     labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "vote", "outcome"}
-    labels |= {"beacon", "challenged", "verifier"}
+    labels |= {"beacon", "challenged", "verifier", "common"}
     assert all(f"`{label}`" in text for label in labels)
     assert all(f"`{name}.json`" in text for name in FILES)

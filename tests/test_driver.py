@@ -221,7 +221,7 @@ def test_a_job_that_raises_what_no_job_may_raise_ends_the_round_that_waits_for_i
 def test_a_broadcast_comes_back_to_its_author_and_a_message_to_one_does_not() -> None:
     bench = Bench()
     to = ids(bench.group)[1]
-    machine = bench.begin(on_start(Send(Absent(0, ())), Send(Want(0, bytes(32)), to=to)))
+    machine = bench.begin(on_start(Send(Absent(0, ())), Send(Want(0, bytes(32), 0), to=to)))
     own = [event.verified.message for event in machine.events if isinstance(event, Received)]
     assert own == [Absent(0, ())]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from decentra import LocalError, TrainingPeer, derive
 from decentra.crypto.keys import verify
 from decentra.peer.config import STATE_VARIABLE
 from decentra.peer.transcript import read
+from decentra.training.common import HEADER
 from decentra.types import TensorSpec
 from decentra.wire.codec import Malformed, pack
 from decentra.wire.entry import ZERO, parse
@@ -248,6 +250,49 @@ def test_a_joined_peer_averages_other_tensors_too(make_group: MakeGroup) -> None
             return float(result.values[0][0])
 
     assert all_at_once([partial(both, index) for index in range(3)]) == [pytest.approx(0.1, abs=1e-3)] * 3
+
+
+def test_who_joins_late_takes_over_parameters_momentum_outer_steps_and_the_round(
+    make_group: MakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    momentum = {"training__outer_momentum": 0.9, "training__nesterov": True}
+    group = make_group(4, **{**SMALL, **momentum, "rounds__ready_deadline": 3.0})
+    under_way, caught_up = Event(), Event()
+
+    def held(peer: TrainingPeer) -> tuple[int, bytes]:
+        """The round that this peer is in, and all of its outer state."""
+        state = b"".join(part.tobytes() for part in peer._training.state.export())
+        return peer._peer._session.round.number, state
+
+    def phases(index: int, enough: Callable[[int], bool]) -> dict[int, tuple[int, bytes]]:
+        learner, seen, before = Learner(index), {}, 0
+        with decentra.join(learner.model, learner.optimizer, group.folders[index].path) as peer:
+            while not enough(len(seen)):
+                for _ in range(H):
+                    learner.step()
+                summary = peer.summary()
+                if summary.rounds > before:
+                    seen[summary.outer_steps], before = held(peer), summary.rounds
+                if summary.outer_steps >= 3:
+                    under_way.set()
+        return seen
+
+    def late() -> dict[int, tuple[int, bytes]]:
+        assert under_way.wait(60.0)
+        try:
+            return phases(3, lambda rounds: rounds >= 3)
+        finally:
+            caught_up.set()
+
+    early = [partial(phases, index, lambda rounds: caught_up.is_set() or rounds >= 200) for index in range(3)]
+    *others, newcomer = all_at_once([*early, late])
+    assert min(newcomer) > 3  # outer steps that it did not make
+    for steps, (number, state) in newcomer.items():
+        assert {(number, state)} == {seen[steps] for seen in others if steps in seen}
+        assert number > steps
+        size = (len(state) - HEADER) // 2
+        assert any(state[HEADER + size :])  # momentum
+    assert any("which it took over" in line and line.count(" bytes from ") >= 1 for line in caplog.messages)
 
 
 @pytest.fixture

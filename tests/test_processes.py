@@ -122,6 +122,43 @@ def test_a_killed_peer_that_starts_again_takes_part_again(make_group: MakeGroup)
     assert sorted({entry.boot for entry in journal_rounds}) == [1, 2]
 
 
+def test_a_newcomer_takes_a_state_of_many_mib_from_those_that_are_left_when_a_source_is_stopped_on_the_way(
+    make_group: MakeGroup,
+) -> None:
+    group = make_group(5, **{**BRISK, "rounds__phase_deadline": 8.0})
+    never, parts = "1000000", "2"
+    seeds, stops = ["7", "7", "7", "7", "8"], [never, parts, never, never, never]
+    programs = [
+        group.start("catching_up", seeds[index], "24", stops[index], peers=[index])[0] for index in range(5)
+    ]
+    for program in programs:
+        program.wait_for("ready")
+    holders, newcomer = programs[:4], programs[4]
+    for program in holders:
+        program.say()
+    for program in holders:
+        assert len(program.wait_for("round")["participants"]) == 4
+    stopped, others = holders[1], [holders[0], *holders[2:], newcomer]
+    for program in programs:
+        program.say()
+    assert "'ready' phase" not in newcomer.wait_for("failed")["error"]  # it had the state: the others lack who stopped
+    for program in others[:-1]:
+        program.wait_for("failed")
+    for program in others:
+        program.say()
+    facts = [program.wait_for("round") for program in others]
+    assert len({fact["state"] for fact in facts}) == len({fact["number"] for fact in facts}) == 1
+    assert len(facts[0]["participants"]) == 4
+    stopped.signal(signal.SIGKILL)
+    stopped.end()
+    newcomer.signal(signal.SIGTERM)
+    assert newcomer.end() == 143
+    log = [parse(signed.entry) for signed in read(next(newcomer.folder.transcripts.glob("*.log")))]
+    asked = [entry.receiver for entry in log if entry.kind == "rendezvous.want"]
+    assert set(asked) == {bytes(identity.id) for identity in group.identities[:4]}
+    assert 25 < len(asked) <= 27  # 24 parts and the index, and what the stopped one did not send once more
+
+
 def test_on_a_full_disk_a_peer_stops_sending_and_says_so(make_group: MakeGroup) -> None:
     group = make_group(4, **BRISK)
     full = group.start("averaging", "0", "4", "step", "full", peers=[0])

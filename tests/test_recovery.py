@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +16,7 @@ from decentra.driver.given import describe
 from decentra.driver.session import Vector
 from decentra.errors import DecentraError, LocalError, Unavailable, Underway
 from decentra.machine.effects import Effect, Finish
+from decentra.machine.state import piece_digests
 from decentra.protocols.setting import Outcome
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer, charter_for, identities
 from decentra.transport.base import Lane
@@ -171,8 +171,8 @@ class Parameters:
     def __init__(self, value: float) -> None:
         self.values = np.full(4, value, np.float32)
 
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.values.tobytes()).digest()
+    def pieces(self) -> tuple[bytes, ...]:
+        return piece_digests(self.export())
 
     def export(self) -> list[NDArray[np.uint8]]:
         return [self.values.view(np.uint8)]
@@ -201,7 +201,7 @@ def test_a_peer_that_comes_back_takes_the_state_that_others_certified_and_takes_
 
     everybody, others = [0, 1, 2, 3], [0, 1, 3]
     round_of(everybody, size=0)
-    assert len({state.digest() for state in states}) == 1
+    assert len({state.pieces() for state in states}) == 1
     round_of(everybody)
     group.peers[2].driver.close()
     round_of(others)
@@ -218,7 +218,7 @@ def test_a_peer_that_comes_back_takes_the_state_that_others_certified_and_takes_
     assert isinstance(back.ended, Underway)
     results = round_of(everybody)
     assert {one.participants for one in results} == {group.charter.ids}
-    assert len({state.digest() for state in states}) == 1
+    assert len({state.pieces() for state in states}) == 1
 
 
 def without_pieces(send: Callable[..., bool], lane: Lane, header: bytes, parts: object) -> bool:

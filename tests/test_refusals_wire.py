@@ -324,7 +324,7 @@ def test_the_same_slice_again_and_again_takes_no_more_room() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda m, me, root: State(0, bytes(32), root),
+        lambda m, me, root: State(0, bytes(32), 0, root),
         lambda m, me, root: Masked(m.context, (OTHER,) * 4),
         lambda m, me, root: Masked(m.context, tuple(OTHER if peer == me else root for peer in m.roster)),
         lambda m, me, root: Again(m.context, 0, OTHER),
@@ -370,10 +370,12 @@ HEXADECIMAL = "0x1.0000000000000p+0"
 def test_a_common_state_whose_ranges_are_not_numbers_as_they_are_written_is_unusable(text: object) -> None:
     group = simulate(3)
     first = group.peers[proposer_of(group, 1)]
-    first.session.common._head = lambda: pack((("w", text),))  # type: ignore[method-assign]
+    common = first.session.common
+    common._ranges = {"w": float.fromhex(HEXADECIMAL)}
+    common._index = lambda: pack(((("w", text),), 0, b""))  # type: ignore[method-assign]
     for error in errors(play(group, small(group), but=[group.peers.index(first)])):
         assert blamed(error) == ("RV-6", first.identity.id)
-    assert not any(peer.session.common._ranges for peer in group.peers)
+    assert not any(peer.session.common._ranges for peer in group.peers if peer is not first)
 
 
 def test_a_common_state_whose_ranges_are_written_as_they_should_be_is_taken_over() -> None:

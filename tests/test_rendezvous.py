@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from decentra.errors import LocalError, Unavailable
 from decentra.machine.effects import Abort, Effect, Send, SetTimer
 from decentra.machine.events import Event, Expired
+from decentra.machine.state import piece_digests
 from decentra.protocols.rendezvous.machine import BRIEF, GRACE
 from decentra.protocols.rendezvous.messages import Absent, Leave, Ready, Roster
 from decentra.protocols.round import Round
@@ -387,8 +387,8 @@ class Parameters:
     def __init__(self, fill: float, size: int = 5) -> None:
         self.values: NDArray[np.float32] = np.full(size, fill, np.float32)
 
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.values.tobytes()).digest()
+    def pieces(self) -> tuple[bytes, ...]:
+        return piece_digests(self.export())
 
     def export(self) -> list[NDArray[np.uint8]]:
         return [self.values.view(np.uint8)]

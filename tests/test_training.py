@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.machine.state import piece_digests
 from decentra.training import Leaving, OuterSGD, OuterState, SharedState, Training, attach
 from decentra.training.outer import CHUNK
 from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
@@ -93,13 +94,13 @@ class Peer:
         self.names = names
         group.states[self.index] = state
         barrier.wait()
-        agreed = group.states[0].digest()
-        if state.digest() != agreed:
+        agreed = group.states[0].pieces()
+        if state.pieces() != agreed:
             sent = b"".join(part.tobytes() for part in group.states[0].export())
-            assert hashlib.sha256(sent).digest() == agreed
+            assert piece_digests([np.frombuffer(sent, np.uint8)]) == agreed
             state.adopt(memoryview(sent))
         if barrier.wait() == 0:
-            group.digests.append({each.digest() for each in group.states.values()})
+            group.digests.append({each.pieces() for each in group.states.values()})
         failure = group.failures.get(self.calls, lambda _: None)(self.index)
         mine = [tensor.astype(np.float64) for tensor in tensors]
         group.updates[self.index] = mine
@@ -345,10 +346,10 @@ def exported(state: SharedState) -> bytes:
 def test_the_digest_is_the_hash_of_what_is_exported(mu: float) -> None:
     state = common_of(network(1), mu)
     assert len(exported(state)) == state.nbytes
-    assert state.digest() == hashlib.sha256(exported(state)).digest()
-    before = state.digest()
+    assert state.pieces() == piece_digests([np.frombuffer(exported(state), np.uint8)])
+    before = state.pieces()
     state.advance([np.ones(spec.shape, np.float32) for spec in Leaving(network(1)).specs])
-    assert state.digest() == hashlib.sha256(exported(state)).digest() != before
+    assert state.pieces() == piece_digests([np.frombuffer(exported(state), np.uint8)]) != before
     assert state.rounds == int.from_bytes(exported(state)[16:24], "little") == 1
 
 
@@ -359,7 +360,7 @@ def test_adopting_another_origin_drops_the_steps_made_from_ones_own() -> None:
     local_step(ours, torch.optim.SGD(ours.parameters(), 0.1), 0, 0)
     update = state.update()
     state.adopt(memoryview(exported(other)))
-    assert state.digest() == other.digest()
+    assert state.pieces() == other.pieces()
     assert same_bits(values_of(ours), values_of(theirs))
     assert not any(value.any() for value in update)
 
@@ -372,7 +373,7 @@ def test_adopting_missed_rounds_keeps_ones_own_progress() -> None:
     update = state.update()
     before = list(update)
     state.adopt(memoryview(exported(other)))
-    assert state.digest() == other.digest()
+    assert state.pieces() == other.pieces()
     assert all(value.any() for value in before)
     for new, old in zip(update, before, strict=True):
         np.testing.assert_allclose(new, old, atol=1e-6)
@@ -406,10 +407,10 @@ def test_bytes_that_are_no_common_state_are_refused_and_change_nothing(how: str)
 
 def test_a_mean_of_other_shapes_is_refused() -> None:
     state = common_of(network(1))
-    before = state.digest()
+    before = state.pieces()
     with pytest.raises(LocalError, match="shapes"):
         state.advance([np.ones((3, 5), np.float32)])
-    assert hashlib.sha256(exported(state)).digest() == before
+    assert piece_digests([np.frombuffer(exported(state), np.uint8)]) == before
 
 
 # Rounds.

@@ -251,11 +251,11 @@ def test_a_body_beyond_the_limit_is_refused_unread_and_one_at_the_limit_fits_a_f
         ("secagg.endorse", (bytearray(32),)),
         ("secagg.endorse", (b"short",)),
         ("secagg.endorse", ()),
-        ("rendezvous.want", (True, bytes(32))),
-        ("rendezvous.want", (-1, bytes(32))),
-        ("rendezvous.want", (1 << 64, bytes(32))),
-        ("rendezvous.want", (1.0, bytes(32))),
-        ("rendezvous.want", (None, bytes(32))),
+        ("rendezvous.want", (True, bytes(32), 0)),
+        ("rendezvous.want", (-1, bytes(32), 0)),
+        ("rendezvous.want", (1 << 64, bytes(32), 0)),
+        ("rendezvous.want", (1.0, bytes(32), 0)),
+        ("rendezvous.want", (None, bytes(32), 0)),
         ("rendezvous.abort", ("LOCAL", (), "\ud800")),
         ("rendezvous.abort", ("LOCAL", (), "x" * 401)),
         ("secagg.holding", (bytes(32), 0, ((PeerId(bytes(32)), bytes(32), 3),))),
@@ -477,7 +477,7 @@ def test_every_field_of_an_entry_has_a_change_below() -> None:
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_changing_breaks_the_signature(field: str) -> None:
-    honest = signed(MEMBERS[0], Want(0, bytes(32)))
+    honest = signed(MEMBERS[0], Want(0, bytes(32), 0))
     entry = opened(honest).entry
     changed = replace(entry, **{field: CHANGES[field]})
     assert changed != entry
@@ -490,7 +490,7 @@ def test_changing_breaks_the_signature(field: str) -> None:
 @given(st.data())
 @settings(max_examples=300)
 def test_a_changed_byte_of_an_entry_is_refused_or_breaks_the_signature(data: st.DataObject) -> None:
-    honest = signed(MEMBERS[0], Want(0, bytes(32)), receiver=bytes(MEMBERS[1].id))
+    honest = signed(MEMBERS[0], Want(0, bytes(32), 0), receiver=bytes(MEMBERS[1].id))
     raw = bytearray(honest.entry)
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(Malformed):
@@ -502,7 +502,7 @@ def test_a_changed_byte_of_an_entry_is_refused_or_breaks_the_signature(data: st.
 
 @given(st.data())
 def test_a_changed_body_is_not_the_one_that_was_signed(data: st.DataObject) -> None:
-    honest = signed(MEMBERS[0], Want(0, bytes(32)))
+    honest = signed(MEMBERS[0], Want(0, bytes(32), 0))
     body = bytearray(honest.body)
     body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
     peer, clause, reason = refused(Signed(honest.entry, bytes(body)), MEMBERS[2].id)
@@ -574,7 +574,7 @@ def test_the_longest_and_the_shortest_entry_keep_within_the_limits() -> None:
 
 
 def test_a_stranger_signs_for_nobody_and_the_deliverer_is_blamed() -> None:
-    message = Want(0, bytes(32))
+    message = Want(0, bytes(32), 0)
     assert opened(signed(MEMBERS[0], message)).sender == MEMBERS[0].id
     for by in (MEMBERS[1].id, None):
         peer, clause, reason = refused(signed(STRANGER, message), by)
@@ -583,7 +583,7 @@ def test_a_stranger_signs_for_nobody_and_the_deliverer_is_blamed() -> None:
 
 
 def test_an_entry_of_another_session_is_refused_before_its_signature_is_looked_at() -> None:
-    peer, clause, reason = refused(signed(MEMBERS[0], Want(0, bytes(32)), session=ZERO), MEMBERS[0].id)
+    peer, clause, reason = refused(signed(MEMBERS[0], Want(0, bytes(32), 0), session=ZERO), MEMBERS[0].id)
     assert (peer, clause) == (MEMBERS[0].id, "SESSION")
     assert "compare charters" in reason
 
@@ -594,8 +594,8 @@ def test_a_kind_that_no_spec_names_is_refused() -> None:
 
 
 def test_an_entry_is_for_its_receiver_or_for_everyone() -> None:
-    to_one = opened(signed(MEMBERS[0], Want(0, bytes(32)), receiver=bytes(MEMBERS[1].id))).entry
-    to_all = opened(signed(MEMBERS[0], Want(0, bytes(32)))).entry
+    to_one = opened(signed(MEMBERS[0], Want(0, bytes(32), 0), receiver=bytes(MEMBERS[1].id))).entry
+    to_all = opened(signed(MEMBERS[0], Want(0, bytes(32), 0))).entry
     assert to_all.receiver == EVERYONE
     assert [addressed_to(to_one, member.id) for member in MEMBERS] == [False, True, False, False]
     assert all(addressed_to(to_all, member.id) for member in MEMBERS)

@@ -61,9 +61,11 @@ def answer(function: str, case: Case) -> Any:
                 given[key] = tensors(case)
             case "ranges":
                 given[key] = tuple(map(float.fromhex, value))
+            case "bounds":
+                given[key] = tuple((name, float.fromhex(bound)) for name, bound in value)
             case "current" | "largest_mean" | "low" | "high":
                 given[key] = float.fromhex(value)
-            case "deals" | "sums" | "parts":
+            case "deals" | "sums" | "parts" | "pieces":
                 given[key] = many(value)
             case "kind" | "topic":
                 given[key] = value
@@ -153,6 +155,28 @@ def _context() -> dict[str, Case]:
         deals=[named("another deal"), *honest["deals"][1:]],
     )
     return {**changed, "other-epoch": {**honest, "round": [1, 7]}, "no-deals": {**honest, "deals": []}}
+
+
+def _common_state() -> dict[str, Case]:
+    honest: dict[str, Any] = {
+        "bounds": [["scale", (0.5).hex()], ["wte.weight", (5e-324).hex()]],
+        "size": 600_000,
+        "pieces": [named(f"piece {index}") for index in range(3)],
+    }
+    changed = others(
+        honest,
+        bounds=[["scale", (0.25).hex()], ["wte.weight", (5e-324).hex()]],
+        size=600_001,
+        pieces=[honest["pieces"][1], honest["pieces"][0], honest["pieces"][2]],
+    )
+    alone = {**honest, "size": 0, "pieces": []}
+    return {**changed, "nothing-but-ranges": alone, "nothing": {**alone, "bounds": []}}
+
+
+def _state_parts() -> dict[str, Case]:
+    mib = 1 << 20
+    sizes = (0, 1, mib, mib + 1, 5 * mib, 128 * mib, 128 * mib + 1, 300 * mib, 1000 * mib + 7)
+    return {f"{size}-bytes": {"size": size} for size in sizes}
 
 
 def _share_hash() -> dict[str, Case]:
@@ -264,6 +288,8 @@ INPUTS = {
     "layout": _layout,
     "vector_layout": _vector_layout,
     "context": _context,
+    "common_state": _common_state,
+    "state_parts": _state_parts,
     "share_hash": _share_hash,
     "secret_hash": _secret_hash,
     "vote_value": _vote_value,

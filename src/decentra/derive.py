@@ -12,6 +12,12 @@ from itertools import pairwise
 from decentra.crypto.hashing import digest, digest_after, encode_parts
 from decentra.types import PeerId, RoundId, TensorSpec
 
+PIECE = 1 << 18
+"""Bytes of a piece of a common state, by which it is hashed: those of a transfer's pieces."""
+
+MOST_PARTS = 128
+"""Parts of a common state: each costs two signed messages, and what a silent source costs is parts."""
+
 
 def quorum(n: int, c: int) -> int:
     """t = ⌊(n+c)/2⌋+1: at once the quorum, the Shamir threshold and the floor on the survivors.
@@ -94,6 +100,24 @@ def context(
         len(deals),
         *deals,
     )
+
+
+def common_state(bounds: Sequence[tuple[str, float]], size: int, pieces: Sequence[bytes]) -> bytes:
+    """The hash of what all peers hold alike: tensors' ranges by name, and what training holds, ``size`` bytes, by the
+    SHA-256 of each piece of 256 KiB. Who has this list can check any piece by itself."""
+    named = (part for name, bound in bounds for part in (name, float(bound).hex()))
+    return digest("common", len(bounds), *named, size, len(pieces), *pieces)
+
+
+def state_parts(size: int) -> tuple[tuple[int, int], ...]:
+    """Where the parts begin and end in which ``size`` bytes of a common state are sent: whole pieces of 256 KiB, at
+    least four of them, and as many as give no more than 128 parts.
+
+    >>> state_parts(5 << 19)
+    ((0, 1048576), (1048576, 2097152), (2097152, 2621440))
+    """
+    part = PIECE * max(4, -(-size // (PIECE * MOST_PARTS)))
+    return tuple((start, min(start + part, size)) for start in range(0, size, part))
 
 
 def share_hash(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentra import derive
-from decentra.crypto.hashing import digest
 from decentra.errors import LocalError
-from decentra.machine.state import SharedState
+from decentra.machine.state import SharedState, cut
+from decentra.protocols.setting import Part
+from decentra.transfer.blob import DIGEST_BYTES, blob_root, piece_count
 from decentra.wire.codec import Malformed, pack, unpack
-from decentra.wire.entry import ZERO
 
-_LENGTH = struct.Struct("<I")
 MAX_RANGES = 1 << 20
-"""Bytes of names and ranges in an exported state: some twenty thousand tensors."""
+"""Bytes of names and ranges in an index: some twenty thousand tensors."""
 
 
 class Terms(Protocol):
@@ -31,17 +29,35 @@ class Terms(Protocol):
     def range_bounds(self) -> tuple[float, float]: ...
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """A state on its way here: its ranges, and the bytes of it that have come."""
+
+    state: bytes
+    ranges: Mapping[str, float]
+    parts: tuple[Part, ...]
+    data: NDArray[np.uint8] = field(repr=False)
+    there: set[int] = field(default_factory=set)
+    """The numbers of the parts that have come."""
+
+
 class GroupState:
-    """One peer's copy of the common state (``protocols.setting.CommonState``)."""
+    """One peer's copy of the common state (``protocols.setting.CommonState``).
+
+    Its index is, in MessagePack: the tensors' names and ranges, the bytes that training holds, and the digests of their
+    pieces, one behind another.
+    """
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._ranges: dict[str, float] = {}
+        self._gathered: Gathered | None = None
+        """What came of another state; it outlives a round, so that the next one goes on where that ended."""
         self.shared: SharedState | None = None
         self.names: tuple[str, ...] = ()
 
     def digest(self) -> bytes:
-        return digest("common", self._head(), ZERO if self.shared is None else self.shared.digest())
+        return derive.common_state(self._named(), self._size, self._pieces())
 
     def ranges(self, count: int) -> tuple[float, ...]:
         if count != len(self.names):
@@ -50,6 +66,7 @@ class GroupState:
 
     def moved(self, largest: Mapping[str, float]) -> None:
         """A result was certified: move each tensor's range towards what its mean needs."""
+        self._gathered = None
         low, high = self._terms.range_bounds
         for name, peak in largest.items():
             self._ranges[name] = derive.next_range(self._range(name), peak, low, high)
@@ -59,61 +76,89 @@ class GroupState:
         low, high = self._terms.range_bounds
         self._ranges = {name: min(max(bound, low), high) for name, bound in before._ranges.items()}
 
-    def export(self) -> NDArray[np.uint8]:
-        head = self._head()
-        shared: Sequence[NDArray[np.uint8]] = [] if self.shared is None else self.shared.export()
-        parts = [np.frombuffer(_LENGTH.pack(len(head)) + head, np.uint8), *shared]
-        return np.concatenate(parts)
+    # ── for those who lack it ────────────────────────────────────────────────────────────────────────────────────────
 
-    def adopt(self, data: NDArray[np.uint8], expected: bytes) -> None:
-        """Take over exported bytes whose digest is ``expected``; nothing changes where it is another.
+    def export(self, number: int) -> NDArray[np.uint8] | None:
+        if number == 0:
+            return np.frombuffer(self._index(), np.uint8)
+        bounds = derive.state_parts(self._size)
+        if self.shared is None or number > len(bounds):
+            return None
+        return cut(self.shared.export(), *bounds[number - 1])
 
-        Raises:
-            ValueError: the bytes are no common state, or not the expected one.
-        """
-        head, rest = self._split(data)
-        shared = hashlib.sha256(rest).digest() if self.shared is not None else ZERO
-        if digest("common", head, shared) != expected or (self.shared is None and rest.nbytes):
-            raise ValueError("the bytes do not hash to the state that the roster names")
-        ranges = self._read(head)
+    def room(self, number: int) -> int:
+        if number == 0:
+            return MAX_RANGES + DIGEST_BYTES * piece_count(self._size)
+        return max((stop - start for start, stop in derive.state_parts(self._size)[:1]), default=0)
+
+    def _index(self) -> bytes:
+        named = tuple((name, bound.hex()) for name, bound in self._named())
+        return pack((named, self._size, b"".join(self._pieces())))
+
+    # ── where this peer lacks it ─────────────────────────────────────────────────────────────────────────────────────
+
+    def expect(self, index: NDArray[np.uint8], state: bytes) -> tuple[Part, ...] | None:
+        try:
+            ranges, size, digests = _read(index.tobytes())
+        except (Malformed, TypeError, ValueError, OverflowError):
+            return None
+        if derive.common_state(sorted(ranges.items()), size, digests) != state:
+            return None
+        self._check(ranges, size)
+        if self._gathered is None or self._gathered.state != state:
+            self._gathered = Gathered(state, ranges, _parts(size, digests), np.empty(size, np.uint8))
+        return tuple(part for part in self._gathered.parts if part.number not in self._gathered.there)
+
+    def place(self, state: bytes, part: Part, data: NDArray[np.uint8]) -> None:
+        gathered = self._gathered
+        if gathered is not None and gathered.state == state:  # else a later roster named another one meanwhile
+            gathered.data[part.start : part.stop] = data
+            gathered.there.add(part.number)
+
+    def adopt(self, state: bytes) -> None:
+        gathered = self._gathered
+        if gathered is None or gathered.state != state:
+            raise LocalError("the common state that came was given up before it was whole; a defect of decentra")
         if self.shared is not None:
             try:
-                self.shared.adopt(rest)
+                self.shared.adopt(gathered.data.data)
             except LocalError as error:
                 raise ValueError(str(error)) from error
-        self._ranges = ranges
+        self._ranges, self._gathered = dict(gathered.ranges), None
+
+    def _check(self, ranges: Mapping[str, float], size: int) -> None:
+        low, high = self._terms.range_bounds
+        if any(not low <= bound <= high for bound in ranges.values()):
+            raise ValueError("a common state's range lies outside the charter's bounds")
+        if size != self._size:
+            raise ValueError(f"a common state of {size} bytes, where this peer's model has {self._size}")
+
+    # ── what it consists of ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def limit(self) -> int:
-        """The most bytes that another peer's export can have."""
-        return _LENGTH.size + MAX_RANGES + (0 if self.shared is None else self.shared.nbytes)
+    def _size(self) -> int:
+        return 0 if self.shared is None else self.shared.nbytes
+
+    def _pieces(self) -> tuple[bytes, ...]:
+        return () if self.shared is None else self.shared.pieces()
 
     def _range(self, name: str) -> float:
         return self._ranges.get(name, self._terms.range_of(name))
 
-    def _head(self) -> bytes:
-        return pack(tuple((name, self._ranges[name].hex()) for name in sorted(self._ranges)))
+    def _named(self) -> list[tuple[str, float]]:
+        return sorted(self._ranges.items())
 
-    @staticmethod
-    def _split(data: NDArray[np.uint8]) -> tuple[bytes, memoryview]:
-        if data.nbytes < _LENGTH.size:
-            raise ValueError("a common state has at least four bytes")
-        (length,) = _LENGTH.unpack(data[: _LENGTH.size].tobytes())
-        if length > MAX_RANGES or data.nbytes < _LENGTH.size + length:
-            raise ValueError("a common state's ranges are cut short")
-        end = _LENGTH.size + length
-        return data[_LENGTH.size : end].tobytes(), np.ascontiguousarray(data[end:]).data
 
-    def _read(self, head: bytes) -> dict[str, float]:
-        try:
-            pairs = unpack(head, MAX_RANGES)
-            ranges = {str(name): _number(value) for name, value in pairs}
-        except (Malformed, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"a common state's ranges can't be read: {error}") from error
-        low, high = self._terms.range_bounds
-        if any(not low <= bound <= high for bound in ranges.values()):
-            raise ValueError("a common state's range lies outside the charter's bounds")
-        return ranges
+def _read(index: bytes) -> tuple[dict[str, float], int, tuple[bytes, ...]]:
+    """The ranges, the size and the pieces' digests that an index lists. Raises a ValueError of some kind where it lists
+    none."""
+    named, size, joined = unpack(index, len(index))
+    ranges = {str(name): _number(text) for name, text in named}
+    if not isinstance(size, int) or not isinstance(joined, bytes):
+        raise ValueError("an index lists a size and digests")
+    if len(joined) != DIGEST_BYTES * -(-size // derive.PIECE):
+        raise ValueError(f"{size} bytes with digests of {len(joined)}")
+    return ranges, size, tuple(joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES))
 
 
 def _number(text: str) -> float:
@@ -122,3 +167,11 @@ def _number(text: str) -> float:
     if number.hex() != text:
         raise ValueError(f"{text[:40]!r} is not how a number is written")
     return number
+
+
+def _parts(size: int, digests: tuple[bytes, ...]) -> tuple[Part, ...]:
+    """The parts of a state, each with the root of the blob that brings it."""
+    return tuple(
+        Part(number, start, stop, blob_root(stop - start, digests[start // derive.PIECE : -(-stop // derive.PIECE)]))
+        for number, (start, stop) in enumerate(derive.state_parts(size), start=1)
+    )

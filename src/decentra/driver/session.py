@@ -352,10 +352,9 @@ class Session:
         outcome = ended.result
         if not isinstance(outcome, Outcome):
             raise LocalError("a round ended with neither result nor error; a defect of decentra")
-        if outcome.adopted is not None:
-            self._log.warning(
-                "this peer's common state differed from the group's: it took over that of %s", outcome.adopted
-            )
+        if outcome.adopted:
+            came = ", ".join(f"{size} bytes from {peer}" for peer, size in sorted(outcome.adopted.items()))
+            self._log.warning("this peer's common state differed from the group's, which it took over: %s", came)
         terms = self.charter.protocol
         job = Decode(outcome, part.vector.specs, terms.width, terms.max_weight)
         self._decoding = True

@@ -19,6 +19,7 @@ from decentra.protocols.certify.machine import Certify, Check
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.rendezvous.machine import Rendezvous
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready, State
+from decentra.protocols.rendezvous.state import SOURCE_TIMER, STATE_JOB
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
@@ -100,7 +101,7 @@ class Round(ABC):
 
     def faulted(self, error: RemoteError) -> list[Effect]:
         """What one of the roster sent broke a clause before this machine saw it."""
-        return self._guarded(lambda: self.broke(error))
+        return self._guarded(lambda: self._on_fault(error))
 
     def _take(self, event: Event) -> None:
         match event:
@@ -291,7 +292,8 @@ class Round(ABC):
             else:
                 self.beyond.add(sender)
             return
-        if isinstance(message, AbortRound | Leave) and self.phase != READY and sender in self.roster:
+        begun = self.phase != READY or self.rendezvous.fetching
+        if isinstance(message, AbortRound | Leave) and begun and sender in self.roster:
             if sender != self.setting.me:
                 self.ended(sender, message)
             return
@@ -323,13 +325,14 @@ class Round(ABC):
     def _on_computed(self, name: str, value: object) -> None:
         if isinstance(value, DecentraError):
             raise value
-        if name not in ("export", "adopt"):
+        if name == STATE_JOB:
+            self.rendezvous.computed(value)
+        else:
             self.computed(name, value)
-            return
-        if isinstance(value, ValueError):
-            said = f"the common state that it sent is unusable: {value}"
-            raise RemoteError(self.rendezvous.holder, "RV-6", said)
-        self.rendezvous.computed(name, value)
+
+    def _on_fault(self, error: RemoteError) -> None:
+        if self.phase != READY or not self.rendezvous.lost_source(error):
+            self.broke(error)
 
     def keep(self, event: Received) -> None:
         """Store a message by kind and sender; a second one with other content is equivocation."""
@@ -347,17 +350,17 @@ class Round(ABC):
 
     def slot(self, message: Message) -> str:
         """Under what a message is kept; a peer sends one of each in a round."""
-        return message.kind
+        return f"{message.kind}/{message.part}" if isinstance(message, State) else message.kind
 
     def room(self, message: Message) -> int:
         """The most bytes that the blob beside a message may have: memory is taken for no more."""
-        return self.mine.common.limit
+        return self.mine.common.room(message.part) if isinstance(message, State) else 0
 
     def wants(self, verified: Verified, root: bytes) -> bool:
         """Whether a blob with this root is the one that the message beside it signs, and was asked for if need be."""
         message = verified.message
         if isinstance(message, State):
-            return self.rendezvous.awaits_state(verified.sender) and root == message.root
+            return self.rendezvous.wants(verified.sender, message, root)
         roots: tuple[bytes, ...] = getattr(message, "roots", (getattr(message, "root", b""),))
         if len(roots) == self.n and self.setting.me in self.roster:
             return roots[self.position] == root
@@ -380,7 +383,7 @@ class Round(ABC):
         return Unavailable(message.blamed or (sender,), 0.0, what, "the next round begins afresh")
 
     def _on_expired(self, timer: str) -> None:
-        if timer in ("ready", "late", "benched", "left", "view"):
+        if timer in ("ready", "late", "benched", "left", "view") or timer.startswith(SOURCE_TIMER):
             if self.phase == READY:
                 self.rendezvous.expired(timer)
             return

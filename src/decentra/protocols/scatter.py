@@ -65,7 +65,7 @@ class Scatter(Round):
 
     def slot(self, message: Message) -> str:
         """Holdings, sums and repeated parts are of one slice; a peer has one of each for every slice."""
-        return f"{message.kind}/{message.slice}" if isinstance(message, slices.OfSlice) else message.kind
+        return f"{message.kind}/{message.slice}" if isinstance(message, slices.OfSlice) else super().slot(message)
 
     def room(self, message: Message) -> int:
         if isinstance(message, State):

@@ -17,10 +17,21 @@ from decentra.wire.entry import ZERO
 from decentra.wire.message import Verified
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a common state: its number, from 1 on, where its bytes lie, and the root under which they are sent."""
+
+    number: int
+    start: int
+    stop: int
+    root: bytes
+
+
 class CommonState(Protocol):
     """What all peers of a group hold alike between rounds: parameters, outer state, ranges.
 
-    A peer that differs adopts the state that the roster names. Calls come from the pool, one at a time.
+    A peer that differs gathers the state that the roster names: its index first, which hashes to the state and lists
+    what the parts hash to, then the parts, in any order. Calls come from jobs, those for different parts at once.
     """
 
     def digest(self) -> bytes:
@@ -31,20 +42,29 @@ class CommonState(Protocol):
         """The range of each of the ``count`` tensors of the vector."""
         ...
 
-    @property
-    def limit(self) -> int:
-        """The most bytes that ``export`` can give at any peer."""
+    def room(self, number: int) -> int:
+        """The most bytes that a part can have at any peer; number 0 is the index."""
         ...
 
-    def export(self) -> NDArray[np.uint8]:
-        """The state's canonical bytes."""
+    def export(self, number: int) -> NDArray[np.uint8] | None:
+        """The bytes of a part, or of the index; None where there is no such part."""
         ...
 
-    def adopt(self, data: NDArray[np.uint8], expected: bytes) -> None:
-        """Replace the state by what ``export`` gave elsewhere, whose digest must be ``expected``.
+    def expect(self, index: NDArray[np.uint8], state: bytes) -> tuple[Part, ...] | None:
+        """Begin to gather a state, or go on where an earlier round ended: the parts that are missing.
 
-        Raises ValueError, with nothing changed, where it is not, or where the bytes can't be a state.
+        None where this is not the index of that state. Raises ValueError where it is, and the state can't be this
+        peer's.
         """
+        ...
+
+    def place(self, state: bytes, part: Part, data: NDArray[np.uint8]) -> None:
+        """Keep a part of the state that is gathered, until that is adopted or another one is gathered."""
+        ...
+
+    def adopt(self, state: bytes) -> None:
+        """Replace the state by the gathered one, which is whole. Raises ValueError, with nothing changed, where that
+        can't be this peer's."""
         ...
 
 
@@ -131,8 +151,9 @@ class Outcome:
     survivors: tuple[PeerId, ...]
     total_weight: int
     digest: bytes
-    adopted: PeerId | None
-    """Whose common state this peer took over at the round's start; None where it held the same."""
+    adopted: Mapping[PeerId, int]
+    """The bytes of the common state that this peer took over at the round's start, by source; none where it held the
+    same."""
     clipped: int = 0
     """Coordinates of this peer's own update that exceeded their range; nobody else is told."""
     beacon: bytes = b""

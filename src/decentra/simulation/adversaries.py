@@ -299,6 +299,22 @@ def false_sum(liar: Liar, effect: Send) -> Sequence[Effect]:
     return [replace(effect, message=replace(message, root=blob.root), blobs=dict.fromkeys(effect.blobs, blob))]
 
 
+def wrong_part(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """A part of the common state that is another than it signs, or than was asked for; or none."""
+    message: Any = effect.message
+    if message.part == 0 and liar.rng.random() < 0.5:
+        return [effect]  # or it would be asked for nothing but the index
+    ((to, blob),) = effect.blobs.items()
+    match liar.rng.randrange(3):
+        case 0:
+            return [replace(effect, message=replace(message, root=liar.rng.randbytes(32)))]
+        case 1:
+            other = liar.ring.blob(liar.me, blob.size, 7)
+            return [replace(effect, message=replace(message, root=other.root), blobs={to: other})]
+        case _:
+            return []
+
+
 # ── conduct ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -361,6 +377,8 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("two-contexts", "SA-2", "opens or endorses two contexts",
                   {"context": two_contexts, "endorse": two_contexts}),
         Adversary("two-rosters", "RV-3", "offers two rosters in a view", {"roster": two_rosters}),
+        Adversary("wrong-part", "RV-6", "gives other parts of the common state than it was asked for, or none",
+                  {"state": wrong_part}, unlike=True),
         Adversary("wrong-slice", "SA-10", "sends slices that are not those it signed",
                   {"masked": wrong_slice, "slices": wrong_slice}),
         Adversary("two-vectors", "EQUIVOCATION", "signs two lists of slices",

@@ -1,4 +1,4 @@
-"""The oracle's rules for how rounds end: who is named, what is certified, what the results are (CE-5, SA-9, SA-13)."""
+"""The oracle's rules for how rounds end: who is named, and what they come to (RV-6, CE-5, SA-9, SA-13)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Endings:
         self.certified: dict[tuple[RoundId, bytes, str], dict[bytes, list[PeerId]]] = {}
         self._totals: list[tuple[PeerId, RoundId, NDArray[Any], tuple[PeerId, ...], int]] = []
         self._results: dict[RoundId, list[tuple[PeerId, RoundResult]]] = defaultdict(list)
+        self._states: dict[RoundId, dict[bytes, PeerId]] = defaultdict(dict)
 
     # ── as they end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -81,6 +82,10 @@ class Endings:
 
     def result(self, actor: Actor, result: RoundResult) -> None:
         self._results[result.round].append((actor.id, result))
+        held = self._states[result.round]
+        held.setdefault(actor.session.common.digest(), actor.id)
+        if len(held) > 1:
+            self._case.violated("RV-6", actor.id, "it holds another common state after a round than those it was with")
 
     # ── at the end ───────────────────────────────────────────────────────────────────────────────────────────────────
 

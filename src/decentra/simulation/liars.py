@@ -50,6 +50,7 @@ class Adversary:
         plot: what it does beside that.
         hushes: kinds that it may keep from some peers.
         spoils: what need not be what liars encoded: the ``vectors`` that they send, or the ``sums`` that they publish.
+        unlike: whether some peers begin with another common state, and fetch the group's.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Adversary:
     plot: Plot | None = None
     hushes: Callable[[Coalition, PeerId, PeerId, str], bool] | None = None
     spoils: Literal["", "vectors", "sums"] = ""
+    unlike: bool = False
 
 
 class Coalition:

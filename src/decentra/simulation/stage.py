@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
@@ -21,6 +22,7 @@ from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError
 from decentra.machine.effects import Effect, Record, Send
 from decentra.machine.events import Computed, Event, Expired, Received, Start, Supplied
+from decentra.machine.state import piece_digests
 from decentra.simulation.group import charter_for, identities
 from decentra.simulation.hazards import Crash, Hazards, generator
 from decentra.simulation.ideal import IdealCrypto
@@ -93,6 +95,24 @@ def cast_for(protocol: str, n: int, c: int) -> Cast:
     """The group of every schedule of a search; what differs between schedules follows from their seeds alone."""
     members = identities(n, 0)
     return Cast(charter_for(members, protocol, protocol__c=c), members)
+
+
+class Held:
+    """A small state of a caller's, in which peers may differ at the beginning."""
+
+    nbytes = 96
+
+    def __init__(self, fill: int) -> None:
+        self._data = np.full(self.nbytes, fill, np.uint8)
+
+    def pieces(self) -> tuple[bytes, ...]:
+        return piece_digests([self._data])
+
+    def export(self) -> list[NDArray[np.uint8]]:
+        return [self._data]
+
+    def adopt(self, data: memoryview) -> None:
+        self._data = np.frombuffer(data, np.uint8).copy()
 
 
 class Actor:
@@ -308,6 +328,9 @@ class Stage:
         self.spoils = "" if adversary is None else adversary.spoils
         """What need not be what liars encoded."""
         self.size = self.rng.randint(1, play.size)
+        lacking = generator(seed, "unlike").sample(range(play.n), play.n // 2) if adversary and adversary.unlike else []
+        self.states = {position: Held(int(position in lacking)) for position in range(play.n) if lacking}
+        """What training would hold alike, by position; nothing where no adversary lies about it."""
         self.actors: list[Actor] = []
         self.actors = [Actor(self, position, 1, journal(position)) for position in range(play.n)]
         self._spoil_edges()
@@ -357,7 +380,7 @@ class Stage:
         tensor = draw.astype(np.float32) * np.float32(0.09 / 32768)
         actor.update = name
         self.oracle.given(actor, name)
-        return Vector([tensor], describe([tensor], None))
+        return Vector([tensor], describe([tensor], None), shared=self.states.get(actor.position))
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

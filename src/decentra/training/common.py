@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
+from decentra.machine.state import piece_digests
 
 if TYPE_CHECKING:
     import logging
@@ -40,7 +41,7 @@ class OuterState:
             self._parameters[leaving.span(index)] = leaving.read(index).reshape(-1)
         self._momentum = np.zeros(leaving.size, np.float32) if outer.keeps_momentum else None
         self._origin = hashlib.sha256(self._parameters.data).digest()
-        self._digest: bytes | None = None
+        self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
 
     @property
@@ -54,14 +55,11 @@ class OuterState:
         arrays = [self._parameters] if self._momentum is None else [self._parameters, self._momentum]
         return [header, *(array.view(np.uint8) for array in arrays)]
 
-    def digest(self) -> bytes:
-        """SHA-256 of the exported bytes."""
-        if self._digest is None:
-            digest = hashlib.sha256()
-            for part in self.export():
-                digest.update(part.data)
-            self._digest = digest.digest()
-        return self._digest
+    def pieces(self) -> tuple[bytes, ...]:
+        """The SHA-256 of each 256 KiB of the exported bytes."""
+        if self._pieces is None:
+            self._pieces = piece_digests(self.export())
+        return self._pieces
 
     def adopt(self, data: memoryview) -> None:
         """Take over another peer's common state, and set the model to it.
@@ -85,7 +83,7 @@ class OuterState:
         rounds = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
         origin = bytes(data[len(MAGIC) + 8 : HEADER])
         missed = origin == self._origin
-        self._digest = None
+        self._pieces = None
         if missed:
             self._carry_over(values)
         self._parameters[:] = values[: self._leaving.size]
@@ -96,7 +94,7 @@ class OuterState:
             self.go_back()
         self._log.warning(
             "this peer's common parameters were not the group's: it took over %s, %d outer steps old (it had %d); %s",
-            self.digest().hex()[:8],
+            hashlib.sha256(self._parameters.data).hexdigest()[:8],
             rounds,
             before,
             "its own progress is kept" if missed else "its own steps began from other values and are dropped",
@@ -122,7 +120,7 @@ class OuterState:
         """
         if [array.shape for array in mean] != [spec.shape for spec in self._leaving.specs]:
             raise LocalError("the round's mean does not have this model's shapes: give it in the order the update had")
-        self._digest = None
+        self._pieces = None
         for index, array in enumerate(mean):
             span = self._leaving.span(index)
             momentum = None if self._momentum is None else self._momentum[span]

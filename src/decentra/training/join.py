@@ -168,7 +168,8 @@ def join(
     charter's protocol, and the outer optimizer applies the mean. Joining itself is a first round, with an empty vector:
     peers whose initial parameters differ take the first proposer's. A peer that joins while the others train already
     takes part in their next round instead, with an update of zeros: there it takes over the parameters for which more
-    than c of them vouch as those of their last certified result, and ``summary().outer_steps`` says where they are.
+    than c of them vouch as those of their last certified result, from all that hold them at once, with the outer
+    momentum; ``summary().outer_steps`` says where they are.
 
     What leaves, whom a round waits for and what came of it is logged under ``decentra`` at INFO, and at DEBUG the name,
     shape and dtype of every tensor that leaves. `decentra run` shows INFO; elsewhere ``logging`` decides.

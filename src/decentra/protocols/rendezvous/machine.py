@@ -5,16 +5,17 @@ The owner feeds it events and reads ``settled``. Effects go into the list that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NoReturn
 
 from decentra import derive
 from decentra.crypto.agreement import check_public
 from decentra.errors import Behind, LocalError, RemoteError, Unavailable, Underway
-from decentra.machine.effects import Compute, Effect, Release, Send, SetTimer, Tools
-from decentra.machine.events import Blob, Received
+from decentra.machine.effects import Effect, Send, SetTimer
+from decentra.machine.events import Received
 from decentra.protocols.rendezvous.messages import AbortRound, Absent, Later, Leave, Ready, Roster, State, Want
-from decentra.protocols.setting import CommonState, Contribution, Setting
+from decentra.protocols.rendezvous.state import SOURCE_TIMER, Adopted, Exported, Fetch, Listed, Offer, Placed
+from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.entry import ZERO
 from decentra.wire.message import Verified
@@ -34,30 +35,6 @@ LEAP = 64
 
 MOST_VIEWS = 64
 """The largest view that a message can name. Every member proposes in one of the first n."""
-
-
-@dataclass(frozen=True)
-class ExportState:
-    """Job: the common state as a blob, for the peers that lack it."""
-
-    common: CommonState
-
-    def run(self, tools: Tools) -> Blob:
-        return tools.keep(self.common.export())
-
-
-@dataclass(frozen=True)
-class AdoptState:
-    """Job: take over a state, if it is the expected one."""
-
-    common: CommonState
-    blob: Blob
-    expected: bytes
-
-    def run(self, tools: Tools) -> bytes:
-        self.common.adopt(tools.view(self.blob), self.expected)
-        tools.drop(self.blob)
-        return self.expected
 
 
 class Rendezvous:
@@ -82,16 +59,14 @@ class Rendezvous:
         }
         self._graced = False
         """Whether those who left have had their time to come back."""
-        self._wanting: set[PeerId] = set()
-        self._exported: Blob | None = None
-        self._exporting = False
-        self._adopting = False
+        self._given = Offer(mine.common, mine.state, out)
+        self._fetch: Fetch | None = None
         self.ready: dict[PeerId, Verified] = {}
         self.view = 0
         self.roster: Roster | None = None
         self.opened_by: bytes = ZERO
         self.state = mine.state
-        self.adopted: PeerId | None = None
+        self.adopted: Mapping[PeerId, int] = {}
         self.closed = False
         self.training = mine.update is None
         """Whether this peer's own update is still to come: until then it waits for nobody's readiness against time."""
@@ -106,9 +81,9 @@ class Rendezvous:
         return roster is not None and self.state == roster.state and not self._unheard(roster)
 
     @property
-    def holder(self) -> PeerId:
-        """Who serves the common state to those who lack it."""
-        return self.proposer if self.roster is None else self._holder(self.roster)
+    def fetching(self) -> bool:
+        """Whether this peer lacks the common state, and has begun to fetch it."""
+        return self._fetch is not None and self.state != self._fetch.state
 
     @property
     def proposer(self) -> PeerId:
@@ -118,9 +93,9 @@ class Rendezvous:
     def proposer_of(self, view: int) -> PeerId:
         return self.order[view % len(self.order)]
 
-    def awaits_state(self, peer: PeerId) -> bool:
-        """Whether this peer has asked that one for the common state."""
-        return self._adopting and self.roster is not None and peer == self._holder(self.roster)
+    def wants(self, sender: PeerId, message: State, root: bytes) -> bool:
+        """Whether a blob with this root is a part of the common state that this peer has asked the sender for."""
+        return self._fetch is not None and self._fetch.wants(sender, message, root)
 
     def sealing_key(self, peer: PeerId) -> bytes:
         return self._readiness(peer).seal
@@ -130,7 +105,7 @@ class Rendezvous:
         if self.roster is None:
             silent = [peer for peer in self._setting.members if peer not in self.ready and peer not in self._gone]
             return tuple(silent) or (self.proposer,)
-        return self._unheard(self.roster) or (self._holder(self.roster),)
+        return self._unheard(self.roster) or (() if self._fetch is None else self._fetch.awaited)
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,10 +147,10 @@ class Rendezvous:
             case Roster() as message:
                 self._on_roster(verified, message)
             case Want() as message:
-                if message.state == self._mine.state:
-                    self._wanting.add(verified.sender)
+                self._given.wanted(verified.sender, message)
             case State() as message:
-                self._on_state(event, message)
+                if self._fetch is not None:
+                    self._fetch.part_came(event, message)
             case _:
                 raise LocalError(f"rendezvous was handed a {verified.message.kind}")
 
@@ -188,6 +163,10 @@ class Rendezvous:
     def expired(self, timer: str) -> None:
         if timer == "left":
             self._graced = True
+            return
+        if timer.startswith(SOURCE_TIMER):
+            if self._fetch is not None:
+                self._fetch.expired(timer)
             return
         if self.roster is not None:
             return
@@ -209,11 +188,27 @@ class Rendezvous:
         self._viewed += after
         self._out.append(SetTimer("view", after))
 
-    def computed(self, name: str, value: object) -> None:
-        if name == "export" and isinstance(value, Blob):
-            self._exported = value
-        elif name == "adopt" and self.roster is not None:
-            self.state, self.adopted = self.roster.state, self._holder(self.roster)
+    def computed(self, value: object) -> None:
+        """A job over the common state is done.
+
+        Raises:
+            RemoteError: whoever answers for it offers a state that is none.
+            LocalError: the group's is none for this peer.
+        """
+        fetch = self._fetch
+        match value:
+            case Exported():
+                self._given.exported(value)
+            case Listed(state) | Placed(state) if fetch is not None and state == fetch.state:
+                fetch.computed(value)
+            case Adopted(state) if fetch is not None:
+                self.state, self.adopted = state, fetch.received
+            case ValueError() if fetch is not None:
+                fetch.unusable(value)
+
+    def lost_source(self, error: RemoteError) -> bool:
+        """Whether who broke a clause is one of several sources of the common state, so that the others go on alone."""
+        return self._fetch is not None and self._fetch.lost(error)
 
     def advance(self) -> None:
         """Do what the events so far allow: skip a proposer that is known to be gone, offer, ask, serve.
@@ -233,9 +228,7 @@ class Rendezvous:
 
     def release(self) -> None:
         """Give up the exported state: the round is past the need for it."""
-        if self._exported is not None:
-            self._out.append(Release(self._exported))
-            self._exported = None
+        self._given.release()
 
     # ── readiness and views ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -469,51 +462,33 @@ class Rendezvous:
 
     # ── one common state ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _holder(self, roster: Roster) -> PeerId:
-        """Who has the roster's state: its proposer, else the first member that said so."""
-        proposer = self.proposer_of(roster.view)
-        holders = [p for p in roster.members if p in self.ready and self._readiness(p).state == roster.state]
-        if proposer in holders or not holders:
-            return proposer
-        return holders[0]
-
     def _ask(self) -> None:
         roster = self.roster
-        if roster is None or self._adopting or self._unheard(roster) or self.state == roster.state:
+        if roster is None or self._unheard(roster) or self.state == roster.state:
             return
-        proposer = self.proposer_of(roster.view)
-        said = [self._readiness(peer) for peer in roster.members]
-        fresh = roster.last == ZERO and all(ready.last == ZERO for ready in said)
-        vouching = sum((ready.last, ready.state) == (roster.last, roster.state) for ready in said)
-        if not (fresh and self._readiness(proposer).state == roster.state) and vouching <= self._setting.c:
-            raise RemoteError(proposer, "RV-6", "its roster names a common state that too few members hold")
-        if self.training:  # a state that is taken over replaces parameters, on which the caller's steps are at work
-            what = f"round {self._round} ahead of this peer's local steps: it does not hold the common state"
-            raise Unavailable((), 0.0, what, "it takes part in a round after them, and takes the state over there")
-        self._adopting = True
-        self._out.append(Send(Want(roster.view, roster.state), to=self._holder(roster)))
+        if self._fetch is None or self._fetch.state != roster.state:
+            fetch = self._vouched(roster)
+            if self.training:  # a state that is taken over replaces parameters, on which the caller's steps are at work
+                what = f"round {self._round} ahead of this peer's local steps: it does not hold the common state"
+                raise Unavailable((), 0.0, what, "it takes part in a round after them, and takes the state over there")
+            self._fetch = fetch
+        self._fetch.ask()
 
-    def _on_state(self, event: Received, message: State) -> None:
-        roster, blob = self.roster, event.blob
-        if roster is None or not self.awaits_state(event.verified.sender):
-            return
-        if blob is None or message.root != blob.root or message.state != roster.state:
-            raise RemoteError(event.verified.sender, "RV-6", "the common state that it sent is not the one it signed")
-        self._out.append(Compute("adopt", AdoptState(self._mine.common, blob, roster.state)))
+    def _vouched(self, roster: Roster) -> Fetch:
+        """The fetch of a state that enough members answer for (RV-6), from all that said they hold it."""
+        proposer = self.proposer_of(roster.view)
+        said = {peer: self._readiness(peer) for peer in roster.members}
+        fresh = roster.last == ZERO and all(ready.last == ZERO for ready in said.values())
+        holders = [peer for peer, ready in said.items() if ready.state == roster.state]
+        vouching = sum(said[peer].last == roster.last for peer in holders)
+        if not (fresh and proposer in holders) and vouching <= self._setting.c:
+            raise RemoteError(proposer, "RV-6", "its roster names a common state that too few members hold")
+        author = proposer if fresh else None
+        return Fetch(self._mine.common, roster, holders, author, self._setting.patience, self._out)
 
     def _serve(self) -> None:
-        roster = self.roster
-        if roster is None or not self._wanting or roster.state != self._mine.state:
-            return
-        if self._exported is None:
-            if not self._exporting:
-                self._exporting = True
-                self._out.append(Compute("export", ExportState(self._mine.common)))
-            return
-        blob = self._exported
-        for peer in sorted(self._wanting & set(roster.members)):
-            self._out.append(Send(State(roster.view, roster.state, blob.root), to=peer, blobs={peer: blob}))
-        self._wanting.clear()
+        if self.roster is not None and self._fetch is None:
+            self._given.serve(self.roster)
 
 
 def counts(word: Verified, round_id: RoundId) -> bool:

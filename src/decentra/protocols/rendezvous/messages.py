@@ -53,20 +53,22 @@ class Roster(Message):
 
 @dataclass(frozen=True)
 class Want(Message):
-    """Send me the common state that the roster names."""
+    """Send me this part of the common state that the roster names; part 0 is its index."""
 
     kind: ClassVar[str] = "rendezvous.want"
     view: int
     state: bytes
+    part: int
 
 
 @dataclass(frozen=True)
 class State(Message):
-    """The common state, as the blob beside this message."""
+    """A part of the common state, as the blob beside this message."""
 
     kind: ClassVar[str] = "rendezvous.state"
     view: int
     state: bytes
+    part: int
     root: bytes
 
 
