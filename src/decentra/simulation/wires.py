@@ -20,7 +20,7 @@ from typing import NamedTuple
 from decentra.errors import RemoteError
 from decentra.transfer import Announcement, Arrived, Completed
 from decentra.transfer import Event as LinkEvent
-from decentra.transfer.link import STALL_FIRST, STALL_MOST, Send
+from decentra.transfer.link import NOWHERE, STALL_FIRST, STALL_MOST, Send
 from decentra.transport.base import Buffer, Counters, Lane, Receive
 from decentra.transport.simulated import Faults
 from decentra.transport.virtual import EventHeap
@@ -164,7 +164,9 @@ class WireTransport:
         self.links: dict[PeerId, WireLink] = {}
         self.open = True
 
-    def link(self, peer: PeerId, incarnation: int, send: Send, *, session: bytes, epoch: EpochName) -> WireLink:
+    def link(
+        self, peer: PeerId, incarnation: int, send: Send, *, session: bytes, epoch: EpochName = NOWHERE
+    ) -> WireLink:
         """The link to a neighbour (``driver.fittings.LinkMaker``)."""
         self.links[peer] = WireLink(self, peer, incarnation)
         return self.links[peer]
