@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentra.charter import Charter, Member
-from decentra.charter.toml import save_text
+from decentra.charter.toml import MAX_TEXT, save_text
 from decentra.crypto.hashing import digest
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
@@ -176,7 +176,7 @@ def test_a_file_that_is_no_text_or_too_large_is_refused(tmp_path: Path) -> None:
     made = folder(tmp_path)
     made.charter.write_bytes(b"\xff\xfe")
     assert "is not UTF-8 text" in refusal(made.load)
-    made.charter.write_bytes(b"#" * ((1 << 20) + 1))
+    made.charter.write_bytes(b"#" * (MAX_TEXT + 1))
     assert "is larger than" in refusal(made.load)
 
 
