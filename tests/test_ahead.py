@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from decentra.driver.session import Vector
 from decentra.errors import LocalError
 from decentra.machine.effects import Effect, Send
 from decentra.machine.events import Event, Start
+from decentra.machine.state import piece_digests
 from decentra.protocols.rendezvous.messages import Later
 from decentra.simulation.group import Ending, SimulatedGroup
 from decentra.transport.simulated import Faults
@@ -251,8 +251,8 @@ class Parameters:
         self.adopted = 0
         self.nbytes = 4
 
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.bytes.data).digest()
+    def pieces(self) -> tuple[bytes, ...]:
+        return piece_digests(self.export())
 
     def export(self) -> list[NDArray[np.uint8]]:
         return [self.bytes]

@@ -21,19 +21,12 @@ from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.state import SharedState
 from decentra.peer import beacon, transcript
+from decentra.peer.clock import LoopClock
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
-from decentra.peer.runtime import (
-    LOOK_SECONDS,
-    SETTLE_SECONDS,
-    START_DEADLINE,
-    Ended,
-    LoopClock,
-    Peer,
-    Prepared,
-    _resolve,
-)
+from decentra.peer.prepared import Ended, Prepared
+from decentra.peer.runtime import LOOK_SECONDS, SETTLE_SECONDS, START_DEADLINE, Peer, _resolve
 from decentra.peer.status import EVERY, Status, observe
 from decentra.peer.witness import Witness
 from decentra.transport.shared import SharedTransport
