@@ -23,6 +23,9 @@ from decentra.errors import LocalError
 MAX_TEXT = 1 << 22
 """Largest file read, in bytes: 4,096 members and their signatures need 3 MiB, and more is a mistake or an attack."""
 
+PIECE = 1 << 18
+"""Bytes read at a time."""
+
 MAX_LINE = 1024
 """Characters in a line: a key of 30,000 parts in one line would take gigabytes to parse."""
 
@@ -84,7 +87,9 @@ def read_text(path: Path, mend: str) -> str:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_TEXT + 1)
+            raw = b""
+            while len(raw) <= MAX_TEXT and (piece := file.read(PIECE)):  # not at once, or a small file costs the limit
+                raw += piece
     except FileNotFoundError:
         raise LocalError(f"there is no {path}; {mend}") from None
     except OSError as error:
