@@ -11,7 +11,8 @@ import pytest
 import decentra
 from decentra import LocalError
 from decentra.driver.given import describe
-from decentra.peer.runtime import Peer, Prepared
+from decentra.peer.prepared import Prepared
+from decentra.peer.runtime import Peer
 from starting import Group, all_at_once, until
 from test_join import SMALL, H, Learner
 from test_peer import IMPATIENT, MakeGroup, bits, update

@@ -1,4 +1,4 @@
-"""Training with rounds that begin ahead of their updates: the same parameters as without, over the simulated network."""
+"""Training with rounds that begin ahead of their updates: the same parameters as without, on a simulated network."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -39,6 +39,7 @@ from decentra.peer import transcript
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
+from decentra.peer.prepared import Prepared
 from decentra.peer.status import EVERY, observe
 from decentra.peer.witness import Witness
 from decentra.transport.virtual import Handle
@@ -95,36 +96,6 @@ class Closing:
     bytes_received: int
     seconds: float
     transcript: Path
-
-
-class Prepared:
-    """A round that a peer has begun ahead of its update; ``Peer.prepare`` makes it.
-
-    Its small phases go on while the caller still trains. `average` or `cancel` it before anything else is averaged.
-    """
-
-    def __init__(self, peer: Peer, vector: Vector) -> None:
-        self._peer, self._vector = peer, vector
-        self.future: Future[Ended] = Future()
-        """How the round ended."""
-
-    def average(
-        self,
-        tensors: Sequence[NDArray[np.float32]],
-        *,
-        weight: int = 1,
-        residual: Sequence[NDArray[np.float32]] | None = None,
-    ) -> RoundResult:
-        """The group's weighted mean, as ``Peer.average`` gives it, for these tensors of the shapes that were prepared.
-
-        Where the preparation failed meanwhile, or the group went on without this peer, nothing had left it, and a
-        round begins anew with the update at hand.
-        """
-        return self._peer._run(replace(self._vector, tensors=tensors, weight=weight, residual=residual), self)
-
-    def cancel(self) -> None:
-        """Give the round up; nothing has left this peer. A round that has ended already stays as it is."""
-        self._peer._give_up(self)
 
 
 class Peer:
@@ -210,10 +181,11 @@ class Peer:
         Raises:
             LocalError: this peer is closed.
         """
-        prepared = Prepared(self, Vector(None, tuple(specs), fingerprint=fingerprint, shared=state))
+        vector = Vector(None, tuple(specs), fingerprint=fingerprint, shared=state)
+        prepared = Prepared(vector, self._run, self._give_up)
         self._go_over()
         self._check()
-        self._loop.call_soon_threadsafe(self._begin, prepared._vector, prepared.future)
+        self._loop.call_soon_threadsafe(self._begin, vector, prepared.future)
         return prepared
 
     def _run(self, vector: Vector, prepared: Prepared | None = None) -> RoundResult:

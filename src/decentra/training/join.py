@@ -18,7 +18,8 @@ from decentra.charter.charter import Charter
 from decentra.errors import LocalError, Underway
 from decentra.machine.state import SharedState
 from decentra.peer.config import PeerFolder
-from decentra.peer.runtime import Peer, Prepared
+from decentra.peer.prepared import Prepared
+from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
 from decentra.training.hook import Summary, Training, attach
 from decentra.types import PeerId, RoundResult, TensorSpec
