@@ -121,6 +121,23 @@ def test_nothing_is_violated_in_groups_of_other_sizes(n: int, c: int) -> None:
     assert not search(Play(n=n, c=c), "mixed", 50, 4).violating
 
 
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+def test_nothing_is_violated_where_rounds_begin_ahead_of_local_steps(protocol: str, mix: Mix) -> None:
+    tally = search(Play(protocol, late=100.0), mix, 1000, 6)
+    assert not tally.violating
+    assert tally.outcomes["completed"] > 0
+
+
+@pytest.mark.parametrize("mix", ["none", "crashes"])
+def test_some_peers_are_in_their_local_steps_when_their_round_begins_and_the_others_are_not(mix: Mix) -> None:
+    _, lines = trace_of(Play(late=100.0), 2, mix)
+    later = {line.split()[1] for line in lines if "▸ all  rendezvous.later" in line}
+    assert 0 < len(later) < PLAY.n
+    assert any("its local steps are done" in line for line in lines)
+    assert not any("rendezvous.later" in line for line in trace_of(PLAY, 2, mix)[1])
+
+
 @pytest.mark.parametrize("mix", ["none", "mixed"])
 def test_nothing_is_violated_with_real_cryptography(mix: Mix) -> None:
     tally = search(Play(crypto="real"), mix, 0, 2)
@@ -141,9 +158,10 @@ class LooksAlways(SecAgg):
 
 @pytest.mark.parametrize("mix", ["drops", "crashes", "liars"])
 def test_a_message_that_a_phase_does_not_read_could_not_have_carried_it_on(mix: Mix) -> None:
-    for seed in range(4):
-        everyone = dict.fromkeys(range(PLAY.n), LooksAlways)
-        assert trace_of(PLAY, seed, mix, machines=everyone) == trace_of(PLAY, seed, mix)
+    for play in (PLAY, Play(late=60.0)):
+        for seed in range(4):
+            everyone = dict.fromkeys(range(play.n), LooksAlways)
+            assert trace_of(play, seed, mix, machines=everyone) == trace_of(play, seed, mix)
 
 
 def test_both_kinds_of_cryptography_come_to_the_same() -> None:

@@ -309,6 +309,9 @@ def simulate(
         str | None, typer.Option("--adversary", metavar="NAME", help="How liars lie; else each schedule's own way.")
     ] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Run real links over frames that are lost; slower.")] = False,
+    late: Annotated[
+        float, typer.Option("--late", metavar="SECONDS", help="Half of the peers still train at first, up to so long.")
+    ] = 0.0,
     trace: Annotated[
         int | None, typer.Option("--trace", metavar="SEED", help="Print everything that happens in one schedule.")
     ] = None,
@@ -327,7 +330,7 @@ def simulate(
         raise typer.Exit(grid.simulate(n, group, c, lost, first, crypto, json))
     from decentra.cli import simulate as body
 
-    raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, trace, json))
+    raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, late, trace, json))
 
 
 @app.command(epilog=_EPILOG)

@@ -20,6 +20,9 @@ MEMBERSHIP = "membership"
 MOST_TRACED = 3
 """Violating seeds whose traces are printed; the others are listed."""
 
+MOST_LATE = 600.0
+"""Seconds of local steps: five times the templates' deadline of readiness."""
+
 MOST_SIMULATED = 26
 """Peers have letters in a trace."""
 
@@ -34,6 +37,7 @@ def simulate(
     crypto: str,
     adversary: str | None,
     frames: bool,
+    late: float,
     trace: int | None,
     as_json: bool,
 ) -> int:
@@ -48,6 +52,7 @@ def simulate(
         crypto: ``ideal`` or ``real``.
         adversary: how liars lie; None for another way in each schedule.
         frames: run real links over frames.
+        late: seconds of local steps, at most, that about half of the peers have before them when their round begins.
         trace: print this seed's schedule, and nothing else.
         as_json: print one JSON object.
 
@@ -58,8 +63,10 @@ def simulate(
         LocalError: there is no such protocol, mix, crypto or adversary, or the numbers don't fit together.
     """
     if protocol == MEMBERSHIP:
+        if late:
+            raise LocalError("membership has no rounds to begin ahead of local steps; leave --late out")
         return _membership(n, c, seeds, first, _mix(faults), crypto, adversary, frames, trace, as_json)
-    play = _play(protocol, n, c, crypto, frames)
+    play = _play(protocol, n, c, crypto, frames, late)
     mix = _mix(faults)
     if adversary is not None and mix not in ("liars", "mixed"):
         raise LocalError(f"nobody lies under --faults {mix}; choose liars or mixed for an adversary")
@@ -103,7 +110,7 @@ def _crypto(crypto: str) -> str:
     return crypto
 
 
-def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool) -> Play:
+def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late: float) -> Play:
     if protocol not in SHIPPED:
         raise LocalError(f"there is no protocol {protocol!r}; choose {' or '.join(SHIPPED)}, or {MEMBERSHIP}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
@@ -111,7 +118,9 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool) -> Pl
     chosen = _most_liars(n) if c is None else c
     if not 1 <= chosen <= n - 2:
         raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
-    play = Play(protocol, n, chosen, _crypto(crypto), frames=frames)
+    if not 0.0 <= late <= MOST_LATE:
+        raise LocalError(f"--late {late:g} is out of 0..{MOST_LATE:g} seconds; give local steps that end")
+    play = Play(protocol, n, chosen, _crypto(crypto), frames=frames, late=late)
     cast_for(protocol, n, chosen)  # the charter's own policy refuses what else is unsound
     return play
 

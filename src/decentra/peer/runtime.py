@@ -195,10 +195,8 @@ class Peer:
         self._rounds.add(future)  # before the check, so that a close in another thread ends either here or there
         try:
             self._check()
-            if prepared is None:
-                self._loop.call_soon_threadsafe(self._begin, vector, future)
-            else:
-                self._loop.call_soon_threadsafe(self._supply, prepared, vector, future)
+            begin = self._begin if prepared is None else partial(self._supply, prepared)
+            self._loop.call_soon_threadsafe(begin, vector, future)
             self._loop.call_soon_threadsafe(self._look, future, (), ())
             return self._wait(future)
         finally:
@@ -468,7 +466,7 @@ class Peer:
         """End a round that was prepared, and wait until another can begin."""
         if self._closed or self._broken is not None or self._pid != os.getpid():
             return
-        self._later(lambda: self._abandon(prepared))
+        self._later(partial(self._cancel, prepared))
         wait([prepared.future], INTERRUPT_DEADLINE)
 
     def _settle(self, error: LocalError) -> None:
@@ -521,20 +519,16 @@ class Peer:
 
     def _fall_silent(self, error: LocalError) -> None:
         """Nothing may be sent any more; whoever waits is told."""
-        # The update may have left before, and then never leaves again.
-        error.spent = self._session.busy and not self._session.awaits_update
+        error.spent = self._session.busy and not self._session.awaits_update  # what may have left never leaves again
         self._broken = error
         self._log.error("%s", error)
         self._transport.close()
         self._settle(error)
 
-    def _abandon(self, prepared: Prepared) -> None:
-        if not prepared.future.done():
-            error = LocalError("its owner gave up what was prepared; the next round goes on without it")
-            self._session.driver.cancel(error)
-
-    def _cancel(self) -> None:
-        self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
+    def _cancel(self, prepared: Prepared | None = None) -> None:
+        """End the round that is on, or only if it is this one."""
+        if prepared is None or not prepared.future.done():
+            self._session.driver.cancel(LocalError("its owner interrupted it; the next round goes on without it"))
 
     def _on_link(self, peer: PeerId, up: bool, reason: str) -> None:
         (self._up.add if up else self._up.discard)(peer)
