@@ -217,7 +217,7 @@ class GridPeer(Peer):
         self._shared.close()
         self._settle(error)
 
-    def _cancel(self) -> None:
+    def _cancel(self, prepared: Prepared | None = None) -> None:
         self._mixer.cancel(LocalError("its owner interrupted it; the next mixing goes on without it"))
 
 
