@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,23 @@ def test_the_next_peer_lets_no_vector_in_whose_own_part_it_lacks() -> None:
     attack = scene(protocol__backup=True)
     lie(attack.liar, "secagg.again", lambda _effect: [])
     attack.survived(dropped=True, witnesses=())
+
+
+def test_a_peer_that_is_left_out_hears_so_and_gets_back_what_clipping_had_cut() -> None:
+    group = simulate(7, protocol__c=2, protocol__backup=True)
+    lie(group.peers[3], "secagg.again", lambda _effect: [])
+    given_ = small(group, 1.0)  # beyond the range: most of it is cut
+    kept = [np.full(3, 0.5, np.float32), np.zeros((1, 1), np.float32)]
+    for place, one in enumerate(given_):
+        assert one is not None
+        residual = [array.copy() for array in kept]
+        given_[place] = replace(one, residual=residual)
+    done = results(play(group, given_))
+    assert [one.contributed for one in done] == [place != 3 for place in range(7)]
+    for place, one in enumerate(given_):
+        assert one is not None and one.residual is not None
+        same = all(np.array_equal(now, was) for now, was in zip(one.residual, kept, strict=True))
+        assert same == (place == 3)
 
 
 def test_a_backup_that_is_not_what_was_signed() -> None:

@@ -353,6 +353,21 @@ def test_the_digest_is_the_hash_of_what_is_exported(mu: float) -> None:
     assert state.rounds == int.from_bytes(exported(state)[16:24], "little") == 1
 
 
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_an_update_that_a_round_went_on_without_stays_ones_own_progress(mu: float) -> None:
+    ours, others = network(1), network(1)
+    state, other = common_of(ours, mu), common_of(others, mu)
+    mean = [np.full(spec.shape, 0.25, np.float32) for spec in Leaving(ours).specs]
+    local_step(ours, torch.optim.SGD(ours.parameters(), 0.1), 0, 0)
+    before = list(state.update())
+    state.advance(mean, keep=True)
+    other.advance(mean)
+    assert state.pieces() == other.pieces(), "the common state is everybody's"
+    for was, remains in zip(before, state.update(), strict=True):
+        np.testing.assert_allclose(remains, was, atol=1e-6)
+        assert was.any()
+
+
 def test_adopting_another_origin_drops_the_steps_made_from_ones_own() -> None:
     ours, theirs = network(1), network(2)
     state, other = common_of(ours), common_of(theirs)

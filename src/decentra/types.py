@@ -91,6 +91,7 @@ class RoundResult:
         seconds: wall time from the call to the result; of a round that began ahead of its update, from the update on.
         transcript_head: the hash of this peer's last signed entry of the round.
         clipped: coordinates of this peer's own update that exceeded their tensor's range, and were cut to it.
+        contributed: whether this peer's own update is in the mean; one that is not may be given to another round.
         beacon: 32 bytes that nobody could foresee or choose, and all survivors hold alike; empty in allreduce.
     """
 
@@ -105,6 +106,7 @@ class RoundResult:
     seconds: float
     transcript_head: bytes
     clipped: int = 0
+    contributed: bool = True
     beacon: bytes = b""
 
     def __str__(self) -> str:

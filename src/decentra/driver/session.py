@@ -403,6 +403,9 @@ class Session:
         values, peaks = value
         self.last = outcome.digest
         self.halves.certified(self.round.number, outcome.digest)
+        contributed = self.me in outcome.survivors
+        if not contributed:
+            self._restore(vector)  # the certificate that leaves it out frees it (SA-4)
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
         self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
@@ -421,6 +424,7 @@ class Session:
             seconds=now - part.supplied,
             transcript_head=self.driver.chain.head,
             clipped=outcome.clipped,
+            contributed=contributed,
             beacon=outcome.beacon,
         )
 

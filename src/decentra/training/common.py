@@ -112,8 +112,11 @@ class OuterState:
         """This peer's pseudo-gradients, each computed when it is read."""
         return Update(self._leaving, self._parameters)
 
-    def advance(self, mean: Sequence[NDArray[np.float32]]) -> None:
+    def advance(self, mean: Sequence[NDArray[np.float32]], *, keep: bool = False) -> None:
         """Apply a round's mean: one outer step on the common parameters, and the model set to them.
+
+        With ``keep`` the model keeps its own way from the common parameters, since its update is not in the mean, and
+        may still be contributed.
 
         Raises:
             LocalError: the mean does not have the shapes of what leaves.
@@ -123,10 +126,15 @@ class OuterState:
         self._pieces = None
         for index, array in enumerate(mean):
             span = self._leaving.span(index)
+            moved = self._leaving.progress(index, self._parameters[span]) if keep else None
             momentum = None if self._momentum is None else self._momentum[span]
             self._outer.step(self._parameters[span], momentum, array.reshape(-1))
+            if moved is not None:
+                np.subtract(self._parameters[span].reshape(moved.shape), moved, out=moved)
+                self._leaving.write(index, moved)
         self.rounds += 1
-        self.go_back()
+        if not keep:
+            self.go_back()
 
     def go_back(self) -> None:
         """Set the model to the common parameters; the inner optimiser's state stays."""

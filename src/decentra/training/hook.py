@@ -232,8 +232,10 @@ class Training:
             prepared.cancel()
 
     def _complete(self, result: RoundResult) -> None:
-        self._common.advance(result.values)
-        self._steps = self._kept = 0
+        self._common.advance(result.values, keep=not result.contributed)
+        self._steps, self._kept = 0, 0 if result.contributed else self._kept + self._steps
+        if not result.contributed:
+            self._log.warning("the round went on without this peer's update, which is contributed to the next one")
         self._rounds += 1
         self._sent += result.bytes_sent
         self._received += result.bytes_received
