@@ -456,17 +456,18 @@ def test_a_restarted_peer_catches_up_with_the_groups_round() -> None:
 
 def test_a_newcomer_that_hears_of_old_rosters_first_goes_on_to_the_groups_round() -> None:
     group = simulate(4)
-    victim, empty = 2, vector()
+    first = proposer_of(group, 1)
+    victim = (first + 1) % 4
     for other in ids(group):  # the others' words wait for it in their links, from round 1 on
         if other != ids(group)[victim]:
             group.network.cut(other, ids(group)[victim])
-    for _ in range(2):
-        results(play(group, without(group, victim)))
+    results(play(group, [None if place == victim else vector() for place in range(4)]))  # the beginning
+    results(play(group, without(group, victim)))
     for place, peer in enumerate(group.peers):
         if place != victim:
-            group.network.faults(ids(group)[place], ids(group)[victim]).latency = 0.02 * (place + 1)
+            group.network.faults(ids(group)[place], ids(group)[victim]).latency = 0.01 if place == first else 0.2
             group.network.heal(peer.identity.id, ids(group)[victim])
-    group.peers[victim].begin(empty)
+    group.peers[victim].begin(vector())
     settle(group, 20.0)
     assert isinstance(group.peers[victim].ended, Underway)
     assert len(results(play(group, small(group)))[0].participants) == 4
