@@ -286,6 +286,7 @@ def test_who_joins_late_takes_over_parameters_momentum_outer_steps_and_the_round
 
     early = [partial(phases, index, lambda rounds: caught_up.is_set() or rounds >= 200) for index in range(3)]
     *others, newcomer = all_at_once([*early, late])
+    assert isinstance(newcomer, dict), newcomer
     assert min(newcomer) > 3  # outer steps that it did not make
     for steps, (number, state) in newcomer.items():
         assert {(number, state)} == {seen[steps] for seen in others if steps in seen}

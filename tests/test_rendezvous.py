@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from decentra.errors import LocalError, Unavailable
+from decentra.errors import LocalError, Unavailable, Underway
 from decentra.machine.effects import Abort, Effect, Send, SetTimer
 from decentra.machine.events import Event, Expired
 from decentra.machine.state import piece_digests
@@ -452,6 +452,25 @@ def test_a_restarted_peer_catches_up_with_the_groups_round() -> None:
     assert group.peers[1].session.round.number == 4
     group.clock.run_until(lambda: all(peer.ended is not None for peer in group.peers), group.clock.now() + 600)
     assert len(results([peer.ended for peer in group.peers])[0].participants) == 4
+
+
+def test_a_newcomer_that_hears_of_old_rosters_first_goes_on_to_the_groups_round() -> None:
+    group = simulate(4)
+    first = proposer_of(group, 1)
+    victim = (first + 1) % 4
+    for other in ids(group):  # the others' words wait for it in their links, from round 1 on
+        if other != ids(group)[victim]:
+            group.network.cut(other, ids(group)[victim])
+    results(play(group, [None if place == victim else vector() for place in range(4)]))  # the beginning
+    results(play(group, without(group, victim)))
+    for place, peer in enumerate(group.peers):
+        if place != victim:
+            group.network.faults(ids(group)[place], ids(group)[victim]).latency = 0.01 if place == first else 0.2
+            group.network.heal(peer.identity.id, ids(group)[victim])
+    group.peers[victim].begin(vector())
+    settle(group, 20.0)
+    assert isinstance(group.peers[victim].ended, Underway)
+    assert len(results(play(group, small(group)))[0].participants) == 4
 
 
 def test_a_peer_that_waits_in_an_old_round_goes_on_to_the_groups_by_itself() -> None:

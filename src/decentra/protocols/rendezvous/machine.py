@@ -50,6 +50,8 @@ class Rendezvous:
         self._layout = derive.layout(mine.specs)
         self._asked = self._hurried = False
         self._left_out_by: PeerId | None = None
+        self._unlike = False
+        """Whether who left this peer out names another model."""
         self._viewed = 0.0
         """Seconds of views since the ready deadline."""
         self._offered: set[int] = set()
@@ -163,6 +165,8 @@ class Rendezvous:
     def expired(self, timer: str) -> None:
         if timer == "left":
             self._graced = True
+            if self._left_out_by is not None and not self._unlike and self.roster is None:
+                raise self._left_out()
             return
         if timer.startswith(SOURCE_TIMER):
             if self._fetch is not None:
@@ -396,20 +400,19 @@ class Rendezvous:
             return
         if me not in offer.members:
             self._left_out_by = proposer
-            if (offer.fingerprint, offer.layout) == (self._mine.fingerprint, self._layout):
+            self._unlike = (offer.fingerprint, offer.layout) != (self._mine.fingerprint, self._layout)
+            if self._graced and not self._unlike:
                 raise self._left_out()
-            return  # for another model: c+1 readinesses, which are on their way, tell whether this peer is wrong
+            return  # what is on its way may tell of a later round; or, by c+1 readinesses, that this peer is wrong
         if (offer.fingerprint, offer.layout) != (self._mine.fingerprint, self._layout):
             raise RemoteError(proposer, "RV-2", "its roster names another model than this peer said it trains")
         self.view, self.roster, self.opened_by = offer.view, offer, verified.entry.hash
 
     def _left_out(self) -> Unavailable:
-        return Unavailable(
-            () if self._left_out_by is None else (self._left_out_by,),
-            0.0,
-            f"a place in round {self._round}",
-            "it left this peer out, which it must have cited; the next round is open to this peer again",
-        )
+        by = () if self._left_out_by is None else (self._left_out_by,)
+        mend = "it left this peer out, which it must have cited; the next round is open to this peer again"
+        kind = Unavailable if self._mine.specs else Underway  # the others have begun without this peer
+        return kind(by, 0.0, f"a place in round {self._round}", mend)
 
     def _second_offer(self, verified: Verified, offer: Roster) -> None:
         mine = self.roster
