@@ -18,7 +18,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from decentra.transport import clock
-from decentra.transport.dialler import Route, common_options
+from decentra.transport.dialler import Route, common_options, show_keys
 
 
 class Answer(Enum):
@@ -81,9 +81,7 @@ def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
         common_options(dealer)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, int(1000 * patience))
         dealer.setsockopt(zmq.RECONNECT_IVL, -1)
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
+        show_keys(dealer, route)
         monitor = dealer.get_monitor_socket()
         try:
             dealer.connect(route.endpoint)

@@ -1,5 +1,7 @@
 """ZeroMQ over TCP: one bound ROUTER that receives, and to each neighbour two DEALERs that send, all under CURVE.
 
+Who asks on its own connection is answered there: members for the time, others at the door.
+
 The sender of a message is the key that the handshake proved and `decentra.transport.zap` admitted, read from the
 frame's User-Id; ROUTER's own ids are ignored. What an option guards against stands where it is set.
 """
