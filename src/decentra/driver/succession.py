@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from decentra.driver.fittings import Neighbour
 from decentra.errors import RemoteError
+from decentra.gossip.allowance import Allowance
 from decentra.gossip.halves import Halves, of_epochs
-from decentra.gossip.probe import Allowance
 from decentra.transfer import Handed, Holds
 from decentra.transport.virtual import Handle, Scheduler
 from decentra.types import EpochName, PeerId
