@@ -26,7 +26,6 @@ ANSWERS_A_SECOND, ANSWERS_AT_ONCE = 1.0, 8.0
 NEXT = 1.0
 """Seconds before another neighbour is asked for a charter, where the first gave none."""
 
-
 AGAIN = 5.0
 """Seconds after which a peer says again what it certified, where others still differ from it."""
 
