@@ -16,7 +16,7 @@ from decentra.crypto.keys import Identity
 from decentra.peer import doctor as doctor_module
 from decentra.peer.config import PeerFolder
 from decentra.peer.doctor import Doctor
-from decentra.transport import clock
+from decentra.transport import time_query
 from starting import Group
 from test_transport import port_of
 
@@ -68,8 +68,8 @@ def test_a_members_clock_is_compared_with_this_machines(
 ) -> None:
     group = make_group(3)
     peer = group.peer(1)
-    truth = clock.answer
-    monkeypatch.setattr(clock, "answer", lambda nonce, now: truth(nonce, now + off))
+    truth = time_query.answer
+    monkeypatch.setattr(time_query, "answer", lambda nonce, now: truth(nonce, now + off))
     address = peer.endpoint.removeprefix("tcp://")
     told = Doctor(group.folders[0], address).findings()
     (about,) = [finding.said for finding in told if finding.about == peer.endpoint]
@@ -83,7 +83,7 @@ def test_what_is_no_answer_to_the_question_for_the_time_is_not_taken_for_one(
 ) -> None:
     group = make_group(3)
     peer = group.peer(1)
-    monkeypatch.setattr(clock, "answer", lambda nonce, now: reply)
+    monkeypatch.setattr(time_query, "answer", lambda nonce, now: reply)
     address = peer.endpoint.removeprefix("tcp://")
     told = Doctor(group.folders[0], address).findings()
     assert "the clocks were not compared" in next(one.said for one in told if one.about == peer.endpoint)

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from decentra.errors import LocalError, RemoteError
 from decentra.gossip import limits, messages
+from decentra.gossip.allowance import Allowance
 from decentra.gossip.backlog import Backlog
 from decentra.gossip.happenings import Changed, Doing, Heard, Leave, Say, Setting
 from decentra.gossip.membership import Membership
 from decentra.gossip.messages import Ack, Datagram, Nack, Ping, PingReq, Sync, pack, read, size
-from decentra.gossip.probe import Allowance
 from decentra.gossip.statements import Statement, Word, incarnation, proof_bytes, signed_bytes
 from decentra.gossip.view import Member, suspicion_time
 from decentra.machine.effects import Abort, SetTimer

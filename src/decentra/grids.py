@@ -54,10 +54,6 @@ class Grid:
         few, more = divmod(self.n, self.cells)
         return lcm(few, few + 1) if more else few
 
-    def axis(self, number: int) -> int:
-        """The axis of the ``number``-th round of an epoch, counted from 0; its mixing is ``number // axes``."""
-        return number % self.axes
-
     def together(self, place: int) -> int:
         """How many peers are in the cell of a place, itself included."""
         few, more = divmod(self.n, self.cells)

@@ -206,4 +206,3 @@ def _some_drawers(n: int, changes: Mapping[str, object]) -> list[str]:
 def fresh_identities(n: int) -> tuple[Identity, ...]:
     """n new identities, in the order of their ids."""
     return tuple(sorted((Identity.generate() for _ in range(n)), key=lambda identity: identity.id))
-

@@ -13,7 +13,7 @@ from decentra.charter.amend import Awaited, amended, awaited, changed_terms, fau
 from decentra.charter.toml import nearest, raise_problems, save_text
 from decentra.cli.files import open_charter
 from decentra.cli.invites import Answer, read_request
-from decentra.cli.members import read_members
+from decentra.cli.members import by_name, read_members
 from decentra.cli.report import emit
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
@@ -34,11 +34,11 @@ class Change:
 
     @property
     def added(self) -> list[Member]:
-        return _sorted(member for member in self.new.members if member.id not in self.old.ids)
+        return by_name(member for member in self.new.members if member.id not in self.old.ids)
 
     @property
     def removed(self) -> list[Member]:
-        return _sorted(member for member in self.old.members if member.id not in self.new.ids)
+        return by_name(member for member in self.old.members if member.id not in self.new.ids)
 
     @property
     def terms(self) -> list[str]:
@@ -62,8 +62,8 @@ class Change:
             "added": [member.name for member in self.added],
             "removed": [member.name for member in self.removed],
             "changes": self.terms,
-            "signed": [member.name for member in _sorted(self.new.members) if member.id in valid],
-            "missing": [member.name for member in _sorted(waits)],
+            "signed": [member.name for member in by_name(self.new.members) if member.id in valid],
+            "missing": [member.name for member in by_name(waits)],
             "more": lacks.more + len(lacks.added),
             "in_force": self.in_force,
         }
@@ -83,12 +83,8 @@ class Change:
         return told
 
 
-def _sorted(members: Any) -> list[Member]:
-    return sorted(members, key=lambda member: member.name.lower())
-
-
 def _names(members: Sequence[Member]) -> str:
-    return ", ".join(member.name for member in _sorted(members))
+    return ", ".join(member.name for member in by_name(members))
 
 
 # ── amend ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -247,7 +247,7 @@ def show(
 
 @app.command(epilog=_EPILOG, context_settings={"ignore_unknown_options": True})
 def run(
-    program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="A Python program that calls decentra.join().")],
+    program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="Calls decentra.join() or decentra.open_peer().")],
     state: State,
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGS...]", help="The program's own; after -- all of them are.")
@@ -286,8 +286,9 @@ def doctor(
 ) -> None:
     """Say what keeps this peer from working, and how to mend it.
 
-    A line each: ok, or what to do. It looks at keys, charter, clock, disk, port, addresses and versions, and shakes
-    hands with every member, without sending anything. Exit code 0 if all is in order, 1 if something can't work.
+    A line each: ok, or what to do. It looks at keys, charter, clock, disk, port, addresses and versions, shakes hands
+    with every member, and asks those that answer for their time. Exit code 0 if all is in order, 1 if something can't
+    work.
     """
     from decentra.cli import doctor as body
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentra.charter import Charter, Member, Policy, grid_policy
+from decentra.charter import Charter, Policy, grid_policy
 from decentra.charter.amend import faults
 from decentra.charter.invite import Request
 from decentra.charter.toml import save_text
@@ -14,7 +14,7 @@ from decentra.cli import amendments
 from decentra.cli.amendments import Change
 from decentra.cli.files import open_charter
 from decentra.cli.invites import check_invited
-from decentra.cli.members import read_members
+from decentra.cli.members import by_name, read_members
 from decentra.cli.report import MISUSED, emit
 from decentra.derive import quorum
 from decentra.errors import LocalError
@@ -26,8 +26,8 @@ def _names(charter: Charter) -> dict[str, list[str]]:
     """Whose signatures it has, and whose not; one that does not fit counts for nothing."""
     valid = charter.without_stale_signatures().signatures
     return {
-        "signed": [member.name for member in _by_name(charter) if member.id in valid],
-        "missing": [member.name for member in _by_name(charter) if member.id not in valid],
+        "signed": [member.name for member in by_name(charter.members) if member.id in valid],
+        "missing": [member.name for member in by_name(charter.members) if member.id not in valid],
     }
 
 
@@ -184,10 +184,6 @@ def show(file: Path | None, state: Path | None, as_json: bool) -> int:
     return MISUSED if problems else 0
 
 
-def _by_name(charter: Charter) -> list[Member]:
-    return sorted(charter.members, key=lambda member: member.name.lower())
-
-
 def _told(
     charter: Charter,
     policy: Policy,
@@ -231,7 +227,7 @@ def _told(
         "fingerprint": None if fingerprint is None else fingerprint.hex(),
         "members": [
             {"name": member.name, "id": member.id.hex(), "signed": member.name in names["signed"]}
-            for member in _by_name(charter)
+            for member in by_name(charter.members)
         ],
         **names,
         "in_force": not problems and (not names["missing"] if change is None else change.in_force),
@@ -274,7 +270,7 @@ def _print(charter: Charter, policy: Policy, problems: Sequence[str], change: Ch
     if charter.members:
         table = Table("member", "id", "signed")
         signed = _names(charter)["signed"]
-        for member in _by_name(charter):
+        for member in by_name(charter.members):
             void = "another text" if member.id in charter.signatures else "no"
             table.add_row(member.name, str(member.id), "yes" if member.name in signed else void)
         console.print(table)

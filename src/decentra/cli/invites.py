@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decentra.charter import Charter, Member
-from decentra.charter.charter import valid_name
 from decentra.charter.invite import REQUEST, SECRET_BYTES, Invite, Kept, Request, day, guest_of
 from decentra.charter.toml import load_tables, read_text
 from decentra.cli.files import open_charter, refuse_folder
+from decentra.cli.members import checked_name
 from decentra.cli.report import FAILED, emit
 from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder
@@ -75,10 +75,7 @@ def _answer(folder: PeerFolder, made: Invite, seconds: float) -> bool:
 
 
 def _free(charter: Charter, name: str) -> None:
-    try:
-        valid_name(name)
-    except ValueError as error:
-        raise LocalError(f"the name {name!r} {error}; choose it with --name") from None
+    checked_name(name)
     if name.lower() in (member.name.lower() for member in charter.members):
         raise LocalError(f"{name!r} is a member's name already; choose another with --name")
 

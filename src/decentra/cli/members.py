@@ -1,16 +1,31 @@
-"""Reads ``member.toml``, the record that a peer hands to whoever keeps the charter."""
+"""Members as a command is given them: a name, or ``member.toml``, which a peer hands to whoever keeps the charter."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from decentra.charter import Member
+from decentra.charter.charter import valid_name
 from decentra.charter.toml import Section, build, load_tables, raise_problems, read_text
 from decentra.cli.files import refuse_folder
 from decentra.errors import LocalError
+
+
+def checked_name(name: str) -> str:
+    """A name that a member may have; raises LocalError for any other."""
+    try:
+        return valid_name(name)
+    except ValueError as error:
+        raise LocalError(f"the name {name!r} {error}; choose it with --name") from None
+
+
+def by_name(members: Iterable[Member]) -> list[Member]:
+    """Members in the order in which people look for them."""
+    return sorted(members, key=lambda member: member.name.lower())
 
 
 class _Members(Section):

@@ -43,7 +43,6 @@ class Commands(TyperGroup):
             code = _tell(as_json, f"{told} `{command} --help`", "usage")
         sys.exit(code if isinstance(code, int) else 0)
 
-
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As click's, with more help for a command that is not there."""
         name = args[0]

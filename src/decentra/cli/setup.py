@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 from decentra.charter import Charter, Member
-from decentra.charter.charter import valid_name
 from decentra.charter.invite import Request
 from decentra.charter.toml import nearest, read_text, save_text
 from decentra.cli.files import refuse_folder
-from decentra.cli.members import read_members
+from decentra.cli.members import checked_name, read_members
 from decentra.cli.report import emit
 from decentra.crypto.keys import Identity
 from decentra.data import locate
@@ -38,7 +37,7 @@ def keys(state: Path, name: str | None, as_json: bool) -> None:
         LocalError: the folder or a file in it cannot be used, or the name is none.
     """
     folder = PeerFolder(state)
-    chosen = _checked(name if name is not None else _name_of(folder))
+    chosen = checked_name(name if name is not None else _name_of(folder))
     fresh = not folder.identity.exists()
     identity = _identity(folder)
     member = Member.of(identity, chosen)
@@ -85,7 +84,7 @@ def init(
         LocalError: the folder holds a peer or other things, or an option is wrong.
     """
     folder = PeerFolder(state)
-    _checked(name)
+    checked_name(name)
     _refuse_occupied(folder)
     if invite is not None:
         _init_invited(folder, name, invite, (bind, advertise), template, charter_file, as_json)
@@ -185,13 +184,6 @@ def _next_steps(folder: PeerFolder, name: str, address: str, charter: Charter, i
         lines.append(f"next: hand {folder.member} to whoever keeps the charter; you are not in it yet")
     lines.append(f'others reach you by this line in [peers] of their decentra.toml: {name} = "{address}"')
     return lines
-
-
-def _checked(name: str) -> str:
-    try:
-        return valid_name(name)
-    except ValueError as error:
-        raise LocalError(f"the name {name!r} {error}; choose it with --name") from None
 
 
 def _name_of(folder: PeerFolder) -> str:

@@ -162,4 +162,3 @@ class Drawing:
         """Apart from the callback that brought it, which may be the drawers' own round's."""
         self._rest()
         self._settled(beacon)
-

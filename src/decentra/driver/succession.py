@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from decentra.driver.fittings import Neighbour
 from decentra.errors import RemoteError
+from decentra.gossip.allowance import Allowance
 from decentra.gossip.halves import Halves, of_epochs
-from decentra.gossip.probe import Allowance
 from decentra.transfer import Handed, Holds
 from decentra.transport.virtual import Handle, Scheduler
 from decentra.types import EpochName, PeerId
@@ -25,7 +25,6 @@ ANSWERS_A_SECOND, ANSWERS_AT_ONCE = 1.0, 8.0
 
 NEXT = 1.0
 """Seconds before another neighbour is asked for a charter, where the first gave none."""
-
 
 AGAIN = 5.0
 """Seconds after which a peer says again what it certified, where others still differ from it."""

@@ -16,6 +16,7 @@ from math import ceil, log
 
 from decentra.errors import LocalError, RemoteError
 from decentra.gossip import sync
+from decentra.gossip.allowance import Allowance
 from decentra.gossip.backlog import Backlog
 from decentra.gossip.draws import Draws
 from decentra.gossip.happenings import Changed, Doing, Happening, Heard, Leave, Say, Setting, Standing
@@ -41,7 +42,7 @@ from decentra.gossip.limits import (
     SYNC_PAUSE,
 )
 from decentra.gossip.messages import Ack, Datagram, Nack, Ping, PingReq, Sync
-from decentra.gossip.probe import Allowance, Health, Order, Probe
+from decentra.gossip.probe import Health, Order, Probe
 from decentra.gossip.statements import Statement, Word, incarnation, proof_bytes, signed_bytes
 from decentra.gossip.view import AWAY, Member, Status, confirmations, suspicion_time
 from decentra.machine.effects import Abort, SetTimer

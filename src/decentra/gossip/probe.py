@@ -73,19 +73,3 @@ class Health:
     def stretched(self, seconds: float) -> float:
         """A time, as long as this peer's health makes it."""
         return seconds * (1 + self.score)
-
-
-class Allowance:
-    """What each neighbour may make this peer spend on signatures: so many a second, and so many at once."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._left: dict[PeerId, tuple[float, float]] = {}
-
-    def spend(self, peer: PeerId, now: float, cost: float = 1.0) -> bool:
-        """Take the cost from a member's allowance; False, and nothing taken, where it does not suffice."""
-        left, at = self._left.get(peer, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        enough = left >= cost
-        self._left[peer] = (left - cost if enough else left, now)
-        return enough

@@ -403,8 +403,9 @@ class PeerFolder:
         self._exists()
         if not self.charter.exists() and self.request.exists():
             raise LocalError(
-                f"{self.path} was invited and is not admitted yet; hand {self.request} to who invited you, get "
-                f"charter.toml from there, and run `decentra charter sign --state {self.path} --charter FILE`"
+                f"{self.path} was invited and is not admitted yet; `decentra enter --state {self.path}` asks how far "
+                f"that is, or hand {self.request} to who invited you, and take the charter that you get for it with "
+                f"`decentra charter sign --state {self.path} --charter FILE`"
             )
         return Charter.parse(toml.read_text(self.charter, self._first()), str(self.charter))
 

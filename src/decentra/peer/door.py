@@ -16,7 +16,7 @@ from decentra.charter.amend import awaited, judge
 from decentra.charter.invite import Request
 from decentra.crypto.keys import verify
 from decentra.errors import LocalError, RemoteError
-from decentra.gossip.probe import Allowance
+from decentra.gossip.allowance import Allowance
 from decentra.peer.charters import FolderCharters
 from decentra.peer.config import PeerFolder
 from decentra.transport.envelope import unseal

@@ -193,4 +193,3 @@ class Entering:
 
     def _begun(self, charter: Charter) -> list[Charter]:
         return [new for new in self._folder.lineage.begun(charter) if self._me.id in new.ids]
-

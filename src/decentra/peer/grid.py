@@ -26,7 +26,7 @@ from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.prepared import Ended, Prepared
-from decentra.peer.runtime import LOOK_SECONDS, SETTLE_SECONDS, START_DEADLINE, Peer, _resolve
+from decentra.peer.runtime import LOOK_SECONDS, SETTLE_SECONDS, START_DEADLINE, Peer, resolve
 from decentra.peer.status import EVERY, Status, observe
 from decentra.peer.witness import Witness
 from decentra.transport.shared import SharedTransport
@@ -167,9 +167,9 @@ class GridPeer(Peer):
 
     def _begin(self, vector: Vector, future: Future[Ended]) -> None:
         try:
-            self._mixer.begin(vector, partial(_resolve, future))
+            self._mixer.begin(vector, partial(resolve, future))
         except DecentraError as error:
-            _resolve(future, error)
+            resolve(future, error)
 
     def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
         if future.done():

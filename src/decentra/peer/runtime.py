@@ -427,8 +427,8 @@ class Peer:
             raise self._broken
         if self._closed:
             raise LocalError(_CLOSED)
-        if self._epochs.removed is not None:
-            raise self._epochs.removed
+        if self._removed is not None:
+            raise self._removed
 
     def _wait(self, future: Future[T]) -> T:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
@@ -472,15 +472,15 @@ class Peer:
     def _settle(self, error: LocalError) -> None:
         """Let nobody wait for a round any more."""
         for future in list(self._rounds):
-            _resolve(future, error)
+            resolve(future, error)
 
     # ── on the I/O thread ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, vector: Vector, future: Future[Ended]) -> None:
         try:
-            self._session.begin(vector, partial(_resolve, future))
+            self._session.begin(vector, partial(resolve, future))
         except DecentraError as error:
-            _resolve(future, error)
+            resolve(future, error)
 
     def _supply(self, prepared: Prepared, vector: Vector, future: Future[Ended]) -> None:
         """Hand over the update of a round that was prepared; where that came to nothing, begin one with it."""
@@ -488,12 +488,12 @@ class Peer:
             self._log.info("what was prepared came to nothing: %s", prepared.future.result())
             self._begin(vector, future)
             return
-        prepared.future.add_done_callback(lambda ended: _resolve(future, ended.result()))
+        prepared.future.add_done_callback(lambda ended: resolve(future, ended.result()))
         try:
             self._session.supply(vector.tensors or (), weight=vector.weight, residual=vector.residual)
         except DecentraError as error:
             self._cancel()
-            _resolve(future, error)
+            resolve(future, error)
 
     def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
         """Say in the log whom the round waits for, whenever that has become somebody else for a while."""
@@ -553,7 +553,7 @@ def _unspent(ended: Ended) -> bool:
     return isinstance(ended, Unavailable) and not ended.spent
 
 
-def _resolve(future: Future[Ended], ended: Ended) -> None:
+def resolve(future: Future[Ended], ended: Ended) -> None:
     with suppress(InvalidStateError):  # a round ends once; what comes later, such as a second cause, changes nothing
         future.set_result(ended)
 

@@ -73,7 +73,6 @@ class _Rounds:
             residual=self._residual,
         )
 
-
     def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> _Ahead:
         return _Ahead(self._peer.prepare(self._specs, state=state, fingerprint=self.fingerprint), self._residual)
 

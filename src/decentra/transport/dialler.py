@@ -1,4 +1,4 @@
-"""One lane to one neighbour: a DEALER that only sends, its queue, and the monitor that tells how it fares."""
+"""One lane to one neighbour: the DEALER that sends on it, its queue, and the monitor that tells how it fares."""
 
 from __future__ import annotations
 
@@ -57,20 +57,14 @@ HURRY_AFTER = 3.0
 """Seconds that a connection under way is left alone before a neighbour's own message starts it anew: a handshake's time
 and one more."""
 
-_REFUSALS = {
-    zmq.Event.HANDSHAKE_FAILED_AUTH,
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
-}
-
-_WATCHED = (
-    zmq.Event.CLOSED
-    | zmq.Event.DISCONNECTED
-    | zmq.Event.HANDSHAKE_SUCCEEDED
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
+REFUSALS = (
+    zmq.Event.HANDSHAKE_FAILED_AUTH
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 )
+"""What a monitor tells where a handshake came to nothing; `refusal` says why."""
+
+_WATCHED = zmq.Event.CLOSED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | REFUSALS
 
 
 class Route(NamedTuple):
@@ -100,11 +94,24 @@ def common_options(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.IPV6, 1)
 
 
+def show_keys(socket: zmq.Socket[bytes], route: Route) -> None:
+    """Shake hands by a route's keys."""
+    socket.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
+
+
+def refusal(cause: int) -> str:
+    """The reason for an event of `REFUSALS`: libzmq gives EAGAIN where the time for the handshake ran out."""
+    return SILENT if cause == errno.EAGAIN else REFUSED
+
+
 class Dialler:
     """Keeps one lane to one neighbour open, and sends what is queued on it in order.
 
     libzmq reconnects by itself where a connection breaks, but a refused DEALER would stay silent for ever, and one with
-    a wrong key would knock ten times a second: both are closed here and dialled again after 1, 2, 4, … 30 s.
+    a wrong key would knock ten times a second: both are closed here and dialled again after 1, 2, 4, … 30 s, or
+    at most 5 s where nobody answers the handshake.
 
     Args:
         changed: called with (up, reason) on every turn.
@@ -174,9 +181,7 @@ class Dialler:
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS + random.randrange(RECONNECT_MS))
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self._route.server_key)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._route.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self._route.secret)
+        show_keys(socket, self._route)
         socket.copy_threshold = ZERO_COPY
         monitor = socket.get_monitor_socket(_WATCHED)
         self._socket, self._monitor = socket, monitor
@@ -212,9 +217,8 @@ class Dialler:
             self._pause = REDIAL_FIRST
             self._changed(True, "connected")
             self._flush()
-        elif event in _REFUSALS:
-            # libzmq gives EAGAIN as the cause where the time for the handshake ran out.
-            self._fail(SILENT if value == errno.EAGAIN else REFUSED)
+        elif event & REFUSALS:
+            self._fail(refusal(value))
         elif event == zmq.Event.DISCONNECTED and self.up:
             self.up = False
             self._changed(False, CUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import ExitStack
 
@@ -10,19 +9,13 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError, Unavailable
-from decentra.transport.base import REFUSED, SILENT, UNREACHABLE
-from decentra.transport.dialler import Route, common_options
+from decentra.transport.base import SILENT, UNREACHABLE
+from decentra.transport.dialler import REFUSALS, Route, common_options, refusal, show_keys
 from decentra.types import PeerId
 from decentra.wire.door import Answer, Question
 
 DEADLINE = 10.0
 """Seconds for a connection, a question and its answer; who stands at the door longer is cut there."""
-
-_REFUSALS = {
-    zmq.Event.HANDSHAKE_FAILED_AUTH,
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
-}
 
 
 def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEADLINE) -> Answer:
@@ -44,10 +37,8 @@ def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEAD
         undo.callback(context.term)
         socket = undo.enter_context(context.socket(zmq.DEALER))
         common_options(socket)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
-        monitor = undo.enter_context(socket.get_monitor_socket(zmq.Event.CLOSED | sum(_REFUSALS)))
+        show_keys(socket, route)
+        monitor = undo.enter_context(socket.get_monitor_socket(zmq.Event.CLOSED | REFUSALS))
         undo.callback(socket.disable_monitor)
         try:
             socket.connect(route.endpoint)
@@ -64,9 +55,7 @@ def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEAD
                 return _read(peer, socket.recv())
             if monitor in ready:
                 told = parse_monitor_message(monitor.recv_multipart())
-                reason = UNREACHABLE
-                if told["event"] in _REFUSALS and told["value"] != errno.EAGAIN:
-                    reason = REFUSED
+                reason = refusal(told["value"]) if told["event"] & REFUSALS else UNREACHABLE
                 break
         mend = f"{reason} ({route.endpoint})"
         raise Unavailable([peer], max(0.1, time.monotonic() - began), "an answer at its door", mend)

@@ -17,8 +17,8 @@ from time import monotonic, time
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from decentra.transport import clock
-from decentra.transport.dialler import Route, common_options
+from decentra.transport import time_query
+from decentra.transport.dialler import Route, common_options, show_keys
 
 
 class Answer(Enum):
@@ -81,9 +81,7 @@ def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
         common_options(dealer)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, int(1000 * patience))
         dealer.setsockopt(zmq.RECONNECT_IVL, -1)
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, route.server_key)
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, route.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, route.secret)
+        show_keys(dealer, route)
         monitor = dealer.get_monitor_socket()
         try:
             dealer.connect(route.endpoint)
@@ -104,12 +102,12 @@ def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
 
 
 def _ask_time(dealer: zmq.Socket[bytes], patience: float) -> Skew | None:
-    nonce, asked, began = os.urandom(clock.NONCE_BYTES), time(), monotonic()
-    dealer.send(clock.question(nonce))
+    nonce, asked, began = os.urandom(time_query.NONCE_BYTES), time(), monotonic()
+    dealer.send(time_query.question(nonce))
     if not dealer.poll(int(1000 * patience)):
         return None
     took = monotonic() - began
-    theirs = clock.told(dealer.recv(), nonce)
+    theirs = time_query.told(dealer.recv(), nonce)
     return None if theirs is None else Skew(theirs - asked - took / 2, took / 2)
 
 

@@ -44,11 +44,6 @@ class SharedTransport:
         made = self._parts[session] = Part(self, session, on_receive, on_link)
         return made
 
-    @property
-    def up(self) -> frozenset[PeerId]:
-        """To whom the way is open."""
-        return frozenset(self._up)
-
     def close(self) -> None:
         """Drop every connection, for all sessions."""
         self._parts.clear()

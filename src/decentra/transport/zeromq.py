@@ -1,5 +1,7 @@
 """ZeroMQ over TCP: one bound ROUTER that receives, and to each neighbour two DEALERs that send, all under CURVE.
 
+Who asks on its own connection is answered there: members for the time, others at the door.
+
 The sender of a message is the key that the handshake proved and `decentra.transport.zap` admitted, read from the
 frame's User-Id; ROUTER's own ids are ignored. What an option guards against stands where it is set.
 """
@@ -21,7 +23,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError
-from decentra.transport import clock
+from decentra.transport import time_query
 from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
 from decentra.transport.envelope import unseal
@@ -328,10 +330,10 @@ class ZeroMQTransport:
         if count > 1:
             self._expel(peer, f"it sent a message of {count} frames, and decentra's have one")
             return
-        if (nonce := clock.asked(frame.buffer)) is not None:
+        if (nonce := time_query.asked(frame.buffer)) is not None:
             self._guard.said(peer, Lane.CONTROL, len(frame))
             with contextlib.suppress(zmq.ZMQError):  # who asks and does not listen gets no answer
-                self._router.send_multipart([connection, clock.answer(nonce, time.time())], zmq.NOBLOCK)
+                self._router.send_multipart([connection, time_query.answer(nonce, time.time())], zmq.NOBLOCK)
             return
         try:
             lane, header, parts = unseal(frame.buffer)
