@@ -17,9 +17,10 @@ from decentra.driver.pace import KNOWN
 from decentra.driver.session import Vector
 from decentra.errors import LocalError
 from decentra.machine.effects import Effect, Send
-from decentra.machine.events import Event, Start
+from decentra.machine.events import Event, Received, Start
 from decentra.machine.state import piece_digests
 from decentra.protocols.rendezvous.messages import Later
+from decentra.protocols.slices import Slices
 from decentra.simulation.group import Ending, SimulatedGroup
 from decentra.transport.simulated import Faults
 from decentra.types import RoundResult
@@ -308,7 +309,7 @@ def test_a_peer_that_calls_itself_late_and_gives_nothing_costs_one_wait_and_then
     class Dawdler(base):  # type: ignore[misc]
         def handle(self, event: Event) -> list[Effect]:
             effects: list[Effect] = super().handle(event)
-            return [*effects, Send(Later())] if isinstance(event, Start) else effects
+            return [Send(Later()), *effects] if isinstance(event, Start) else effects
 
         def mask(self, masks: object) -> None: ...
 
@@ -343,3 +344,29 @@ def test_an_update_that_nobody_asked_for_or_of_a_wrong_weight_is_refused() -> No
 
 def phases_of(group: SimulatedGroup, *places: int) -> set[str]:
     return {running(group.peers[place]).phase for place in places}
+
+
+def test_a_word_of_local_steps_that_comes_when_others_have_masked_stretches_nothing() -> None:
+    """A liar gives no slices, and calls itself late once the others wait for them; two more are down."""
+    group = simulate(7, protocol__c=2)
+    base: Any = group.peers[6].session._machine
+
+    class Liar(base):  # type: ignore[misc]
+        said = False
+
+        def handle(self, event: Event) -> list[Effect]:
+            effects: list[Effect] = super().handle(event)
+            if not self.said and isinstance(event, Received) and isinstance(event.verified.message, Slices):
+                self.said = True
+                return [*effects, Send(Later())]
+            return effects
+
+        def mask(self, masks: object) -> None: ...
+
+        def went_on(self, timer: str) -> bool:
+            return True
+
+    group.peers[6].session._machine = Liar
+    vectors = [None if place < 2 else mine for place, mine in enumerate(drawn(group, 1))]
+    ended = play(group, vectors, but=[6], patience=READY + 12 * PHASE)
+    assert all(isinstance(ended[place], RoundResult) for place in range(2, 6))

@@ -176,8 +176,10 @@ def test_who_accuses_an_owner_that_lies_of_another_lie_is_named_too() -> None:
     lie(group.peers[4], "secagg.checked", change(root=OTHER))
     watch = Watch(group)
     watch.exact(1, results(play(group, vectors(group), but=[1, 4])))
-    for place in (0, 2, 3, 5, 6):
-        assert set(watch.blames[ids(group)[place]]) == {("SA-8", owner), ("SA-13", accuser)}
+    blames = [set(watch.blames[ids(group)[place]]) for place in (0, 2, 3, 5, 6)]
+    assert all({("SA-8", owner)} <= one <= {("SA-8", owner), ("SA-13", accuser)} for one in blames)
+    # The verdict needs t of seven: one honest peer may end its round before every part of the second dispute is here.
+    assert sum(("SA-13", accuser) in one for one in blames) >= 4
 
 
 def test_who_keeps_its_parts_back_costs_time_and_nothing_else() -> None:

@@ -208,7 +208,7 @@ def test_a_peer_that_was_away_is_led_through_every_epoch_since_by_one_that_lives
 
 
 def test_who_is_removed_is_told_so_by_name_and_begins_no_round_any_more(make_group: MakeGroup) -> None:
-    group = make_group(4, "secagg", **IMPATIENT)
+    group = make_group(4, "secagg", rounds__ready_deadline=30.0)
     peers = [group.peer(index) for index in range(4)]
     completed(average(peers))
     old, new = begun(group, (0, 1, 2), remove=[peers[3].id])

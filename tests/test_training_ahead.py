@@ -53,8 +53,8 @@ class Averager:
     def __init__(self, threads: Threads, place: int, specs: tuple[TensorSpec, ...]) -> None:
         self.threads, self.place, self.specs = threads, place, specs
         self.residual = [np.zeros(spec.shape, np.float32) for spec in specs]
-        self.prepared: list[bytes] = []
-        self.given: list[bytes] = []
+        self.prepared: list[tuple[bytes, ...]] = []
+        self.given: list[tuple[bytes, ...]] = []
         self.phases: list[str] = []
         """In which phase each prepared round was when its update came."""
 
@@ -85,7 +85,7 @@ class Averager:
 
     def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> Ahead:
         assert state is not None
-        self.prepared.append(state.digest())
+        self.prepared.append(state.pieces())
         with self.threads.lock:
             self.peer.begin(self.vector(None, state))
         return Ahead(self, state)
@@ -98,7 +98,7 @@ class Ahead:
     def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
         averager, threads = self.averager, self.averager.threads
         peer, vector = averager.peer, replace(averager.vector(tensors, self.state), residual=averager.residual)
-        averager.given.append(self.state.digest())
+        averager.given.append(self.state.pieces())
         if threads.barrier.wait() == 0:
             settle(threads.group, 5.0)  # of local steps, in which the small phases went on
             averager.phases = sorted({str(getattr(one.driver.machine, "phase", "")) for one in threads.group.peers})

@@ -113,12 +113,12 @@ class Rendezvous:
 
     def start(self) -> None:
         mine, setting = self._mine, self._setting
+        if self.training:
+            self._out.append(Send(Later()))  # before it is ready, so that whoever counts it in knows it
         self._out.append(
             Send(Ready(mine.fingerprint, self._layout, mine.last, mine.state, setting.sealing.public))
         )
-        if self.training:
-            self._out.append(Send(Later()))
-        else:
+        if not self.training:
             self._out.append(SetTimer("ready", setting.ready_deadline))
         if mine.benched:
             self._out.append(SetTimer("benched", min(BRIEF, setting.ready_deadline / 10)))
@@ -137,7 +137,8 @@ class Rendezvous:
             case Ready() as message:
                 self._on_ready(verified, message)
             case Later():
-                self.later.add(verified.sender)
+                if not self.closed:  # once others have masked it would stretch their wait for this one's slices
+                    self.later.add(verified.sender)
             case Absent() as message:
                 for peer in set(message.peers) & set(self._setting.members):
                     self._absent.setdefault(peer, {})[verified.sender] = verified
@@ -305,7 +306,8 @@ class Rendezvous:
     def _check_floor(self) -> None:
         """Who is gone from this round won't come back into it: too many of them, and there is nothing to wait for.
 
-        Nor is there where this round lacks those who are in a later one, and with them there would be enough.
+        Nor is there where this round lacks those who are in a later one, and with them there would be enough, or may
+        yet be: whoever is still to come will find them there.
         """
         floor, ready = self._setting.floor, len(self.ready)
         ahead = {
@@ -313,9 +315,11 @@ class Rendezvous:
             for peer, word in self._gone.items()
             if isinstance(word.message, Ready) and word.entry.round <= self._round.number + LEAP
         }
-        if self._graced and self.roster is None and ready < floor <= ready + len(ahead):
+        members = len(self._setting.members)
+        short = members - len(self._gone) < floor
+        hopeful = short and ahead and members - len(self._gone) + len(ahead) >= floor
+        if self._graced and self.roster is None and (hopeful or ready < floor <= ready + len(ahead)):
             raise Behind.of(sorted(ahead), f"a roster of {floor} or more for round {self._round}", max(ahead.values()))
-        short = len(self._setting.members) - len(self._gone) < self._setting.floor
         if self._graced and short and self.roster is None:
             what = f"a roster of {self._setting.floor} or more for round {self._round}"
             mend = "start those peers again, or let the group amend its charter"
