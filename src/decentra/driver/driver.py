@@ -189,8 +189,9 @@ class Driver:
 
     @property
     def reasons(self) -> Mapping[PeerId, str]:
-        """What is known of why a peer does not answer: it left, or broke a clause, or the way to it is broken."""
-        return {**self._ways, **self._faults, **dict.fromkeys(self.others.left, "it has left the group")}
+        """What is known of why a peer does not answer: it left, or is cut, or broke a clause, or the way is broken."""
+        cut = {peer: self._ways[peer] for peer in self.conduct.cut if peer in self._ways}
+        return {**self._ways, **self._faults, **cut, **dict.fromkeys(self.others.left, "it has left the group")}
 
     @property
     def flushed(self) -> bool:
