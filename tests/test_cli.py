@@ -101,7 +101,7 @@ def test_show_tells_the_grid_that_a_charter_is_for() -> None:
     assert "12 members on a grid: a mixing is 2 rounds, one after the other, in 2 groups of 6" in ended.out
     assert "at most 1 of a group corrupt: its round needs 4 of 6 to end, so 2 may stop" in ended.out
     assert "some group of an epoch holds more than 1 with a probability of up to 0.91 (stated: 1)" in ended.out
-    assert "the grid is drawn by peer-11, peer-2, peer-7, of whom 3 have to take part" in ended.out
+    assert "the grid is drawn by peer-11, peer-2, peer-5, peer-7, of whom 4 have to take part" in ended.out
     shown = json.loads(decentra("charter", "show", str(folder / "grid.toml"), "--json").out)["groups"]
     assert (shown["sizes"], shown["axes"], shown["groups"], shown["liars"]) == ([6, 6], 2, 2, 2)
 

@@ -18,8 +18,8 @@ from decentra.gossip.group import drawers_charter, group_charter
 
 IDENTITIES = [Identity.from_seed(number.to_bytes(32, "little")) for number in range(300)]
 MEMBERS = [Member.of(identity, f"peer-{number}") for number, identity in enumerate(IDENTITIES)]
-DRAWERS = ("peer-0", "peer-1", "peer-2")
-SEVEN = tuple(f"peer-{number}" for number in range(7))
+DRAWERS = ("peer-0", "peer-1", "peer-2", "peer-3")
+SIXTEEN = tuple(f"peer-{number}" for number in range(16))
 
 
 def charter(count: int, members: Any = None, /, *, c: int = 1, **terms: Any) -> Charter:
@@ -43,15 +43,15 @@ def problems(*args: Any, **terms: Any) -> tuple[str, ...]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(3, 300), st.integers(3, 45), st.integers(1, 12), st.integers(1, 30))
+@given(st.integers(4, 300), st.integers(3, 45), st.integers(1, 12), st.integers(1, 30))
 def test_a_charter_is_sound_where_a_grid_fits_and_the_risk_is_not_understated(
     n: int, size: int, c: int, liars: int
 ) -> None:
-    drawers = tuple(f"peer-{number}" for number in range(min(n, 14)))
+    drawers = tuple(f"peer-{number}" for number in range(min(n, 34)))
     made = charter(n, c=c, size=size, liars=min(liars, n), drawers=drawers)
     found = Policy(made).problems
     grid = grid_policy.drawn(made)
-    fitting_drawers = c <= len(drawers) - 2
+    fitting_drawers = len(drawers) > 3 * c
     assert (not found) == (grid is not None and fitting_drawers)
     if found or grid is None:
         return
@@ -64,7 +64,7 @@ def test_a_charter_is_sound_where_a_grid_fits_and_the_risk_is_not_understated(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(3, 300), st.integers(5, 30), st.integers(0, 2**31))
+@given(st.integers(4, 300), st.integers(5, 30), st.integers(0, 2**31))
 def test_every_charter_derived_of_a_sound_one_is_sound(n: int, size: int, seed: int) -> None:
     parent = charter(n, size=size, admission__quorum=n)
     assert Policy(parent).problems == ()
@@ -78,7 +78,7 @@ def test_every_charter_derived_of_a_sound_one_is_sound(n: int, size: int, seed: 
         assert Policy(derived).problems == ()
         assert derived.groups is None and derived.admission.quorum is None
     drawing = drawers_charter(parent, parent.hash)
-    assert Policy(drawing).problems == () and len(drawing.members) == 3
+    assert Policy(drawing).problems == () and len(drawing.members) == 4
 
 
 def test_a_thousand_members_are_sound_in_groups_of_sixteen() -> None:
@@ -87,7 +87,7 @@ def test_a_thousand_members_are_sound_in_groups_of_sixteen() -> None:
         record.model_copy(update={"name": f"peer-{number}", "id": type(record.id)(number.to_bytes(32, "big"))})
         for number in range(1000)
     ]
-    sound = charter(1000, many, c=5, size=16, liars=10, risk=1e-6, drawers=SEVEN)
+    sound = charter(1000, many, c=5, size=16, liars=10, risk=1e-6, drawers=SIXTEEN)
     assert Policy(sound).problems == ()
     assert (Policy(sound).threshold, Policy(sound).stops_survived) == (11, 4)
     assert len(sound.to_toml()) < 10**6
@@ -116,22 +116,40 @@ def test_a_long_list_of_drawers_is_written_in_lines_that_are_read_again() -> Non
     assert Charter.parse(long.to_toml()) == long
 
 
+def held(of: int, c: int) -> bool:
+    return of - c >= (of + c) // 2 + 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(4, 64), st.integers(1, 21))
+def test_no_c_drawers_of_any_roster_that_may_start_can_keep_the_rest_from_the_beacon(count: int, c: int) -> None:
+    named = tuple(f"peer-{number}" for number in range(count))
+    parent = charter(200, c=c, size=45, liars=1, drawers=named)
+    refused = [one for one in Policy(parent).problems if "can't draw a beacon" in one]
+    assert bool(refused) == (not held(count, c))
+    if not refused:
+        floor = drawers_charter(parent, parent.hash).roster_floor
+        assert all(held(of, c) for of in range(floor, count + 1))
+        assert floor < count or count == 3 * c + 1, "one that is absent holds nobody up where that is sound"
+
+
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "groups too small to aim at": (9, {"size": 2}, r"size = 2 in \[groups\] .* out of 3..45; choose another size"),
     "groups too large to aim at": (9, {"size": 46}, r"size = 46 in \[groups\] .* out of 3..45; choose another size"),
     "no grid fits": (5, {"size": 3}, r"no grid with groups of about 3 and none below 3; aim at groups of 4"),
-    "c beyond every group": (9, {"c": 5, "size": 6, "drawers": SEVEN}, "lower c|aim at"),
+    "c beyond every group": (16, {"c": 5, "size": 4, "drawers": SIXTEEN}, "lower c|aim at"),
     "allreduce": (9, {"protocol__name": "allreduce"}, 'would show every update; set name = "secagg"'),
     "16 bits": (9, {"protocol__width": 16}, "no room for the weights of a mixing; set width to 32"),
     "a floor for all": (9, {"protocol__floor": 6}, r"each group has a floor by its own size; leave it out"),
     "weights that overflow": (27, {"protocol__max_weight": 2**30}, r"overflow width 32; set max_weight to at most \d+"),
     "too many challenges": (9, {"protocol__challenges": 7}, "set it to at most 4"),
-    "two drawers": (9, {"drawers": DRAWERS[:2]}, "names 2 members, and the beacon is drawn by 3 to 64; name some"),
+    "two drawers": (9, {"drawers": DRAWERS[:2]}, "names 2 members, and the beacon is drawn by 4 to 64; name some"),
     "a drawer twice": (9, {"drawers": (*DRAWERS, "peer-1")}, "names peer-1 twice; name each once"),
     "a drawer who is no member": (9, {"drawers": (*DRAWERS, "peer-99")}, "names peer-99, no members; name members"),
-    "drawers who could all collude": (27, {"c": 2, "size": 9}, "3 drawers can't draw .* c = 2; name 4 or more"),
+    "drawers who could all collude": (27, {"c": 2, "size": 9}, "4 drawers can't draw .* c = 2: .*; name 7 or more .*, or lower c to 1"),
+    "more liars than any drawers hold": (300, {"c": 22, "size": 45}, "c = 22: .* like it; lower c to 1 in"),
     "more liars than members": (9, {"liars": 10}, "liars = 10 in .* is more than the 9 members; lower it"),
     "a quorum that liars could split": (9, {"liars": 4, "admission__quorum": 5}, "liars could .* raise it to 7"),
 }  # fmt: skip
@@ -149,7 +167,7 @@ def test_too_few_members_are_told_and_nothing_that_follows_from_it() -> None:
     few = problems(2)
     assert few == (
         "a mixing needs at least 3 members and has 2; add 1 with `decentra charter add`",
-        "drawers in [groups] names peer-2, no members; name members",
+        "drawers in [groups] names peer-2, peer-3, no members; name members",
     )
 
 

@@ -90,7 +90,7 @@ def test_a_lost_peer_leaves_a_mean_over_the_others_and_comes_back() -> None:
 
 def test_a_peer_s_own_mistake_is_told_to_its_caller_and_a_leak_check_is_refused(tmp_path: Path) -> None:
     members = fresh_identities(4)
-    terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2"]}
+    terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2", "peer-3"]}
     charter = charter_for(members, "group-gossip", template=None, **terms)
     with held_ports(4) as ports:
         folder = write_folder(tmp_path / "one", members[0], charter, ports, 0)
@@ -117,7 +117,7 @@ def test_the_front_door_opens_a_plain_peer_where_there_is_no_grid(tmp_path: Path
     ("n", "changes", "sentence"),
     [
         (9, {"groups__size": 2}, "out of 3..45"),
-        (9, {"groups__size": 4, "groups__drawers": ["peer-0"]}, "3 to 64"),
+        (9, {"groups__size": 4, "groups__drawers": ["peer-0"]}, "4 to 64"),
         (9, {"groups__size": 4, "groups__liars": 5, "groups__risk": 1e-9}, "understated"),
         (2, {"groups__size": 4}, "must be 3 to 64"),
     ],

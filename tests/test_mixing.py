@@ -382,7 +382,7 @@ def test_one_group_s_charter_makes_no_mixer_and_a_grid_s_no_session() -> None:
     site: Any = type("Nowhere", (), {"identity": members[0]})
     with pytest.raises(LocalError, match=r"no table \[groups\]"):
         Mixer(plain, site)
-    terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2"]}
+    terms: dict[str, object] = {"groups__size": 4, "groups__drawers": ["peer-0", "peer-1", "peer-2", "peer-3"]}
     gridded: Charter = charter_for(members, "group-gossip", template=None, **terms)
     with pytest.raises(LocalError, match=r"open the peer with decentra\.open_peer"):
         SimulatedGroup(gridded, members)

@@ -77,7 +77,7 @@ def on_a_grid() -> Charter:
             "version": 1,
             "group": {"name": "twelve clinics"},
             "protocol": {"name": "secagg", "width": 32},
-            "groups": {"size": 5, "liars": 2, "risk": 1, "drawers": ["peer-7", "peer-11", "peer-2"]},
+            "groups": {"size": 5, "liars": 2, "risk": 1, "drawers": ["peer-7", "peer-11", "peer-2", "peer-5"]},
             "members": [Member.of(identity, name) for name, identity in who.items()],
         }
     )

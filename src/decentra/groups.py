@@ -200,7 +200,7 @@ def local_group(
 def _some_drawers(n: int, changes: Mapping[str, object]) -> list[str]:
     """So many of n peers that one may stop while the others draw the beacon."""
     c = changes.get("protocol__c", 1)
-    return [f"peer-{index}" for index in range(min(n, 4 + (c if isinstance(c, int) else 1)))]
+    return [f"peer-{index}" for index in range(min(n, 2 + 3 * (c if isinstance(c, int) else 1)))]
 
 
 def fresh_identities(n: int) -> tuple[Identity, ...]:

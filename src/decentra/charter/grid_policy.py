@@ -10,14 +10,15 @@ import math
 from collections.abc import Callable, Iterator
 
 from decentra.charter.charter import Charter
+from decentra.derive import quorum
 from decentra.errors import LocalError
 from decentra.grids import LEAST_GROUP, MOST_GROUP, MOST_TOGETHER, Grid, grid, heaviest, mixing_risk
 
 MOST_ON_GRID = 4096
 """Members of one charter: everybody reads and hashes all of it, 3 MiB at most."""
 
-LEAST_DRAWERS, MOST_DRAWERS = 3, MOST_TOGETHER
-"""They draw the beacon in one round of secagg, which takes so many."""
+LEAST_DRAWERS, MOST_DRAWERS = 4, MOST_TOGETHER
+"""They draw the beacon in one round of secagg, which takes so many; fewer do not do with c = 1."""
 
 WIDTH = 32
 """Weights of a mixing are exact integers; 16 bits hold neither them nor the precision that k rounds in a row need."""
@@ -34,6 +35,24 @@ def drawn(charter: Charter) -> Grid | None:
         return grid(len(charter.members), charter.groups.size, charter.protocol.c)
     except LocalError:
         return None
+
+
+def held_by_the_rest(count: int, c: int) -> bool:
+    """Whether the others of so many drawers are a quorum without the c that may lie.
+
+    Else those c see the beacon first, and withhold it until a later round gives one that they like.
+
+    >>> [c for c in range(1, 9) if held_by_the_rest(16, c)]
+    [1, 2, 3, 4, 5]
+    """
+    return count - c >= quorum(count, c)
+
+
+def drawers_floor(charter: Charter) -> int:
+    """The fewest drawers that their round may start with: of any so many the rest holds, and two thirds as in any."""
+    count, c = len(charter.drawers), charter.protocol.c
+    least = next((of for of in range(1, count) if held_by_the_rest(of, c)), count)
+    return max(least, -(-2 * count // 3), quorum(count, c))
 
 
 def bound(charter: Charter) -> float | None:
@@ -114,14 +133,24 @@ def _drawers(charter: Charter) -> Iterator[str]:
             f"drawers in [groups] names {count} members, and the beacon is drawn by {LEAST_DRAWERS} to {MOST_DRAWERS}; "
             "name some that others trust to run, and not to collude"
         )
-    elif not 1 <= c <= count - 2:
-        yield f"{count} drawers can't draw a beacon against c = {c}; name {c + 2} or more in [groups]"
+    elif c >= 1 and not held_by_the_rest(count, c):
+        yield (
+            f"{count} drawers can't draw a beacon against c = {c}: so many could withhold it until they like it; "
+            f"{_more_drawers(count, c)}"
+        )
     if count < len(named):
         twice = sorted({name for name in named if named.count(name) > 1})
         yield f"drawers in [groups] names {', '.join(twice)} twice; name each once"
     if strangers := sorted(set(named) - known):
         more = f" and {len(strangers) - 8} more" if len(strangers) > 8 else ""
         yield f"drawers in [groups] names {', '.join(strangers[:8])}{more}, no members; name members"
+
+
+def _more_drawers(count: int, c: int) -> str:
+    need = next((of for of in range(count, MOST_DRAWERS + 1) if held_by_the_rest(of, c)), None)
+    most = max(less for less in range(1, c + 1) if held_by_the_rest(count, less))
+    lower = f"lower c to {most} in [protocol]"
+    return lower if need is None else f"name {need} or more in [groups], or {lower}"
 
 
 def _risk(charter: Charter) -> Iterator[str]:

@@ -16,7 +16,6 @@ from decentra.cli.files import open_charter
 from decentra.cli.invites import check_invited
 from decentra.cli.members import by_name, read_members
 from decentra.cli.report import MISUSED, emit
-from decentra.derive import quorum
 from decentra.errors import LocalError
 from decentra.grids import Grid
 from decentra.peer.config import PeerFolder
@@ -335,5 +334,5 @@ def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
         f"with {terms.liars} liars among all, some group of an epoch holds more than {c} with a probability of up to "
         f"{grid_policy.bound(charter):.2g} (stated: {terms.risk:.2g})"
     )
-    need = quorum(len(terms.drawers), c)
+    need = grid_policy.drawers_floor(charter)
     yield f"the grid is drawn by {', '.join(terms.drawers)}, of whom {need} have to take part"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from decentra.charter.charter import DAY, AdmissionTerms, Charter
-from decentra.charter.grid_policy import WIDTH
+from decentra.charter.grid_policy import WIDTH, drawers_floor
 from decentra.errors import LocalError
 from decentra.gossip.schedule import Grid, drawers_name, group_name, heaviest
 from decentra.types import PeerId
@@ -42,11 +42,13 @@ def group_charter(
 def drawers_charter(parent: Charter, name: bytes) -> Charter:
     """The charter under which the drawers of a large charter draw its beacon: a round of secagg over nothing at all.
 
+    Its floor is such that those of a round's roster who may lie can't keep the others from its beacon.
+
     Args:
         parent: the large charter.
         name: its hash.
     """
-    terms = {"width": WIDTH, "max_weight": 1, "floor": None, "challenges": 0}
+    terms = {"width": WIDTH, "max_weight": 1, "floor": drawers_floor(parent), "challenges": 0}
     return _derived(parent, drawers_name(name), [member.id for member in parent.drawers], terms)
 
 

@@ -317,5 +317,5 @@ def large_charter(members: Sequence[Identity], c: int, group: int) -> Charter:
     tables = tomllib.loads(path.read_text("utf-8"))
     tables["protocol"] |= {"c": c, "backup": True}
     records = [Member.of(identity, f"peer-{index}") for index, identity in enumerate(members)]
-    tables["groups"] |= {"size": group, "drawers": [record.name for record in records[: c + 3]]}
+    tables["groups"] |= {"size": group, "drawers": [record.name for record in records[: 3 * c + 2]]}
     return Charter.build({**tables, "members": records}, path.name)
