@@ -38,6 +38,10 @@ def draws(place: int, drawers: Sequence[Identity] = WHO[:7], c: int = 2) -> Draw
     return Draws(me.id, NAME, [one.id for one in drawers], c, lambda m: digest("signed", me.id, m) * 2, check)
 
 
+def freely() -> bool:
+    return True
+
+
 def word(who: Sequence[Identity], beacon: bytes) -> Draw:
     return Draw(beacon, {one.id: signature(one, beacon) for one in who})
 
@@ -59,8 +63,8 @@ def test_two_beacons_are_never_in_force_while_honest_drawers_sign_one(m: int, da
     found = set()
     for beacon, lied in ((FIRST, SECOND), (SECOND, FIRST)):
         mine = draws(7, WHO[:m], c)
-        mine.take(word([*liars, *honest[beacon]], beacon))
-        mine.take(word([*liars, *honest[lied]], lied))
+        mine.take(word([*liars, *honest[beacon]], beacon), freely)
+        mine.take(word([*liars, *honest[lied]], lied), freely)
         if mine.in_force is not None:
             assert len(honest[mine.in_force]) + c >= quorum(m, c)
             found.add(mine.in_force)
@@ -69,24 +73,24 @@ def test_two_beacons_are_never_in_force_while_honest_drawers_sign_one(m: int, da
 
 def test_a_beacon_is_in_force_with_a_quorum_and_no_sooner() -> None:
     mine, need = draws(7), quorum(7, 2)
-    for count, one in enumerate(WHO[:7], 1):
-        assert mine.take(word([one], FIRST)) and not mine.take(word([one], FIRST))
+    for count, one in enumerate(WHO[:need], 1):
+        assert mine.take(word([one], FIRST), freely) and not mine.take(word([one], FIRST), freely)
         assert (mine.in_force == FIRST) == (count >= need)
         assert (mine.shared == FIRST) == (count > 2)
 
 
 def test_what_does_not_verify_or_is_no_drawers_counts_for_nothing() -> None:
     mine = draws(6)
-    assert not mine.take(word([WHO[7]], FIRST)), "no drawer"
-    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], SECOND)})), "for another beacon"
+    assert not mine.take(word([WHO[7]], FIRST), freely), "no drawer"
+    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], SECOND)}), freely), "for another beacon"
     assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], FIRST, digest("x"))})), "for another charter"
-    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[1], FIRST)})), "another's"
+    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[1], FIRST)}), freely), "another's"
     assert mine.known is None and mine.in_force is None and not mine.lacks(None)
 
 
 def test_a_drawer_counts_once_with_the_first_beacon_that_it_signed() -> None:
     mine = draws(7)
-    assert mine.take(word([WHO[0]], FIRST)) and not mine.take(word([WHO[0]], SECOND))
+    assert mine.take(word([WHO[0]], FIRST), freely) and not mine.take(word([WHO[0]], SECOND), freely)
     assert mine.known == word([WHO[0]], FIRST)
 
 
@@ -98,18 +102,66 @@ def test_a_drawer_signs_one_beacon_only() -> None:
     with pytest.raises(LocalError, match="a second beacon was to be signed"):
         mine.sign(SECOND)
     again = draws(0)
-    again.take(word([WHO[0]], FIRST))
+    again.restore(word([WHO[0]], FIRST))
     assert not again.draws, "what it kept of an earlier start says so"
     assert not draws(7).draws, "it is no drawer"
 
 
 def test_who_lacks_something_is_answered_and_who_has_all_is_not() -> None:
     mine = draws(7)
-    mine.take(word(WHO[:3], FIRST))
+    mine.take(word(WHO[:3], FIRST), freely)
     for lacking in (None, word(WHO[:2], FIRST), word(WHO[:5], SECOND)):
         assert mine.lacks(lacking)
     for complete in (word(WHO[:3], FIRST), word(WHO[:5], FIRST)):
         assert not mine.lacks(complete)
+
+
+class Counted:
+    """A checker, and an allowance of so many signatures, that count what they are asked."""
+
+    def __init__(self, allowed: int) -> None:
+        self.left, self.checked = allowed, 0
+
+    def check(self, peer: bytes, signature: bytes, message: bytes) -> bool:
+        self.checked += 1
+        return check(peer, signature, message)
+
+    def affords(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def draws(self) -> Draws:
+        return Draws(WHO[7].id, NAME, [one.id for one in WHO[:7]], 2, lambda _: bytes(64), self.check)
+
+
+@given(st.lists(st.booleans(), min_size=7, max_size=7), st.integers(0, 8))
+def test_who_tells_a_false_signature_is_checked_no_further_and_nobody_beyond_its_allowance(
+    true: list[bool], allowed: int
+) -> None:
+    counted = Counted(allowed)
+    mine = counted.draws()
+    told = {one.id: signature(one, FIRST if right else SECOND) for one, right in zip(WHO[:7], true, strict=True)}
+    sound = true.index(False) if False in true else 7
+    assert mine.take(Draw(FIRST, told), counted.affords) == (min(sound, allowed) > 0)
+    assert counted.checked == min(sound + 1, 7, allowed)
+    assert len(mine.known.signatures if mine.known else ()) == min(sound, allowed)
+
+
+def test_once_a_beacon_is_in_force_nothing_is_verified_and_who_has_a_quorum_is_not_answered() -> None:
+    counted = Counted(100)
+    mine = counted.draws()
+    assert mine.take(word(WHO[:5], FIRST), counted.affords) and mine.in_force == FIRST
+    spent = counted.checked
+    assert not mine.take(word(WHO[:7], FIRST), counted.affords) and counted.checked == spent
+    assert not mine.lacks(word(WHO[2:7], FIRST)), "else two that hold different quorums answer each other for ever"
+    assert mine.lacks(word(WHO[3:7], FIRST)) and mine.lacks(None) and mine.lacks(word(WHO[:7], SECOND))
+
+
+def test_what_was_kept_is_counted_signature_by_signature() -> None:
+    kept = Draw(FIRST, {WHO[1].id: bytes(64), WHO[0].id: signature(WHO[0], FIRST)})
+    again = draws(0)
+    again.restore(kept)
+    assert not again.draws, "a spoilt line of another's does not have it sign twice"
 
 
 # ── datagrams ────────────────────────────────────────────────────────────────────────────────────────────────────────

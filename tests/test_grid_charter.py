@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "two drawers": (9, {"drawers": DRAWERS[:2]}, "names 2 members, and the beacon is drawn by 4 to 64; name some"),
     "a drawer twice": (9, {"drawers": (*DRAWERS, "peer-1")}, "names peer-1 twice; name each once"),
     "a drawer who is no member": (9, {"drawers": (*DRAWERS, "peer-99")}, "names peer-99, no members; name members"),
-    "drawers who could all collude": (27, {"c": 2, "size": 9}, "4 drawers can't draw .* c = 2: .*; name 7 or more .*, or lower c to 1"),
+    "drawers who could collude": (27, {"c": 2, "size": 9}, "4 drawers .* c = 2: .* name 7 .*, or lower c to 1"),
     "more liars than any drawers hold": (300, {"c": 22, "size": 45}, "c = 22: .* like it; lower c to 1 in"),
     "more liars than members": (9, {"liars": 10}, "liars = 10 in .* is more than the 9 members; lower it"),
     "a quorum that liars could split": (9, {"liars": 4, "admission__quorum": 5}, "liars could .* raise it to 7"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from decentra import local_group
 from decentra.charter.charter import Charter
+from decentra.driver.drawing import TOLD_AT_ONCE
 from decentra.driver.given import describe
 from decentra.driver.mixing import Mixer
 from decentra.driver.session import Vector
@@ -23,7 +24,7 @@ from decentra.simulation.grid_group import SimulatedGrid
 from decentra.simulation.group import Ending, SimulatedGroup, charter_for, identities
 from decentra.simulation.ideal import IdealCrypto
 from decentra.transport.base import Lane
-from decentra.types import MixingResult
+from decentra.types import MixingResult, PeerId
 
 QUIET = logging.Logger("quiet", logging.CRITICAL + 1)
 READY, PHASE = 120.0, 30.0
@@ -331,6 +332,30 @@ def test_what_liars_tell_of_the_beacon_changes_nothing() -> None:
         drawing._heard(sender, Lane.CONTROL, b"", [])
         assert drawing.draws.known is None
         exact(group, mix(group))
+
+
+def test_false_signatures_from_one_member_are_verified_within_its_allowance_and_others_are_heard() -> None:
+    with on_a_grid(9, 4, drawers=9) as group:
+        liar, victim = group.peers[0].identity.id, group.peers[1]
+        drawing, checked = victim.mixer.drawing, list[PeerId]()
+        check = drawing.draws._check
+
+        def counted(peer: PeerId, signature: bytes, message: bytes) -> bool:
+            checked.append(peer)
+            return check(peer, signature, message)
+
+        drawing.draws._check = counted
+        for number in range(2000):
+            beacon = number.to_bytes(32, "big")
+            forged = Draw(beacon, {member.id: bytes(64) for member in group.charter.drawers})
+            drawing._heard(liar, Lane.CONTROL, b"", [memoryview(forged.pack())])
+        assert len(checked) <= TOLD_AT_ONCE
+        exact(group, mix(group))
+        assert drawing.draws.in_force is not None
+        before = len(checked)
+        for _ in range(100):
+            drawing._heard(group.peers[2].identity.id, Lane.CONTROL, b"", [memoryview(forged.pack())])
+        assert len(checked) == before, "the beacon is in force: nothing is verified any more"
 
 
 def test_the_rounds_beacon_is_told_with_every_result_of_secagg() -> None:

@@ -15,6 +15,7 @@ from decentra.driver.admission import memberships
 from decentra.driver.session import Session, Vector
 from decentra.driver.site import Site
 from decentra.errors import DecentraError
+from decentra.gossip.allowance import Allowance
 from decentra.gossip.beacon import NOTHING, Draws, read
 from decentra.gossip.group import drawers_charter
 from decentra.transport.base import Lane
@@ -28,6 +29,11 @@ AGAIN = 1.0
 
 ASKED = 2
 """Drawers that a member asks at once: the first may be gone, and a thousand members share few drawers."""
+
+
+TOLD_A_SECOND, TOLD_AT_ONCE = 4.0, 160.0
+"""What a neighbour may cost: 1 a datagram, and 1 a signature to be verified. All 64 are in the first burst twice over;
+later it tells once a second, and answers."""
 
 
 class Drawing:
@@ -46,6 +52,7 @@ class Drawing:
         check = memberships({member.id: member.ed25519 for member in charter.drawers}, site.suite.verify)
         self.draws = Draws(me, name, self._drawers, charter.protocol.c, site.identity.sign, check)
         self._others = tuple(peer for peer in self._drawers if peer != me)
+        self._allowance = Allowance(TOLD_A_SECOND, TOLD_AT_ONCE)
         self._source = int.from_bytes(site.random(8), "little") or 1
         self._asked = int.from_bytes(me[:4], "little")
         self._telling: Handle | None = None
@@ -57,7 +64,7 @@ class Drawing:
     def open(self) -> None:
         """Begin with what this peer kept of an earlier start."""
         if self._site.kept is not None:
-            self.draws.take(self._site.kept)
+            self.draws.restore(self._site.kept)
         if self.draws.draws and self.draws.in_force is None:
             self._session = self._site.session(drawers_charter(self._charter, self._name))
             self._draw()
@@ -133,12 +140,15 @@ class Drawing:
             self._part.send(peer, Lane.CONTROL, header, [datagram])
 
     def _heard(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
+        affords = partial(self._allowance.spend, peer, self._site.clock.now())
+        if not affords():
+            return
         try:
             told = read(bytes(buffers[0])) if len(buffers) == 1 else None
         except Malformed as error:
             self._log.debug("what peer %s tells of the beacon is not read: %s", peer, error)
             return
-        if told is not None and self.draws.take(told):
+        if told is not None and self.draws.take(told, affords):
             if self.draws.draws and self.draws.shared is not None:
                 self._sign(self.draws.shared)
             else:

@@ -97,13 +97,32 @@ class Draws:
             raise LocalError("a second beacon was to be signed for one epoch; a defect of decentra, please report it")
         self._said[self._me] = beacon, self._sign(drawn(self._name, beacon))
 
-    def take(self, draw: Draw) -> bool:
-        """Count what somebody tells, and say whether any of it was new. What does not verify counts for nothing."""
+    def restore(self, kept: Draw) -> None:
+        """Count what this peer kept of an earlier start, as far as it verifies."""
+        message = drawn(self._name, kept.beacon)
+        for peer, made in kept.signatures.items():
+            if peer in self._drawers and self._check(peer, made, message):
+                self._said[peer] = kept.beacon, made
+
+    def take(self, draw: Draw, affords: Callable[[], bool]) -> bool:
+        """Count what somebody tells, and say whether any of it was new.
+
+        It is read no further than the first signature that does not verify: who has checked what it tells has none.
+        Once a beacon is in force nothing is verified any more.
+
+        Args:
+            affords: asked before each check of a signature whether its teller may cost one more.
+        """
+        if self.in_force is not None:
+            return False
         message, news = drawn(self._name, draw.beacon), False
         for peer, made in draw.signatures.items():
-            if peer in self._drawers and peer not in self._said and self._check(peer, made, message):
-                self._said[peer] = draw.beacon, made
-                news = True
+            if peer not in self._drawers or peer in self._said:
+                continue
+            if not affords() or not self._check(peer, made, message):
+                break
+            self._said[peer] = draw.beacon, made
+            news = True
         return news
 
     @property
@@ -127,12 +146,17 @@ class Draws:
     def in_force(self) -> bytes | None:
         """The epoch's beacon, once a quorum of drawers signed it: two quorums share an honest one, who signs one."""
         known = self.known
-        enough = known is not None and len(known.signatures) >= quorum(len(self._drawers), self._c)
-        return known.beacon if known is not None and enough else None
+        return known.beacon if known is not None and self._is_quorum(known) else None
 
     def lacks(self, other: Draw | None) -> bool:
-        """Whether who tells this lacks something that is known here."""
+        """Whether who tells this lacks something that is known here; of a beacon in force, a quorum is all."""
         known = self.known
         if known is None:
             return False
-        return other is None or other.beacon != known.beacon or not known.signatures.keys() <= other.signatures.keys()
+        if other is None or other.beacon != known.beacon:
+            return True
+        all_told = self._is_quorum(other) or known.signatures.keys() <= other.signatures.keys()
+        return not all_told
+
+    def _is_quorum(self, draw: Draw) -> bool:
+        return len(draw.signatures.keys() & self._drawers) >= quorum(len(self._drawers), self._c)
