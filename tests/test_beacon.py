@@ -83,7 +83,7 @@ def test_what_does_not_verify_or_is_no_drawers_counts_for_nothing() -> None:
     mine = draws(6)
     assert not mine.take(word([WHO[7]], FIRST), freely), "no drawer"
     assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], SECOND)}), freely), "for another beacon"
-    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], FIRST, digest("x"))})), "for another charter"
+    assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[0], FIRST, digest("x"))}), freely), "for another charter"
     assert not mine.take(Draw(FIRST, {WHO[0].id: signature(WHO[1], FIRST)}), freely), "another's"
     assert mine.known is None and mine.in_force is None and not mine.lacks(None)
 
@@ -97,14 +97,38 @@ def test_a_drawer_counts_once_with_the_first_beacon_that_it_signed() -> None:
 def test_a_drawer_signs_one_beacon_only() -> None:
     mine = draws(0)
     assert mine.draws
-    mine.sign(FIRST)
+    written: list[Draw] = []
+    mine.sign(FIRST, written.append)
+    assert written == [word([WHO[0]], FIRST)]
     assert not mine.draws and mine.known == word([WHO[0]], FIRST)
     with pytest.raises(LocalError, match="a second beacon was to be signed"):
-        mine.sign(SECOND)
+        mine.sign(SECOND, written.append)
     again = draws(0)
     again.restore(word([WHO[0]], FIRST))
     assert not again.draws, "what it kept of an earlier start says so"
     assert not draws(7).draws, "it is no drawer"
+
+
+def test_a_word_that_can_t_be_kept_is_not_given() -> None:
+    def full(_: Draw) -> None:
+        raise LocalError("no space left on the device")
+
+    mine = draws(0)
+    mine.take(word([WHO[1]], FIRST), freely)
+    with pytest.raises(LocalError, match="no space left"):
+        mine.sign(FIRST, full)
+    assert mine.draws and mine.known == word([WHO[1]], FIRST), "a later start may sign another"
+
+
+def test_a_drawer_keeps_its_own_word_however_many_say_another() -> None:
+    mine = draws(0)
+    mine.sign(FIRST, lambda _: None)
+    mine.take(word(WHO[1:4], SECOND), freely)
+    assert mine.known == word(WHO[1:4], SECOND)
+    again = draws(0)
+    assert mine.to_keep is not None
+    again.restore(mine.to_keep)
+    assert not again.draws
 
 
 def test_who_lacks_something_is_answered_and_who_has_all_is_not() -> None:

@@ -334,6 +334,29 @@ def test_what_liars_tell_of_the_beacon_changes_nothing() -> None:
         exact(group, mix(group))
 
 
+def test_a_drawer_whose_disk_is_full_tells_no_word_and_says_why_and_another_start_draws() -> None:
+    with on_a_grid(9, 4, drawers=5) as group:
+        place = next(place for place, peer in enumerate(group.peers) if peer.mixer.drawing.draws.draws)
+        peer, told = group.peers[place], list[Draw]()
+
+        def full(draw: Draw) -> None:
+            told.append(draw)
+            raise LocalError("cannot write beacon.toml: No space left on device; check the folder")
+
+        object.__setattr__(peer.mixer.drawing._site, "keep", full)
+        ended = mix(group)
+        mine = ended[place]
+        assert isinstance(mine, LocalError) and not mine.spent and "No space left" in str(mine)
+        assert len(told) == 1, "it tries once, and is silent"
+        others = [other for other in group.peers if other is not peer]
+        assert all(peer.identity.id not in other.kept.signatures for other in others if other.kept is not None)
+        with pytest.raises(LocalError, match="No space left"):
+            peer.begin(brought(group)[place])
+        peer.close()
+        group.restart(place)
+        exact(group, mix(group, seed=1), 1)
+
+
 def test_false_signatures_from_one_member_are_verified_within_its_allowance_and_others_are_heard() -> None:
     with on_a_grid(9, 4, drawers=9) as group:
         liar, victim = group.peers[0].identity.id, group.peers[1]

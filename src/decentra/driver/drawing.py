@@ -14,7 +14,7 @@ from decentra.crypto.hashing import digest
 from decentra.driver.admission import memberships
 from decentra.driver.session import Session, Vector
 from decentra.driver.site import Site
-from decentra.errors import DecentraError
+from decentra.errors import DecentraError, LocalError
 from decentra.gossip.allowance import Allowance
 from decentra.gossip.beacon import NOTHING, Draws, read
 from decentra.gossip.group import drawers_charter
@@ -43,10 +43,18 @@ class Drawing:
         charter: the large one; ``name`` is its hash.
         site: where this peer's sessions run.
         settled: called once, with the beacon in force.
+        failed: called once, with why this peer can't go on: what it says can't be kept. It is silent after that.
     """
 
-    def __init__(self, charter: Charter, name: bytes, site: Site, settled: Callable[[bytes], None]) -> None:
-        self._charter, self._name, self._site, self._settled = charter, name, site, settled
+    def __init__(
+        self,
+        charter: Charter,
+        name: bytes,
+        site: Site,
+        settled: Callable[[bytes], None],
+        failed: Callable[[LocalError], None],
+    ) -> None:
+        self._charter, self._name, self._site, self._settled, self._failed = charter, name, site, settled, failed
         self._log = site.log
         me, self._drawers = site.identity.id, tuple(member.id for member in charter.drawers)
         check = memberships({member.id: member.ed25519 for member in charter.drawers}, site.suite.verify)
@@ -58,7 +66,7 @@ class Drawing:
         self._telling: Handle | None = None
         self._retrying: Handle | None = None
         self._session: Session | None = None
-        self._done = False
+        self._done, self._silent = False, False
         self._part = site.transport.part(digest("drawing", name), self._heard, lambda peer, up, reason: None)
 
     def open(self) -> None:
@@ -99,7 +107,7 @@ class Drawing:
             self._session.begin(Vector([], (), fingerprint=self._name), self._drew)
 
     def _drew(self, ended: RoundResult | DecentraError) -> None:
-        if self._session is None or not self.draws.draws:
+        if self._session is None or self._silent or not self.draws.draws:
             return
         if isinstance(ended, RoundResult):
             self._sign(ended.beacon)
@@ -108,8 +116,12 @@ class Drawing:
             self._retrying = self._site.clock.call_later(AGAIN, self._draw)
 
     def _sign(self, beacon: bytes) -> None:
-        self.draws.sign(beacon)
-        self._keep()  # durable before it is told: a drawer signs one beacon only
+        """Durable before it is counted or told: a drawer signs one beacon only."""
+        try:
+            self.draws.sign(beacon, self._site.keep)
+        except LocalError as error:
+            self._fall_silent(error)
+            return
         self._tell_each(self._others)
         self._look()
 
@@ -121,7 +133,7 @@ class Drawing:
     # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _tell(self) -> None:
-        if self._done:
+        if self._done or self._silent:
             return
         if self._site.identity.id in self._drawers:
             self._tell_each(self._others)
@@ -141,7 +153,7 @@ class Drawing:
 
     def _heard(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> None:
         affords = partial(self._allowance.spend, peer, self._site.clock.now())
-        if not affords():
+        if self._silent or not affords():
             return
         try:
             told = read(bytes(buffers[0])) if len(buffers) == 1 else None
@@ -154,17 +166,31 @@ class Drawing:
             else:
                 self._keep()
                 self._look()
-        if self.draws.lacks(told):
+        if not self._silent and self.draws.lacks(told):
             self._tell_each([peer])
 
     def _keep(self) -> None:
-        known = self.draws.known
-        if known is not None:
-            self._site.keep(known)
+        known = self.draws.to_keep
+        try:
+            if known is not None:
+                self._site.keep(known)
+        except LocalError as error:
+            self._fall_silent(error)
+
+    def _fall_silent(self, error: LocalError) -> None:
+        if not self._silent:
+            self._silent = True
+            self._log.error("the drawing of the beacon stops here: %s", error)
+            self._site.clock.call_later(0.0, partial(self._stop, error))
+
+    def _stop(self, error: LocalError) -> None:
+        """Apart from the callback that brought it, as `_finish`."""
+        self.close()
+        self._failed(error)
 
     def _look(self) -> None:
         beacon = self.draws.in_force
-        if beacon is not None and not self._done:
+        if beacon is not None and not self._done and not self._silent:
             self._done = True
             self._site.clock.call_later(0.0, partial(self._finish, beacon))
 

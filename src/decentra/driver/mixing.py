@@ -73,7 +73,9 @@ class Mixer:
         self._next = 0
         self._mixing: _Mixing | None = None
         self._overdue: Handle | None = None
-        self.drawing = Drawing(charter, self.name, site, self._drawn)
+        self._broken: LocalError | None = None
+        """Why it can take no part in the drawing any more, and so in nothing."""
+        self.drawing = Drawing(charter, self.name, site, self._drawn, self._stopped_drawing)
 
     @property
     def patience(self) -> float:
@@ -111,8 +113,11 @@ class Mixer:
         """Start a mixing; ``done`` is called once, with a `MixingResult` or with why this peer has none.
 
         Raises:
-            LocalError: one is on already, or the vector is not one that a mixing allows.
+            LocalError: one is on already, or the vector is not one that a mixing allows; or the beacon was not drawn,
+                since what this peer said of it could not be kept.
         """
+        if self._broken is not None:
+            raise self._broken
         if self.busy:
             raise LocalError("a mixing is on already; wait for its result before you start another")
         if vector.shared is not None:
@@ -165,6 +170,14 @@ class Mixer:
         if self._mixing is not None:
             self._mixing.since = self._site.clock.now()
             self._play(self._mixing)
+
+    def _stopped_drawing(self, error: LocalError) -> None:
+        error.spent = False
+        if self.sessions:
+            return  # it has the beacon
+        self._broken = error
+        if self._mixing is not None:
+            self._fail(self._mixing, error)
 
     def _no_beacon(self) -> None:
         mixing = self._mixing

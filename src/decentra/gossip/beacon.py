@@ -5,6 +5,7 @@ Pure, as everything here: who signs, checks and keeps is given (``specs/group-go
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -87,15 +88,21 @@ class Draws:
         """Whether this peer is to draw: it is a drawer, and has signed no beacon."""
         return self._me in self._drawers and self._me not in self._said
 
-    def sign(self, beacon: bytes) -> None:
+    def sign(self, beacon: bytes, keep: Callable[[Draw], None]) -> None:
         """Sign the beacon that this peer's round gave, or that it takes over.
 
+        Args:
+            keep: makes the word durable. Where it raises the word is not given: a later start, which knows nothing of
+                it, may sign another.
+
         Raises:
-            LocalError: it has signed one before, or is no drawer.
+            LocalError: it has signed one before, or is no drawer; or what ``keep`` raises.
         """
         if not self.draws:
             raise LocalError("a second beacon was to be signed for one epoch; a defect of decentra, please report it")
-        self._said[self._me] = beacon, self._sign(drawn(self._name, beacon))
+        made = self._sign(drawn(self._name, beacon))
+        keep(Draw(beacon, MappingProxyType({**self._signatures(beacon), self._me: made})))
+        self._said[self._me] = beacon, made
 
     def restore(self, kept: Draw) -> None:
         """Count what this peer kept of an earlier start, as far as it verifies."""
@@ -128,13 +135,22 @@ class Draws:
     @property
     def known(self) -> Draw | None:
         """The beacon that most drawers signed, with all their signatures; the lowest of several."""
-        by_beacon: dict[bytes, dict[PeerId, bytes]] = {}
-        for peer, (beacon, made) in sorted(self._said.items()):
-            by_beacon.setdefault(beacon, {})[peer] = made
-        if not by_beacon:
+        counts = Counter(beacon for beacon, _ in self._said.values())
+        if not counts:
             return None
-        beacon = min(by_beacon, key=lambda one: (-len(by_beacon[one]), one))
-        return Draw(beacon, MappingProxyType(by_beacon[beacon]))
+        beacon = min(counts, key=lambda one: (-counts[one], one))
+        return Draw(beacon, MappingProxyType(self._signatures(beacon)))
+
+    @property
+    def to_keep(self) -> Draw | None:
+        """What a later start has to know: of a drawer's own word all, before what more drawers say."""
+        if self._me not in self._said:
+            return self.known
+        beacon, _ = self._said[self._me]
+        return Draw(beacon, MappingProxyType(self._signatures(beacon)))
+
+    def _signatures(self, beacon: bytes) -> dict[PeerId, bytes]:
+        return {peer: made for peer, (said, made) in sorted(self._said.items()) if said == beacon}
 
     @property
     def shared(self) -> bytes | None:
