@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,6 +238,28 @@ def test_the_folder_is_the_one_asked_for_or_the_one_that_run_set(
     assert PeerFolder.find(tmp_path / "other").path == tmp_path / "other"
     monkeypatch.delenv("DECENTRA_STATE")
     assert "decentra run PROGRAM --state DIR" in refusal(PeerFolder.find)
+
+
+def test_a_replaced_file_has_its_name_durably_before_it_is_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, synced = tmp_path / "beacon.toml", list[tuple[bool, bool]]()
+    sync = os.fsync
+
+    def told(handle: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), file.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", told)
+    save_text(file, "a word")
+    assert synced == [(False, False), (True, True)], "the bytes before the rename, the folder after it"
+
+    def broken(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    assert "Input/output error" in refusal(lambda: save_text(file, "another"))
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from decentra.durable import sync_folder
 from decentra.errors import LocalError
 
 MAX_TEXT = 1 << 22
@@ -353,7 +354,8 @@ def _text(text: str) -> str:
 
 
 def save_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file at once: written beside it, made durable, renamed; a crash leaves the old one or the new one.
+    """Replace a file at once: written beside it, made durable, renamed; a crash leaves the old one or the new one,
+    and a loss of power after the return the new one.
 
     Raises:
         LocalError: the folder cannot be written.
@@ -367,6 +369,7 @@ def save_text(path: Path, text: str, mode: int = 0o644) -> None:
                 file.flush()
                 os.fsync(handle)
             Path(name).replace(path)
+            sync_folder(path.parent)
         finally:
             Path(name).unlink(missing_ok=True)  # it has its new name by now, unless something failed
     except OSError as error:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from decentra.crypto.field import PRIME, RandomBytes, draw
 from decentra.crypto.hashing import digest, expand
+from decentra.durable import sync_folder
 from decentra.errors import LocalError
 from decentra.types import PeerId
 
@@ -167,7 +168,7 @@ class Identity:
                 file.write(self._private.private_bytes_raw())
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_folder(Path(path).parent)
+            sync_folder(Path(path).parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -179,12 +180,3 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.id})"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name durable, not only its bytes."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
