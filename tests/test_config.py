@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentra.charter import Charter, Member
+from decentra.charter.invite import Kept
 from decentra.charter.toml import MAX_TEXT, save_text
 from decentra.crypto.hashing import digest
 from decentra.crypto.keys import Identity
-from decentra.errors import LocalError
+from decentra.errors import LocalError, RemoteError
+from decentra.peer.addresses import Addresses
+from decentra.peer.charters import FolderCharters
 from decentra.peer.config import Config, PeerFolder, valid_address, write_config
 
 NAMES = ("alice", "bob", "carol", "dave")
@@ -270,3 +274,54 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.read_text() == "first"
     assert list(tmp_path.iterdir()) == [file]
     assert "check the folder" in refusal(lambda: save_text(tmp_path / "none" / "x", ""))
+
+
+# ── addresses that others tell ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def said(**where: str) -> Addresses:
+    return Addresses(peers={IDENTITIES[name].id.hex(): address for name, address in where.items()})
+
+
+def known(made: PeerFolder) -> dict[str, str | None]:
+    config = made.completed(made.load_config(), made.load_charter())
+    return {member.name: config.address_of(member) for member in made.load_charter().members if member.name != "alice"}
+
+
+def test_nobody_leads_a_peer_away_from_an_address_that_it_knows_but_whose_it_is(tmp_path: Path) -> None:
+    made = folder(tmp_path, config=config_text({"bob": "tcp://bob:1"}))
+    bob, carol, dave = (IDENTITIES[name].id for name in ("bob", "carol", "dave"))
+    made.keep_addresses(bob, said(bob="tcp://bob:2", carol="tcp://carol:1"), group())
+    assert known(made) == {"bob": "tcp://bob:1", "carol": "tcp://carol:1", "dave": None}, "its own lines come first"
+    made.keep_addresses(dave, said(carol="tcp://liar:1", dave="tcp://dave:1"), group())
+    assert known(made) == {"bob": "tcp://bob:1", "carol": "tcp://carol:1", "dave": "tcp://dave:1"}
+    made.keep_addresses(carol, said(carol="tcp://carol:2", dave="tcp://liar:1"), group())
+    assert known(made) == {"bob": "tcp://bob:1", "carol": "tcp://carol:2", "dave": "tcp://dave:1"}
+
+
+def test_what_a_newcomer_asked_under_its_signature_comes_before_what_others_tell(tmp_path: Path) -> None:
+    made, dave = folder(tmp_path, config=config_text({})), IDENTITIES["dave"]
+    made.keep_addresses(IDENTITIES["bob"].id, said(dave="tcp://liar:1"), group())
+    invite = Kept(
+        group="test",
+        charter=group().hash,
+        public=dave.public,
+        curve=dave.curve_public,
+        expires=1,
+        used=dave.id,
+        address="tcp://dave:1",
+    )
+    made.invites.path.mkdir()
+    save_text(made.invites.path / "one.toml", invite.to_toml())
+    assert known(made)["dave"] == "tcp://dave:1"
+
+
+def test_addresses_are_learned_beside_a_charter_that_is_held_already(tmp_path: Path) -> None:
+    made, held = folder(tmp_path, config=config_text({})), group()
+    log = logging.Logger("quiet", logging.CRITICAL + 1)
+    charters = FolderCharters(made, IDENTITIES["alice"].id, held, lambda _: None, lambda _: None, log)
+    for teller, told in (("bob", said(carol="tcp://carol:1")), ("dave", said(carol="tcp://liar:1", bob="tcp://bob:1"))):
+        assert not charters.take(IDENTITIES[teller].id, held.to_toml().encode(), told.to_toml().encode())
+    assert known(made) == {"bob": "tcp://bob:1", "carol": "tcp://carol:1", "dave": None}
+    with pytest.raises(RemoteError, match="CHARTER"):
+        charters.take(IDENTITIES["bob"].id, held.to_toml().encode(), b"[peers]\nbob = 1")

@@ -63,18 +63,20 @@ class FolderCharters:
         old = self.chain[-1]
         try:
             new = Charter.parse(charter.decode(), _HANDED).without_stale_signatures()
-            if new.hash in self._hashes:
-                return False
-            toml.raise_problems(_HANDED, judge(old, new))
             known = Addresses.parse(addresses.decode(), "the addresses that it handed over")
+            if new.hash not in self._hashes:
+                toml.raise_problems(_HANDED, judge(old, new))
         except (LocalError, UnicodeDecodeError) as error:
             raise RemoteError(peer, "CHARTER", str(error)) from error
+        if new.hash in self._hashes:
+            self._learn(peer, known)
+            return False
         if self._me not in new.ids:
             self._add(new)
             self._removed(new)
             return True
         try:
-            self._keep(old, new, known)
+            self._keep(peer, old, new, known)
         except LocalError as error:
             self._log.error("the charter of epoch %d can't be kept: %s", new.group.epoch, error)
             return False
@@ -102,12 +104,19 @@ class FolderCharters:
         self.chain.append(charter)
         self._hashes.append(charter.hash)
 
-    def _keep(self, old: Charter, new: Charter, known: Addresses) -> None:
+    def _learn(self, peer: PeerId, known: Addresses) -> None:
+        """Addresses beside a charter that is there already: the first who handed it over may not have known them."""
+        try:
+            self._folder.keep_addresses(peer, known, self.chain[-1])
+        except LocalError as error:
+            self._log.warning("addresses that peer %s told can't be kept: %s", peer, error)
+
+    def _keep(self, peer: PeerId, old: Charter, new: Charter, known: Addresses) -> None:
         text = toml.read_text(self._folder.charter, "the peer goes on with the one that it has")
         there = Charter.parse(text, str(self._folder.charter)).hash
         if there not in (old.hash, new.hash):
             raise LocalError(f"{self._folder.charter} is another one than this peer runs with")
-        self._folder.keep_addresses(known, new)
+        self._folder.keep_addresses(peer, known, new)
         if there == old.hash:  # else its owner was quicker
             self._folder.lineage.adopt(old, text, new)
         self._seen = self._mark()

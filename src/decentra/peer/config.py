@@ -343,10 +343,11 @@ class PeerFolder:
         return known
 
     def completed(self, config: Config, charter: Charter) -> Config:
-        """The configuration with what others told of members for whom it has no address."""
+        """The configuration with addresses of members for whom it has none: what they asked under their own signature
+        to be reached at, or else what was heard of them."""
         heard, found = self._heard(), {}
         for member in charter.members:
-            address = heard.get(member.id) or self.invites.address_of(member.id)
+            address = self.invites.address_of(member.id) or heard.get(member.id)
             if config.address_of(member) is None and address is not None and member.name != config.peer.name:
                 found[member.id] = address
         return config.with_known(found)
@@ -361,18 +362,23 @@ class PeerFolder:
         known = ((member.id, own.get(member.id) or config.address_of(member)) for member in charter.members)
         return Addresses(peers={peer.hex(): address for peer, address in known if address is not None})
 
-    def keep_addresses(self, told: Addresses, charter: Charter) -> None:
+    def keep_addresses(self, teller: PeerId, told: Addresses, charter: Charter) -> None:
         """Keep what another member told of where members are, as far as it is an address at all.
 
+        What it says of itself is first-hand, and replaces what was heard before; of others it tells only where nothing
+        was known, so that nobody leads this peer away from a member that it reaches.
+
         Raises:
-            LocalError: the folder can't be written.
+            LocalError: the folder can't be read or written.
         """
-        kept = dict(self._heard().peers)
+        before = self._heard().peers
+        kept = dict(before)
         for member in charter.members:
-            address = told.get(member.id)
-            if address is not None and _is_reachable(address):
-                kept[member.id.hex()] = address
-        toml.save_text(self.addresses, Addresses(peers=kept).to_toml())
+            address, key = told.get(member.id), member.id.hex()
+            if address is not None and _is_reachable(address) and (member.id == teller or key not in kept):
+                kept[key] = address
+        if kept != before:
+            toml.save_text(self.addresses, Addresses(peers=kept).to_toml())
 
     def _heard(self) -> Addresses:
         if not self.addresses.exists():

@@ -155,7 +155,7 @@ class Entering:
                 toml.raise_problems(where, judge(old, new))
         except LocalError as error:
             raise RemoteError(peer, "CHARTER", str(error)) from error
-        self._folder.keep_addresses(known, new)
+        self._folder.keep_addresses(peer, known, new)
         if old is None:
             toml.save_text(self._folder.charter, answer.text)
         else:
@@ -182,7 +182,7 @@ class Entering:
                 raise LocalError("it does not add this peer")
         except LocalError as error:
             raise RemoteError(peer, "CHARTER", str(error)) from error
-        self._folder.keep_addresses(known, new)
+        self._folder.keep_addresses(peer, known, new)
         kept = self._folder.lineage.pending(new)
         if kept.exists():
             new = new.merge(Charter.parse(toml.read_text(kept, "ask again"), str(kept)).without_stale_signatures())
