@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentra.charter import Charter, Member
-from decentra.charter.invite import Kept
+from decentra.charter.invite import MOST_ADDRESS, Kept
+from decentra.charter.policy import MOST_MEMBERS
 from decentra.charter.toml import MAX_TEXT, save_text
 from decentra.crypto.hashing import digest
 from decentra.crypto.keys import Identity
@@ -21,6 +22,7 @@ from decentra.errors import LocalError, RemoteError
 from decentra.peer.addresses import Addresses
 from decentra.peer.charters import FolderCharters
 from decentra.peer.config import Config, PeerFolder, valid_address, write_config
+from decentra.wire.frame import ADDRESSES_LIMIT
 
 NAMES = ("alice", "bob", "carol", "dave")
 IDENTITIES = {name: Identity.from_seed(name.encode().ljust(32, b"\0")) for name in NAMES}
@@ -74,6 +76,17 @@ def test_an_address_is_a_host_and_a_port_that_can_be_dialled(host: str, port: in
     else:
         with pytest.raises(ValueError, match="port of 1 to 65535"):
             valid_address(address)
+
+
+def test_an_address_is_no_longer_than_travels_for_all_members_of_a_group() -> None:
+    longest = f"tcp://{'h' * (MOST_ADDRESS - 8)}:1"
+    assert valid_address(longest) == longest
+    with pytest.raises(ValueError, match="128 characters at most and has 129"):
+        valid_address(f"{longest}1")
+    everybody = Addresses(peers={f"{number:064x}": longest for number in range(MOST_MEMBERS)})
+    assert len(everybody.to_toml().encode()) <= ADDRESSES_LIMIT
+    told = Addresses(peers={f"{1:064x}": longest}).to_toml()
+    assert "1 to 128 printable" in refusal(lambda: Addresses.parse(told.replace(longest, f"{longest}1")))
 
 
 @given(st.text(max_size=30))

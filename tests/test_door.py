@@ -68,6 +68,8 @@ def test_anything_else_is_neither(raw: bytes) -> None:
 def test_both_are_bounded() -> None:
     with pytest.raises(ValueError, match="a question has"):
         Question.parse(Question(request="x" * QUESTION_LIMIT).pack())
+    bare = Answer(Says.CHARTER, "x" * 1000)
+    assert Answer.parse(bare._replace(addresses="y" * ANSWER_LIMIT).pack()) == bare, "it goes without"
     assert "too large for the door" in Answer.parse(Answer(Says.CHARTER, "x" * ANSWER_LIMIT).pack()).text
 
 

@@ -22,6 +22,7 @@ from decentra.gossip.halves import REMEMBERED, Halves, Split, Verdict, of_epochs
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
 from decentra.types import EpochName, PeerId
+from decentra.wire.frame import ADDRESSES_LIMIT
 from helpers import errors, ids, play, results, settle, simulate, small
 
 MIRRORED: dict[Verdict, Verdict] = {"here": "there", "there": "here"}
@@ -291,6 +292,31 @@ def test_a_half_that_the_group_went_on_without_takes_its_charter_and_its_state_w
     assert len(together[0].participants) == 7 and together[0].round.epoch == 2
     assert together[0].round.number > apart[0].round.number
     assert {one.session.last for one in life.group.peers} == {together[0].digest}
+
+
+@pytest.mark.parametrize("size", [ADDRESSES_LIMIT, ADDRESSES_LIMIT + 1])
+def test_a_charter_travels_without_addresses_that_are_too_large(size: int) -> None:
+    class Full(Kept):
+        def after(self, charter: bytes) -> Successor | None:
+            found = super().after(charter)
+            return None if found is None else found._replace(addresses=bytes(size))
+
+    life = Life(4)
+    life.kept[0].__class__ = Full
+    handed, take = list[int](), life.kept[1].take
+
+    def told(peer: PeerId, charter: bytes, addresses: bytes) -> bool:
+        handed.append(len(addresses))
+        return take(peer, charter, addresses)
+
+    life.kept[1].take = told  # type: ignore[method-assign]
+    new = life.amend((0, 1, 2, 3))
+    life.kept[0].chain.append(new)
+    assert life.group.peers[0].driver.succession is not None
+    life.group.peers[0].driver.succession.announce()
+    settle(life.group, 5.0)
+    assert all(kept.newest.charter == new.hash for kept in life.kept)
+    assert handed[0] == (size if size <= ADDRESSES_LIMIT else 0)
 
 
 def test_liars_claiming_a_later_epoch_stop_nobody() -> None:

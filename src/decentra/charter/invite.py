@@ -39,9 +39,13 @@ MOST_TOKEN = 4096
 """Characters of the longest token that is looked at; a real one has some 400."""
 
 
+MOST_ADDRESS = 128
+"""Characters of an address: those of 64 members travel beside their charter."""
+
+
 def _where(text: str) -> str:
-    if not 1 <= len(text) <= 300 or not text.isprintable():
-        raise ValueError("must be 1 to 300 printable characters; ask for the request again")
+    if not 1 <= len(text) <= MOST_ADDRESS or not text.isprintable():
+        raise ValueError(f"must be 1 to {MOST_ADDRESS} printable characters; ask for the request again")
     return text
 
 

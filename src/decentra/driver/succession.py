@@ -186,10 +186,13 @@ class Succession:
             self._asking = self._clock.call_later(NEXT, self._ask)
 
     def _hand(self, peer: PeerId, found: Successor) -> None:
-        if len(found.text) > CHARTER_LIMIT or len(found.addresses) > ADDRESSES_LIMIT:
+        if len(found.text) > CHARTER_LIMIT:
             self._log.warning("the charter of epoch %d is too large to travel; hand its file on", found.epoch)
             return
-        self._links()[peer].hand(found.text, found.addresses, found.epoch)
+        addresses = found.addresses if len(found.addresses) <= ADDRESSES_LIMIT else b""
+        if addresses != found.addresses:
+            self._log.warning("the charter of epoch %d travels without its members' addresses, too large", found.epoch)
+        self._links()[peer].hand(found.text, addresses, found.epoch)
 
     def _tell(self, peer: PeerId) -> None:
         self._links()[peer].tell(self._charters.newest, *self.halves.last)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from decentra.charter import Charter, Member, toml
 from decentra.charter.charter import FILE as CHARTER_FILE
 from decentra.charter.charter import Name
-from decentra.charter.invite import REQUEST, Request
+from decentra.charter.invite import MOST_ADDRESS, REQUEST, Request
 from decentra.charter.toml import Section
 from decentra.crypto.keys import Identity
 from decentra.errors import LocalError
@@ -38,8 +38,10 @@ def valid_address(address: str) -> str:
     """An address, ``tcp://host:port``; IPv6 hosts stand in brackets.
 
     Raises:
-        ValueError: another form, or a port out of 1..65535.
+        ValueError: another form, a port out of 1..65535, or longer than travels.
     """
+    if len(address) > MOST_ADDRESS:
+        raise ValueError(f"must be {MOST_ADDRESS} characters at most and has {len(address)}; name a shorter host")
     match = _ADDRESS.fullmatch(address)
     if match is None or not 1 <= int(match["port"]) <= 65_535:
         raise ValueError(f'must look like "tcp://host:7431" with a port of 1 to 65535, not {toml.shown(address)}')

@@ -77,9 +77,11 @@ class Answer(NamedTuple):
     addresses: str = ""
 
     def pack(self) -> bytes:
-        """Its bytes; a sentence instead, where it is too long for the door."""
+        """Its bytes; without addresses, or a sentence instead, where it is too long for the door."""
         text, addresses = self.text.encode(), self.addresses.encode()
         packed = _ANSWER.pack(VERSION, self.says, len(text)) + text + addresses
+        if len(packed) > ANSWER_LIMIT and addresses:
+            return self._replace(addresses="").pack()
         if len(packed) > ANSWER_LIMIT:
             return Answer(Says.WORDS, "the charter is too large for the door; ask a member for the file").pack()
         return packed
