@@ -190,6 +190,9 @@ def main() -> None:
     def command() -> None:
         words = sys.stdin.readline().split()
         match words:
+            case ["dial", who, endpoint]:
+                transport.learn(name(who), endpoint)
+                transport.dial(name(who))
             case ["revoke", who]:
                 transport.revoke(name(who))
                 tell("revoked")

@@ -33,6 +33,7 @@ from attacking import (
 )
 from decentra.driver.conduct import MOST_FAULTS
 from decentra.transport.base import REFUSED, Lane
+from decentra.transport.dialler import common_options
 from decentra.types import RoundResult
 from relay import Relay
 from starting import Group, all_at_once
@@ -179,6 +180,29 @@ def test_a_message_that_never_ends_costs_little_and_is_cut(
         assert served(attacked, keys) < SERVED
     finally:
         relay.close()
+
+
+@pytest.mark.parametrize(("letter", "size"), [("b", 60_000), ("h", MIB)], ids=["small frames", "large frames"])
+def test_a_member_that_is_dialled_and_answers_without_end_costs_little_and_is_cut(
+    attacked: Attacked, keys: Keys, context: zmq.Context[zmq.Socket[bytes]], letter: str, size: int
+) -> None:
+    with contextlib.closing(context.socket(zmq.ROUTER)) as dialled:
+        common_options(dialled)
+        dialled.setsockopt(zmq.CURVE_SERVER, 1)
+        dialled.setsockopt(zmq.CURVE_SECRETKEY, keys.secret[letter])
+        cut = dialled.get_monitor_socket(zmq.Event.DISCONNECTED)
+        port = dialled.bind_to_random_port("tcp://127.0.0.1")
+        attacked.say(f"dial {letter} tcp://127.0.0.1:{port}")
+        attacked.wait_for("link", peer=letter, up=True)
+        began = monotonic()
+        dialled.send_multipart([dialled.recv_multipart()[0], *[bytes(size)] * (192 * MIB // size)])
+        attacked.wait_for("link", peer=letter, up=False)
+        assert monotonic() - began < CUT
+        assert cut.poll(int(1000 * CUT))  # libzmq aborts where a socket is closed while it still sends frames
+        dialled.disable_monitor()
+        cut.close()
+    assert attacked.most() - attacked.before < MEMBER
+    assert served(attacked, keys) < SERVED
 
 
 def test_a_revoked_members_open_session_is_cut_at_once_and_nobody_elses(zeromq: ZeroMQWorld) -> None:

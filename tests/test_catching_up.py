@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from decentra import derive
 from decentra.driver.common import GroupState
 from decentra.errors import LocalError, RemoteError, Unavailable
-from decentra.machine.effects import Send
+from decentra.machine.effects import Send, SetTimer
+from decentra.machine.events import Blob
 from decentra.machine.state import cut, piece_digests
 from decentra.protocols.rendezvous.messages import State, Want
-from decentra.protocols.rendezvous.state import AT_ONCE, OF_A_SOURCE
+from decentra.protocols.rendezvous.state import AT_ONCE, OF_A_SOURCE, Fetch, Listed
+from decentra.protocols.setting import Part
 from decentra.simulation.group import SimulatedPeer, charter_for, identities
 from decentra.transfer import blob_root
 from decentra.transfer import piece_digests as digests_of
@@ -438,6 +441,75 @@ def test_when_a_source_ends_the_round_the_joiner_does_not_wait_for_its_deadline(
 def honest_again(peer: SimulatedPeer) -> None:
     """Take the last lie back."""
     peer.session._machine = peer.session._machine.__mro__[1]
+
+
+class Sources:
+    """A fetch of forty parts from two sources, by hand: what it asks of whom, and its timers, at a patience of 1 s."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.names = (PeerId(b"a" * 32), PeerId(b"b" * 32))
+        self.open: dict[PeerId, list[int]] = {one: [] for one in self.names}
+        self.asked: dict[PeerId, set[int]] = {one: set() for one in self.names}
+        self.timers: dict[str, float] = {}
+        self.out: list[Any] = []
+        roster: Any = SimpleNamespace(view=1, state=OTHER)
+        common: Any = None
+        self.fetch = Fetch(common, roster, self.names, None, 1.0, self.out)
+        parts = tuple(Part(number, 0, 1, bytes([number]) * 32) for number in range(1, 41))
+        self.fetch.computed(Listed(OTHER, self.names[0], parts))
+        self.ask()
+
+    def ask(self) -> None:
+        self.fetch.ask()
+        for effect in self.out:
+            if isinstance(effect, SetTimer):
+                self.timers[effect.name] = self.now + effect.after
+            elif isinstance(effect, Send) and isinstance(effect.message, Want) and effect.to is not None:
+                self.open[effect.to].append(effect.message.part)
+                self.asked[effect.to].add(effect.message.part)
+        self.out.clear()
+
+    def send(self, source: PeerId, number: int) -> None:
+        self.open[source].remove(number)
+        root = bytes([number]) * 32
+        event: Any = SimpleNamespace(verified=SimpleNamespace(sender=source), blob=Blob(number, 1, root))
+        self.fetch.part_came(event, State(1, OTHER, number, root))
+        self.ask()
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for timer in [timer for timer, due in self.timers.items() if due <= self.now]:
+            del self.timers[timer]
+            self.fetch.expired(timer)
+        self.ask()
+
+
+@given(st.lists(st.floats(0.05, 0.95), min_size=20, max_size=20))
+def test_a_source_that_drips_parts_has_no_more_time_for_the_one_that_it_holds_back(pauses: list[float]) -> None:
+    case = Sources()
+    dripping, honest = case.names
+    held = case.open[dripping][0]
+    for pause in pauses:
+        case.wait(pause)
+        for number in list(case.open[honest]):
+            case.send(honest, number)
+        if others := [number for number in case.open[dripping] if number != held]:
+            case.send(dripping, others[-1])
+        if case.now > 2.0:
+            break
+    assert case.now <= 1.0 or held in case.asked[honest]
+
+
+def test_a_source_that_sends_each_part_within_its_patience_is_asked_for_more() -> None:
+    case = Sources()
+    slow, other = case.names
+    for _ in range(20):
+        case.wait(0.9)
+        case.send(slow, case.open[slow][0])
+        case.send(other, case.open[other][0])
+    assert not case.asked[slow] & case.asked[other]
+    assert not any(case.open.values())
 
 
 def test_what_was_not_asked_for_is_given_no_room() -> None:

@@ -7,6 +7,9 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +19,13 @@ from hypothesis import strategies as st
 from zmq.utils import z85
 
 from attacking import sealed
-from decentra.errors import LocalError
+from decentra.errors import LocalError, Unavailable
 from decentra.transport import dialler, simulated
 from decentra.transport import guard as guard_module
 from decentra.transport import zeromq as zeromq_module
+from decentra.transport.answers import ROOM, TOO_MUCH
 from decentra.transport.base import BULK_QUEUE, CONTROL_QUEUE, REFUSED, SILENT, UNREACHABLE, Counters, Lane, Transport
-from decentra.transport.dialler import common_options
+from decentra.transport.dialler import Route, common_options
 from decentra.transport.envelope import seal, unseal
 from decentra.transport.guard import (
     CROWD,
@@ -38,10 +42,13 @@ from decentra.transport.guard import (
     UNREAD_LIMIT,
     Guard,
 )
+from decentra.transport.knock import knock
+from decentra.transport.probe import Answer, probe
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
 from decentra.transport.zeromq import ZeroMQTransport, raise_file_limit, require_libsodium
 from decentra.types import PeerId
+from decentra.wire.door import Question
 from decentra.wire.frame import FRAME_LIMIT, HEADER_BYTES, LAYOUTS, PIECE_BYTES, Frame, FrameKind, parse
 
 PATIENCE = 10.0
@@ -583,7 +590,7 @@ def test_a_neighbour_says_whose_its_connections_are_before_it_has_anything_to_sa
 def guarded(monkeypatch: pytest.MonkeyPatch, arrived: dict[int, int]) -> Guard:
     """A guard of connections on which these many bytes have arrived."""
     made = Guard(1)
-    monkeypatch.setattr(guard_module, "_arrived", lambda fd: arrived.get(fd, 0))
+    monkeypatch.setattr(guard_module, "arrived", lambda fd: arrived.get(fd, 0))
     monkeypatch.setattr(made, "cut", lambda fd: made.closed(fd))
     for fd in arrived:
         made.opened(fd, float(fd))
@@ -673,23 +680,24 @@ def test_all_connections_together_cost_a_bounded_sum_and_who_takes_most_goes_fir
         assert all(arrived[peers.index(peer)] >= most_kept for peer in costly)
 
 
-async def start_stalling_relay(endpoint: str, most: int) -> asyncio.Server:
-    """Passes bytes on both ways, and to the server no more than `most`, as a sender that never finishes would."""
+async def start_stalling_relay(endpoint: str, most: float = inf, back: float = inf) -> asyncio.Server:
+    """Passes on no more than `most` bytes to the server and `back` from it, as a sender that never finishes would."""
     host, port = endpoint.removeprefix("tcp://").split(":")
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, most: float) -> None:
         with contextlib.suppress(OSError):
-            while most > 0 and (data := await source.read(1 << 20)):
-                target.write(data)
+            while data := await source.read(1 << 20):
+                if most > 0:
+                    target.write(data)
+                    await target.drain()
                 most -= len(data)
-                await target.drain()
 
     async def serve(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         onward_source, onward_target = await asyncio.open_connection(host, int(port))
         async with contextlib.AsyncExitStack() as stack:
             for writer in (target, onward_target):
                 stack.callback(writer.close)
-            await asyncio.gather(copy(source, onward_target, most), copy(onward_source, target, float("inf")))
+            await asyncio.gather(copy(source, onward_target, most), copy(onward_source, target, back))
 
     return await asyncio.start_server(serve, "127.0.0.1", 0)
 
@@ -748,14 +756,69 @@ def test_an_honest_peer_is_served_within_three_seconds_beside_silent_strangers(z
         zeromq.until(lambda: b.headers() == [b"hello"], seconds=3.0)
 
 
+def impostor(zeromq: ZeroMQWorld) -> zmq.Socket[bytes]:
+    """Who answers at b's address under b's key, and is no decentra."""
+    server = zmq.Context.instance().socket(zmq.ROUTER)
+    common_options(server)
+    server.setsockopt(zmq.CURVE_SERVER, 1)
+    server.setsockopt(zmq.CURVE_SECRETKEY, zeromq.keys["b"][1])
+    zeromq.release("b")
+    server.bind(zeromq.endpoints["b"])
+    return server
+
+
+@contextlib.contextmanager
+def never_ending_answers(zeromq: ZeroMQWorld) -> Iterator[None]:
+    """At b's address, the first message is answered with one of many small frames, whose last never comes."""
+    with contextlib.closing(impostor(zeromq)) as server:
+        relay = zeromq.loop.run_until_complete(start_stalling_relay(zeromq.endpoints["b"], back=4 * ROOM))
+        zeromq.endpoints["b"] = f"tcp://127.0.0.1:{relay.sockets[0].getsockname()[1]}"
+
+        def answer() -> None:
+            assert server.poll(int(PATIENCE * 1000))
+            server.send_multipart([server.recv_multipart()[0], *[bytes(ROOM // 8)] * 64])
+
+        answered = zeromq.loop.run_in_executor(None, answer)
+        try:
+            yield
+        finally:
+            relay.close()
+            zeromq.loop.run_until_complete(answered)
+            zeromq.loop.run_until_complete(zeromq.loop.shutdown_default_executor())
+
+
+def test_who_is_dialled_and_answers_without_end_is_cut_before_it_fills_the_memory(zeromq: ZeroMQWorld) -> None:
+    with never_ending_answers(zeromq):
+        a = zeromq.node("a")
+        a.transport.dial(name("b"))
+        zeromq.until(lambda: bool(a.reasons(name("b"))))
+        assert a.reasons(name("b"))[0] == TOO_MUCH
+
+
+def asked(zeromq: ZeroMQWorld, question: Callable[[Route], object]) -> asyncio.Future[object]:
+    """What b was asked by who is not a peer, and waits."""
+    route = Route(zeromq.endpoints["b"], zeromq.keys["b"][0], *zeromq.keys["a"])
+    made = zeromq.loop.run_in_executor(None, question, route)
+    made.add_done_callback(lambda _: zeromq.changed.set())
+    zeromq.until(made.done)
+    return made
+
+
+def test_who_knocks_and_is_answered_without_end_goes_away(zeromq: ZeroMQWorld) -> None:
+    with never_ending_answers(zeromq):
+        failed = asked(zeromq, lambda route: knock(name("b"), route, Question())).exception()
+        assert isinstance(failed, Unavailable) and TOO_MUCH in str(failed)
+
+
+def test_who_asks_for_the_time_and_is_answered_without_end_goes_away(zeromq: ZeroMQWorld) -> None:
+    with never_ending_answers(zeromq):
+        found: Any = asked(zeromq, partial(probe, patience=2 * PATIENCE)).result()
+        assert (found.answer, found.skew) == (Answer.WELCOME, None)
+
+
 def test_a_neighbour_that_talks_back_on_our_sending_connection_is_dropped(zeromq: ZeroMQWorld) -> None:
     a = zeromq.node("a")
-    with contextlib.closing(zmq.Context.instance().socket(zmq.ROUTER)) as server:
-        common_options(server)
-        server.setsockopt(zmq.CURVE_SERVER, 1)
-        server.setsockopt(zmq.CURVE_SECRETKEY, zeromq.keys["b"][1])
-        zeromq.release("b")
-        server.bind(zeromq.endpoints["b"])
+    with contextlib.closing(impostor(zeromq)) as server:
         a.transport.dial(name("b"))
         assert a.transport.send(name("b"), Lane.CONTROL, b"hello", [])
         zeromq.until(lambda: a.up(name("b")))

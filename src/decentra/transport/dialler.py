@@ -7,11 +7,11 @@ import errno
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
+from decentra.transport.answers import LINE_EVENTS, TOO_MUCH, Line, answer_options
 from decentra.transport.base import (
     BULK_QUEUE,
     CONTROL_QUEUE,
@@ -29,7 +29,7 @@ from decentra.transport.base import (
     Counters,
 )
 from decentra.transport.envelope import seal
-from decentra.transport.sockets import Pump, drain, readable
+from decentra.transport.sockets import Pump, readable
 from decentra.wire.frame import MAX_MESSAGE_SIZE, Lane
 
 HIGH_WATER = {Lane.CONTROL: 1000, Lane.BULK: 16}
@@ -64,7 +64,7 @@ REFUSALS = (
 )
 """What a monitor tells where a handshake came to nothing; `refusal` says why."""
 
-_WATCHED = zmq.Event.CLOSED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | REFUSALS
+_WATCHED = LINE_EVENTS | zmq.Event.CLOSED | zmq.Event.HANDSHAKE_SUCCEEDED | REFUSALS
 
 
 class Route(NamedTuple):
@@ -137,6 +137,7 @@ class Dialler:
         self._redial: asyncio.TimerHandle | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._line: Line | None = None
         self._pumps: list[Pump] = []
         self._opened_at = 0.0
         self.up = False
@@ -158,6 +159,12 @@ class Dialler:
             self._shut()
             self._open()
 
+    def look(self) -> None:
+        """Cut the connection where more came on it than the neighbour may have to say; to be called again and again."""
+        line = self._line
+        if line is not None and line.full() and line is self._line:
+            self._fail(TOO_MUCH)
+
     def drop(self) -> None:
         """Forget what is queued."""
         self._queue.clear()
@@ -176,7 +183,7 @@ class Dialler:
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.PROBE_ROUTER, 1)  # an empty message on every new connection tells the other whose it is
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER[self._lane])
-        socket.setsockopt(zmq.RCVHWM, 1)
+        answer_options(socket)
         # Jitter, or every peer of a group would knock at a restarted one at the same instant.
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS + random.randrange(RECONNECT_MS))
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MOST_MS)
@@ -184,14 +191,15 @@ class Dialler:
         show_keys(socket, self._route)
         socket.copy_threshold = ZERO_COPY
         monitor = socket.get_monitor_socket(_WATCHED)
-        self._socket, self._monitor = socket, monitor
+        line = Line(monitor, self._event)
+        self._socket, self._monitor, self._line = socket, monitor, line
         try:
             socket.connect(self._route.endpoint)
         except zmq.ZMQError:
             self._shut()
             raise
         self._pumps = [
-            Pump(self._loop, monitor, lambda: drain(monitor, self._event)),
+            Pump(self._loop, monitor, line.hear),
             Pump(self._loop, socket, self._work),
         ]
 
@@ -207,10 +215,9 @@ class Dialler:
             self._socket.disable_monitor()  # before closing: a monitor that outlives its socket hangs the context
             self._monitor.close(0)
             self._socket.close(0)
-        self._socket = self._monitor = None
+        self._socket = self._monitor = self._line = None
 
-    def _event(self, message: Sequence[bytes]) -> None:
-        told = parse_monitor_message(list(message))
+    def _event(self, told: dict[str, Any]) -> None:
         event, value = told["event"], told["value"]
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self.up = True

@@ -162,7 +162,7 @@ class Guard:
         A look that is ``early`` costs nobody any of its time to greet.
         """
         self._new = 0
-        unread = {fd: max(0, _arrived(fd) - _explained(one, now)) for fd, one in self._connections.items()}
+        unread = {fd: max(0, arrived(fd) - _explained(one, now)) for fd, one in self._connections.items()}
         excess = sum(unread.values()) - TOTAL_LIMIT
         crowd = sum(unread[fd] for fd, one in self._connections.items() if one.peer is None) > STRANGERS_LIMIT
         strangers: list[int] = []
@@ -188,7 +188,7 @@ def _explained(connection: _Connection, now: float) -> int:
     return connection.read + int((now - connection.since) * IDLE_RATE)
 
 
-def _arrived(fd: int) -> int:
+def arrived(fd: int) -> int:
     """Bytes that the kernel received on a connection; 0 where this system does not tell, or it is gone."""
     if not hasattr(socket, "TCP_INFO"):
         return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError, Unavailable
+from decentra.transport.answers import LINE_EVENTS, PERIOD, TOO_MUCH, Line, answer_options
 from decentra.transport.base import SILENT, UNREACHABLE
 from decentra.transport.dialler import REFUSALS, Route, common_options, refusal, show_keys
 from decentra.types import PeerId
@@ -29,7 +30,7 @@ def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEAD
 
     Raises:
         LocalError: the address is none.
-        Unavailable: nobody answers there, or it does not know this key.
+        Unavailable: nobody answers there, or not with an answer, or it does not know this key.
     """
     began = time.monotonic()
     with ExitStack() as undo:
@@ -37,8 +38,9 @@ def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEAD
         undo.callback(context.term)
         socket = undo.enter_context(context.socket(zmq.DEALER))
         common_options(socket)
+        answer_options(socket)
         show_keys(socket, route)
-        monitor = undo.enter_context(socket.get_monitor_socket(zmq.Event.CLOSED | REFUSALS))
+        monitor = undo.enter_context(socket.get_monitor_socket(LINE_EVENTS | zmq.Event.CLOSED | REFUSALS))
         undo.callback(socket.disable_monitor)
         try:
             socket.connect(route.endpoint)
@@ -48,17 +50,24 @@ def knock(peer: PeerId, route: Route, question: Question, deadline: float = DEAD
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
-        reason = SILENT
-        while (left := began + deadline - time.monotonic()) > 0:
-            ready = dict(poller.poll(int(left * 1000) + 1))
+        failed: list[str] = []
+        line = Line(monitor, lambda told: failed.extend(_failure(told)))
+        while not failed and (left := began + deadline - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(min(left, PERIOD) * 1000) + 1))
             if socket in ready:
                 return _read(peer, socket.recv())
-            if monitor in ready:
-                told = parse_monitor_message(monitor.recv_multipart())
-                reason = refusal(told["value"]) if told["event"] & REFUSALS else UNREACHABLE
-                break
-        mend = f"{reason} ({route.endpoint})"
+            line.hear()
+            if line.full():
+                failed.append(TOO_MUCH)
+        mend = f"{failed[0] if failed else SILENT} ({route.endpoint})"
         raise Unavailable([peer], max(0.1, time.monotonic() - began), "an answer at its door", mend)
+
+
+def _failure(told: dict[str, Any]) -> list[str]:
+    """Why no answer will come, where an event says so."""
+    if told["event"] & REFUSALS:
+        return [refusal(told["value"])]
+    return [UNREACHABLE] if told["event"] == zmq.Event.CLOSED else []
 
 
 def _read(peer: PeerId, raw: bytes) -> Answer:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic, time
+from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from decentra.transport import time_query
+from decentra.transport.answers import PERIOD, Line, answer_options
 from decentra.transport.dialler import Route, common_options, show_keys
 
 
@@ -79,20 +81,25 @@ def probe(route: Route, patience: float = 3.0) -> Probe:
 def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         common_options(dealer)
+        answer_options(dealer)
         dealer.setsockopt(zmq.HANDSHAKE_IVL, int(1000 * patience))
         dealer.setsockopt(zmq.RECONNECT_IVL, -1)
         show_keys(dealer, route)
         monitor = dealer.get_monitor_socket()
+        events = deque[dict[str, Any]]()
+        line = Line(monitor, events.append)
         try:
             dealer.connect(route.endpoint)
             end = monotonic() + patience
             while (left := end - monotonic()) > 0:
-                if not monitor.poll(int(1000 * left) + 1):
-                    break
-                told = parse_monitor_message(monitor.recv_multipart())
+                if not events:
+                    monitor.poll(int(1000 * left) + 1)
+                    line.hear()
+                    continue
+                told = events.popleft()
                 answer = _OUTCOMES.get(told["event"])
                 if answer is Answer.WELCOME:
-                    return answer, _ask_time(dealer, patience)
+                    return answer, _ask_time(dealer, line, patience)
                 if answer is not None:
                     return Answer.SILENT if told["value"] == errno.EAGAIN else answer, None
             return Answer.SILENT, None
@@ -101,11 +108,12 @@ def _shake_hands(route: Route, patience: float) -> tuple[Answer, Skew | None]:
             monitor.close(0)
 
 
-def _ask_time(dealer: zmq.Socket[bytes], patience: float) -> Skew | None:
+def _ask_time(dealer: zmq.Socket[bytes], line: Line, patience: float) -> Skew | None:
     nonce, asked, began = os.urandom(time_query.NONCE_BYTES), time(), monotonic()
     dealer.send(time_query.question(nonce))
-    if not dealer.poll(int(1000 * patience)):
-        return None
+    while not dealer.poll(int(1000 * PERIOD)):
+        if line.full() or monotonic() - began > patience:
+            return None
     took = monotonic() - began
     theirs = time_query.told(dealer.recv(), nonce)
     return None if theirs is None else Skew(theirs - asked - took / 2, took / 2)

@@ -24,6 +24,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from decentra.errors import LocalError
 from decentra.transport import time_query
+from decentra.transport.answers import PERIOD as ANSWERS_PERIOD
 from decentra.transport.base import SILENT, UNREACHABLE, Buffer, Counters, LinkChange, Receive, check_message
 from decentra.transport.dialler import Dialler, Route, common_options
 from decentra.transport.envelope import unseal
@@ -82,6 +83,10 @@ class _Neighbour:
     def hurry(self) -> None:
         for dialler in self.lanes.values():
             dialler.hurry()
+
+    def look(self) -> None:
+        for dialler in self.lanes.values():
+            dialler.look()
 
     def close(self) -> None:
         for dialler in self.lanes.values():
@@ -147,6 +152,7 @@ class ZeroMQTransport:
         self._enrol(members)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._watch: asyncio.TimerHandle | None = None
+        self._answers_watch: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as undo:  # a port that stayed taken would keep this peer from trying again
             undo.callback(self._context.destroy, 0)
             self._context.set(zmq.MAX_SOCKETS, FILES_WANTED)
@@ -199,6 +205,8 @@ class ZeroMQTransport:
                 self._neighbours[peer] = _Neighbour(self, peer, route)
             except zmq.ZMQError as error:
                 raise LocalError(f"{address} is no address for peer {peer} ({error}): write tcp://HOST:PORT") from None
+            if self._answers_watch is None:
+                self._answers_watch = self._loop.call_later(ANSWERS_PERIOD, self._look_at_answers)
 
     def send(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[Buffer]) -> bool:
         """See `Transport.send`."""
@@ -218,8 +226,9 @@ class ZeroMQTransport:
         if not self._open:
             return
         self._open = False
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in (self._watch, self._answers_watch):
+            if watch is not None:
+                watch.cancel()
         for neighbour in self._neighbours.values():
             neighbour.close()
         self._neighbours.clear()
@@ -384,6 +393,12 @@ class ZeroMQTransport:
         self._judge()
         for peer in self._guard.flooding(self._loop.time()):
             self._expel(peer, "it sent many more messages than a round has")
+
+    def _look_at_answers(self) -> None:
+        for neighbour in list(self._neighbours.values()):
+            neighbour.look()
+        again = self._loop.call_later(ANSWERS_PERIOD, self._look_at_answers) if self._neighbours else None
+        self._answers_watch = again
 
     def _judge(self, early: bool = False) -> None:
         strangers, costly = self._guard.over(self._loop.time(), early)

@@ -175,15 +175,16 @@ class Offer:
 class Fetch:
     """A state that this peer fetches.
 
-    A source that sends a wrong part is named and asked no more; one that is silent is left alone until it speaks, and
-    its parts are asked of others. What came stays, whoever it came from.
+    A source that sends a wrong part is named and asked no more; one that keeps what it was asked for first is left
+    alone until it sends that, and its parts are asked of others. What came stays, whoever it came from.
 
     Args:
         common: where the state goes.
         roster: what names the state.
         sources: its members that hold the state; one at least.
         author: who answers for the state alone, where nothing was certified yet; None where c+1 members do.
-        patience: seconds of silence after which a source's parts are asked of others.
+        patience: seconds that a source has for a part, counted since it sent the one asked for before; then its parts
+            are asked of others.
 
     Attributes:
         received: bytes that came, by source.
@@ -200,8 +201,8 @@ class Fetch:
     ) -> None:
         self._common, self._view, self.state = common, roster.view, roster.state
         self._author, self._patience, self._out = author, patience, out
-        self._open: dict[PeerId, set[int]] = {source: set() for source in sources}
-        """By source, the parts that it was asked for and has not sent."""
+        self._open: dict[PeerId, list[int]] = {source: [] for source in sources}
+        """By source, the parts that it was asked for and has not sent, in the order of asking."""
         self._lost: set[PeerId] = set()
         self._silent: set[PeerId] = set()
         self._asked: defaultdict[int, set[PeerId]] = defaultdict(set)
@@ -226,7 +227,7 @@ class Fetch:
                 self._await(source)
             self._queue.remove(number)
             self._asked[number].add(source)
-            self._open[source].add(number)
+            self._open[source].append(number)
             self._out.append(Send(Want(self._view, self.state, number), to=source))
 
     def _source(self, number: int) -> PeerId | None:
@@ -242,14 +243,14 @@ class Fetch:
         """What a source has to do, and what it was asked for so far."""
         return len(self._open[source]), sum(source in asked for asked in self._asked.values())
 
-    def _awake(self) -> dict[PeerId, set[int]]:
+    def _awake(self) -> dict[PeerId, list[int]]:
         return {source: parts for source, parts in self._open.items() if source not in self._silent}
 
     def _await(self, source: PeerId) -> None:
         self._out.append(SetTimer(_timer(source), self._patience))
 
     def expired(self, timer: str) -> None:
-        """A source was silent for as long as it may be: its parts are asked of others."""
+        """A source kept a part for as long as it may: its parts are asked of others."""
         for source, parts in self._open.items():
             if timer == _timer(source) and parts:
                 self._silent.add(source)
@@ -257,7 +258,7 @@ class Fetch:
 
     def _again(self, numbers: Iterable[int]) -> None:
         """Ask for these parts once more, but for those that have come or are under way from elsewhere."""
-        under_way = set().union(*self._awake().values())
+        under_way = set[int]().union(*self._awake().values())
         self._queue = sorted({*self._queue, *(one for one in numbers if self._lacks(one) and one not in under_way)})
 
     def _lacks(self, number: int) -> bool:
@@ -286,14 +287,11 @@ class Fetch:
         sender, number, blob = event.verified.sender, message.part, event.blob
         if number not in self._open.get(sender, ()):
             return  # not asked for, or of a source that is none any more
-        self._silent.discard(sender)
         if blob is None and self._lacks(number):
             what = "index" if number == INDEX else f"part {number}"
             self.lost(RemoteError(sender, "RV-6", f"the {what} of the common state that it sent is not the state's"))
             return
-        self._open[sender].discard(number)
-        if self._open[sender]:
-            self._await(sender)
+        self._sent(sender, number)
         if blob is None:
             return
         if not self._lacks(number):  # it has come from elsewhere meanwhile
@@ -305,6 +303,16 @@ class Fetch:
         else:
             self._came.add(number)
             self._out.append(Compute(STATE_JOB, PlacePart(self._common, self.state, self._parts[number], blob)))
+
+    def _sent(self, source: PeerId, number: int) -> None:
+        """A source has new time only with its oldest part, or it could hold that back by dripping others."""
+        parts = self._open[source]
+        oldest = parts[0] == number
+        parts.remove(number)
+        if oldest:
+            self._silent.discard(source)
+            if parts:
+                self._await(source)
 
     def computed(self, value: Listed | Placed) -> None:
         """A job of this fetch is done."""
