@@ -29,6 +29,7 @@ from decentra.crypto.keys import Identity
 from decentra.errors import RemoteError
 from decentra.groups import held_ports
 from decentra.peer.config import PeerFolder
+from decentra.peer.doctor import Doctor
 from decentra.peer.entering import Entering
 from decentra.peer.porch import stand
 from decentra.peer.runtime import Peer
@@ -135,6 +136,10 @@ def test_a_newcomer_comes_in_over_the_network_by_one_live_peer(make_group: MakeG
         erin = invited(group, peers[0], port)
         assert erin.load_charter().hash == group.charter.hash, "it has the charter that its invite names"
         assert "has still to begin the amendment" in asks()["says"]
+        with pytest.raises(LocalError, match="invited and not admitted yet: a member begins it with"):
+            erin.ready()
+        told_by_doctor = {one.said for one in Doctor(erin).findings() if not one.ok and one.about == "config"}
+        assert "then `decentra enter --state erin --sign`" in next(iter(told_by_doctor))
         begun(group, (1, 2))
         found = asks()
         assert not found["member"] and found["pending"] and found["changes"] == []
