@@ -297,6 +297,7 @@ def doctor(
 
 @app.command(epilog=_EPILOG)
 def simulate(
+    context: typer.Context,
     protocol: Annotated[
         str, typer.Option("--protocol", help="secagg, allreduce, membership or group-gossip.")
     ] = "secagg",
@@ -325,12 +326,14 @@ def simulate(
     All peers of a schedule are in this process, on a virtual network and clock. Exit code 0 if nothing was violated, 1
     if something was. With --protocol group-gossip it plays one mixing of as many peers as -n says, seed --first.
     """
-    if protocol == "group-gossip":
+    from decentra.cli import simulate as body
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    body.refuse_unfit(protocol, [name for name, source in sources.items() if source and source.name == "COMMANDLINE"])
+    if protocol == body.ON_A_GRID:
         from decentra.cli import grid
 
         raise typer.Exit(grid.simulate(n, group, c, lost, first, crypto, json))
-    from decentra.cli import simulate as body
-
     raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, late, trace, json))
 
 

@@ -46,7 +46,7 @@ def simulate(
         LocalError: the numbers don't fit together.
     """
     if not 0.0 <= lost < 1.0:
-        raise LocalError(f"--lost {lost} is out of 0..1; give the part of the peers that stop, such as 0.1")
+        raise LocalError(f"--lost {lost:g} must be 0 up to but not 1; give the part of the peers that stop, such as 0.1")
     if crypto not in CRYPTO:
         raise LocalError(f"there is no cryptography {crypto!r}; choose {' or '.join(CRYPTO)}")
     if seed < 0:
