@@ -145,7 +145,8 @@ def _crypto(crypto: str) -> str:
 
 def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late: float) -> Play:
     if protocol not in SHIPPED:
-        raise LocalError(f"there is no protocol {protocol!r}; choose {', '.join((*SHIPPED, MEMBERSHIP))} or {ON_A_GRID}")
+        others = ", ".join((*SHIPPED, MEMBERSHIP))
+        raise LocalError(f"there is no protocol {protocol!r}; choose {others} or {ON_A_GRID}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
     chosen = _most_liars(n) if c is None else c
@@ -234,7 +235,8 @@ def _trace(play: Play, mix: Mix, seed: int, adversary: str | None, as_json: bool
     outcome, lines = trace_of(play, seed, mix, adversary=adversary)
     tally = Tally()
     tally.add(outcome)
-    emit(as_json, {**_data(play, mix, seed, 1, tally), "trace": lines}, [*lines, *_violations(outcome), f"it {_came(outcome)}"])
+    data = {**_data(play, mix, seed, 1, tally), "trace": lines}
+    emit(as_json, data, [*lines, *_violations(outcome), f"it {_came(outcome)}"])
     return FAILED if outcome.violations else 0
 
 
