@@ -185,16 +185,20 @@ def amend(
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A changed term, as training.steps=40; again for more."),
     ] = None,
+    new_epoch: Annotated[
+        bool, typer.Option("--new-epoch", help="Begin a new epoch with the same members and terms.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Amend the charter in force: who joins, who leaves, what changes.
 
     It makes an amendment for the next epoch in the folder's pending/, signed by this member. It is in force with the
-    signatures of whom it adds, and of the charter's quorum of those who stay. Without options it begins a new epoch.
+    signatures of whom it adds, and of the charter's quorum of those who stay. A member signs one amendment of a charter
+    only, so one that changes nothing is refused unless --new-epoch asks for it.
     """
     from decentra.cli import amendments
 
-    amendments.amend(state, tuple(add or ()), tuple(remove or ()), tuple(terms or ()), json)
+    amendments.amend(state, tuple(add or ()), tuple(remove or ()), tuple(terms or ()), new_epoch, json)
 
 
 @charter_app.command(epilog=_EPILOG)
