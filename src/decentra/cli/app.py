@@ -72,7 +72,8 @@ def keys(
     """Make this peer's keys alone; `init` makes them with the folder.
 
     Keys that are there already are kept. It writes member.toml, for whoever keeps the charter, so that a peer can be
-    added and sign before the rest of its folder is made.
+    added and sign before the rest of its folder is made. An invited peer that is not admitted yet takes another name
+    so.
     """
     from decentra.cli import setup
 
@@ -106,11 +107,11 @@ def init(
 
     Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept. With
     --invite it is a member-to-be's: it holds a request for whoever invited it, and no charter of its own; the inviter
-    is asked at once, if its peer runs, and again by `decentra enter`.
+    is asked at once, if its peer runs, and again by `decentra enter`; where it refuses, the exit code is 1.
     """
     from decentra.cli import setup
 
-    setup.init(state, name, template, bind, advertise, charter, invite, json)
+    raise typer.Exit(setup.init(state, name, template, bind, advertise, charter, invite, json))
 
 
 @app.command(epilog=_EPILOG)
