@@ -274,7 +274,7 @@ def status(state: State, json: Json = False) -> None:
     """Show who is up in the group, as this peer sees it.
 
     It also says whom a round waits for. It reads what the running peer wrote into its folder a moment ago; the exit
-    code is 1 where none runs there.
+    code is 1 where it does not run any more, and 2 where none has run in the folder yet.
     """
     from decentra.cli import status as body
 
