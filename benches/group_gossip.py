@@ -52,11 +52,12 @@ def machines(n: int, lost: float) -> tuple[float, float]:
     told = []
     for one in Mixing(Play(n, 16, CORRUPT, lost=lost)).rounds():
         told.append(one)
+        error = "none holds a mean" if one.error is None else f"error {one.error:.2e} ({one.expected:.2e})"
         print(
-            f"n = {n:5,}  lost {lost:.0%}  round {one.axis + 1}: {one.failed} of {one.groups} groups failed, error "
-            f"{one.error:.2e} ({one.expected:.2e}), {one.bytes:,.0f} bytes, {one.seconds:.4f} s"
+            f"n = {n:5,}  lost {lost:.0%}  round {one.axis + 1}: {one.failed} of {one.groups} groups failed, "
+            f"{error}, {one.bytes:,.0f} bytes, {one.seconds:.4f} s"
         )
-    if lost == 0.0 and (told[-1].worst > EXACT or told[-1].holders < n):
+    if lost == 0.0 and (told[-1].worst is None or told[-1].worst > EXACT or told[-1].holders < n):
         sys.exit("nobody was lost, and the mean is not exact")
     return sum(one.bytes for one in told) / len(told), sum(one.seconds for one in told) / len(told)
 

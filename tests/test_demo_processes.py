@@ -275,6 +275,13 @@ def test_the_summary_tells_of_the_kill() -> None:
     assert said.startswith("peer-2 was killed in the middle of round 5") and said.endswith("was back in round 7")
 
 
+def test_the_summary_of_a_run_that_nobody_came_through_tells_of_no_parameters() -> None:
+    lost = [f"peer-{index}" for index in range(4)]
+    lines = summary_lines(result(lost=lost, leak=None), Path("o"))
+    assert not any("parameters" in line for line in lines)
+    assert sum("ended early" in line for line in lines) == 4
+
+
 def test_the_summary_tells_who_did_not_come_back() -> None:
     killed = {"peer": "peer-2", "round": 5, "back_in_round": None}
     leak = {"windows": 9, "found": 0, "planted": 3}

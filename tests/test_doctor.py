@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from decentra.charter import Member
+from decentra.charter import Charter, Member
+from decentra.charter.amend import amended
 from decentra.cli.app import app
 from decentra.crypto.keys import Identity
 from decentra.peer import doctor as doctor_module
@@ -168,6 +169,34 @@ def test_keys_that_are_not_the_charters_and_signatures_that_are_missing_are_told
     folder.identity.unlink()
     Identity.generate().save(folder.identity)
     assert "is no member of" in examined(folder)[1]["config"][0]
+
+
+def take(group: Group, index: int, signers: int, **training: object) -> Charter:
+    """The next charter in one member's folder, signed by the first few."""
+    folder = group.folders[index]
+    old = folder.load_charter()
+    new = amended(old, terms={"training": training})
+    for identity in group.identities[:signers]:
+        new = new.sign(identity)
+    folder.lineage.adopt(old, folder.charter.read_text(), new)
+    return new
+
+
+def test_an_amendment_that_a_quorum_signed_is_in_order_and_one_that_too_few_did_is_not(make_group: MakeGroup) -> None:
+    group = make_group(4, protocol__c=1)
+    new, few = take(group, 0, 3), take(group, 1, 2)
+    assert new.hash == few.hash and new.admission_quorum == 3
+    lines = CliRunner().invoke(app, ["doctor", "--state", str(group.folders[0].path)]).stdout
+    assert f"{new.hash.hex()[:16]}, epoch 2, in force, signed by a quorum" in lines
+    assert "charter" not in examined(group.folders[0])[1]
+    assert "1 more of those who stay have to sign it" in examined(group.folders[1])[1]["charter"][0]
+
+
+def test_terms_that_this_member_has_not_signed_are_told_beside_a_charter_in_force(make_group: MakeGroup) -> None:
+    group = make_group(4, protocol__c=1)
+    take(group, 3, 3, steps=40)
+    _, wrong, _ = examined(group.folders[3])
+    assert "charter" not in wrong and "has terms that you have not signed" in wrong["config"][0]
 
 
 def test_a_port_that_another_program_has_and_one_that_cannot_be_had_are_told_apart(make_group: MakeGroup) -> None:

@@ -19,16 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 
-from commands import decentra, refused, told
+from commands import decentra, done, refused, told
 from decentra import LocalError, RoundResult, Unavailable
 from decentra.charter import Charter, Member
 from decentra.charter.amend import amended
-from decentra.charter.invite import Invite, guest_of
+from decentra.charter.invite import Invite, Request, guest_of
 from decentra.cli.report import FAILED
 from decentra.crypto.keys import Identity
 from decentra.errors import RemoteError
 from decentra.groups import held_ports
 from decentra.peer.config import PeerFolder
+from decentra.peer.doctor import Doctor
 from decentra.peer.entering import Entering
 from decentra.peer.porch import stand
 from decentra.peer.runtime import Peer
@@ -134,7 +135,12 @@ def test_a_newcomer_comes_in_over_the_network_by_one_live_peer(make_group: MakeG
     with held_ports(1) as (port,):
         erin = invited(group, peers[0], port)
         assert erin.load_charter().hash == group.charter.hash, "it has the charter that its invite names"
-        assert "has still to begin the amendment" in asks()["says"]
+        says = asks()["says"]
+        assert says == "your request is kept; a member has still to admit you", "and nothing of the inviter's folder"
+        with pytest.raises(LocalError, match="invited and not admitted yet: a member begins it with"):
+            erin.ready()
+        told_by_doctor = {one.said for one in Doctor(erin).findings() if not one.ok and one.about == "config"}
+        assert "then `decentra enter --state erin --sign`" in next(iter(told_by_doctor))
         begun(group, (1, 2))
         found = asks()
         assert not found["member"] and found["pending"] and found["changes"] == []
@@ -250,10 +256,44 @@ def test_a_token_that_leaked_admits_whoever_came_first_and_the_second_hears_of_i
         refreshed(peer)
         assert "your request is kept" in come(token, port)["says"]
         shutil.move("erin", "first")
-        second = come(token, other)
-    first = PeerFolder(Path("first")).load_identity().id
-    assert f"was used by {first}, and holds once" in second["says"]
+        where = ("--state", "erin", "--name", "erin", "--bind", f"tcp://127.0.0.1:{other}")
+        second = decentra("init", "--invite", token, *where)
+        assert second.code == FAILED and "this invite was used already; ask for a new one" in second.out
+        assert "decentra enter" not in second.out
+        found = asks()
+        assert found["refused"] and "was used already" in found["says"]
     assert len(list(group.folders[0].requests.iterdir())) == 1
+
+
+def test_a_name_that_is_taken_is_refused_and_the_invite_holds_for_another(make_group: MakeGroup) -> None:
+    group = make_group(3)
+    peer = group.peer(0)
+    taken = group.charter.members[1].name
+    with held_ports(1) as (port,):
+        token = str(told("invite", "--state", group.folders[0].path)["token"])
+        refreshed(peer)
+        where = ("--state", "erin", "--bind", f"tcp://127.0.0.1:{port}")
+        ended = decentra("init", "--invite", token, "--name", taken.upper(), *where)
+        said = f"the name {taken.upper()!r} is taken; choose another with `decentra keys --name`"
+        assert ended.code == FAILED and said in ended.out
+        assert not group.folders[0].requests.exists()
+        assert group.folders[0].invites.user_of(guest_of(Invite.parse(token).secret).public) is None
+        assert "next: `decentra enter" in done("keys", "--state", "erin", "--name", "frank")
+        assert "your request is kept" in asks()["says"]
+    assert PeerFolder(Path("erin")).load_config().peer.name == "frank"
+    (request,) = group.folders[0].requests.iterdir()
+    assert Request.parse(request.read_text()).member.name == "frank"
+
+
+def test_what_goes_wrong_in_the_members_folder_is_told_without_where_it_is(make_group: MakeGroup) -> None:
+    group = make_group(3)
+    peer = group.peer(0)
+    with held_ports(1) as (port,):
+        invited(group, peer, port)
+        (kept,) = group.folders[0].invites.path.iterdir()
+        kept.unlink()  # the door still knows the key
+        says = asks()["says"]
+    assert "the member's folder/invites does not hold" in says and str(group.folders[0].path) not in says
 
 
 def test_a_stranger_does_not_come_to_the_door(make_group: MakeGroup) -> None:

@@ -196,3 +196,18 @@ def test_a_summary_prints_as_one_short_line() -> None:
     assert str(summary) == f"16 rounds: {told}"
     assert repr(summary).startswith("Summary(rounds=16")
 
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 8}, "'width' is no argument here; write protocol__width=16"),
+        ({"weight": 3}, "'weight' is no argument here; a change is written as section__key, such as protocol"),
+        ({"protocol__width": 8}, "must be 16 or 32, not 8; write for example width = 16; a change is written"),
+        ({"protocol__wdith": 16}, "did you mean 'width'?; a change is written as section__key"),
+    ],
+)
+def test_a_wrong_change_is_told_as_it_would_be_written_here(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(LocalError) as caught:
+        decentra.local_group(4, **change)
+    assert said in str(caught.value)

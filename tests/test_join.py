@@ -40,6 +40,29 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+LINEAR = torch.nn.Linear(2, 1)
+SGD = torch.optim.SGD(LINEAR.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ahead", "said"),
+    [
+        ((LINEAR, None), False, "the optimizer is None, and must be a torch.optim.Optimizer"),
+        ((None, SGD), False, "the model is None, and must be a torch.nn.Module"),
+        ((SGD, LINEAR), False, "model and optimizer are swapped; write decentra.join"),
+        ((LINEAR, LINEAR), False, "the optimizer is of type Linear"),
+        ((list(LINEAR.parameters()), SGD), False, "the model is of type list"),
+        ((LINEAR, SGD), "yes", "ahead is 'yes', and must be True or False"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_before_anything_is_opened(
+    tmp_path: Path, arguments: tuple[Any, Any], ahead: Any, said: str
+) -> None:
+    with pytest.raises(LocalError) as caught:
+        decentra.join(*arguments, tmp_path / "no folder", ahead=ahead)
+    assert said in str(caught.value)
+
+
 class Learner:
     """A model, its optimizer and its data; another seed gives another of each."""
 
@@ -122,7 +145,7 @@ def test_joining_says_what_will_leave_and_who_begins_with_what(
     for name, shape in specs:
         assert lines.count(f"leaves: {name} {shape} float32") == 3
     printed = str(ended[0][2])
-    assert printed.startswith("1 rounds: sent 0.") and printed.endswith(f"; transcript {ended[0][2].transcript}")
+    assert printed.startswith("1 round: sent 0.") and printed.endswith(f"; transcript {ended[0][2].transcript}")
 
 
 def test_a_transcript_shows_where_a_byte_was_changed(make_group: MakeGroup) -> None:

@@ -569,6 +569,26 @@ def test_json_holds_the_costs_against_those_of_fewer_peers(monkeypatch: pytest.M
     assert data["bytes_per_peer"] > 0 and data["cpu_per_peer"] > 0 and data["memory"] < 4 << 30
 
 
+def test_nobody_that_stopped_is_counted_among_those_who_hold_the_mean() -> None:
+    """A stop may come after its round's end: seed 0 has one such, which held the mean and was gone."""
+    for seed in range(4):
+        _, told = run(Play(10, 4, 1, seed=seed, lost=0.2, size=4))
+        assert all(one.stopped + one.holders <= 10 for one in told), seed
+    code, out, _ = decentra("-n", 10, "--group", 4, "--lost", 0.2)
+    assert code == 0 and "of 8 peers hold the mean of all 10" in out and "lied" not in out
+
+
+def test_where_every_group_fails_no_peer_holds_a_mean_and_no_number_stands_for_one() -> None:
+    words = ("-n", 10, "--group", 4, "--lost", 0.9)
+    code, out, _ = decentra(*words)
+    assert code == 1 and "nan" not in out
+    assert "no peer holds a mean, since every group of a round failed; 9 of 10 stopped" in out.splitlines()
+    code, out, _ = decentra(*words, "--json")
+    last = json.loads(out)["rounds"][-1]
+    assert code == 1 and "NaN" not in out
+    assert (last["holders"], last["error"], last["worst"], last["expected"]) == (0, None, None, None)
+
+
 def test_a_mean_that_is_not_exact_though_nobody_was_lost_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "held", lambda grid, axis, total: total)
     monkeypatch.setattr(schedule, "weight", lambda grid, axis, place, held, most=1: 1 + place // 4 % 2)

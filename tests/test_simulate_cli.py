@@ -46,6 +46,7 @@ def test_it_says_how_many_schedules_a_minute_what_they_came_to_and_that_nothing_
 def test_json_has_the_same_and_each_schedule_is_counted_once(crypto: str) -> None:
     data = told(*SMALL, "--seeds", 4, "--first", 7, "--faults", "mixed", "--crypto", crypto)
     assert (data["protocol"], data["n"], data["seeds"], data["violations"]) == ("allreduce", 4, 4, [])
+    assert (data["c"], data["faults"], data["late"], data["first"]) == (1, "mixed", 0.0, 7)
     assert sum(data[came] for came in ("completed", "failed", "lost", "abandoned")) == 4
     assert data["schedules_per_minute"] > 0
 
@@ -68,6 +69,8 @@ def test_a_trace_has_a_line_for_everything_that_happens() -> None:
     assert lines[:-1] == trace_of(Play("allreduce", 4, 1), 5, "crashes")[1]
     assert lines[-1].startswith("it ")
     assert any("  A  ▸ all  rendezvous.ready" in line for line in lines)
+    data = told(*SMALL, "--faults", "crashes", "--trace", 5, "--late", 2)
+    assert (data["first"], data["seeds"], data["late"], data["faults"]) == (5, 1, 2.0, "crashes")
     assert told(*SMALL, "--faults", "crashes", "--trace", 5)["trace"] == lines[:-1]
 
 
@@ -123,7 +126,7 @@ def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "words, mend",
     [
-        (("--protocol", "bfv"), "choose secagg or allreduce, or membership"),
+        (("--protocol", "bfv"), "choose secagg, allreduce, membership or group-gossip"),
         (("--protocol", "membership", "-n", 2), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 1001), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 4, "-c", 3), "out of 1..2"),
@@ -133,6 +136,16 @@ def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.Mon
         (("--protocol", "membership", "--adversary", "bait"), "choose one of frame"),
         (("--protocol", "membership", "--frames"), "leave --frames out"),
         (("--protocol", "membership", "--late", 5), "leave --late out"),
+        (("--protocol", "membership", "--lost", 0.1), "membership stops peers by --faults; leave --lost out"),
+        (("--group", 4), "secagg plays one group, of -n peers; leave --group out"),
+        (("--protocol", "allreduce", "--lost", 0.1), "allreduce stops peers by --faults; leave --lost out"),
+        (("--protocol", "group-gossip", "--late", 5), "leave --late out"),
+        (("--protocol", "group-gossip", "--trace", 3), "leave --trace out"),
+        (("--protocol", "group-gossip", "--seeds", 1000), "of seed --first; leave --seeds out"),
+        (("--protocol", "group-gossip", "--faults", "mixed"), "leave --faults out"),
+        (("--protocol", "group-gossip", "--adversary", "bait"), "leave --adversary out"),
+        (("--protocol", "group-gossip", "--frames"), "leave --frames out"),
+        (("--protocol", "group-gossip", "--lost", 1), "--lost 1 must be 0 up to but not 1"),
         (("--late", -1), "out of 0..600"),
         (("--late", "nan"), "out of 0..600"),
         (("--crypto", "none"), "choose ideal or real"),

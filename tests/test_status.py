@@ -83,6 +83,7 @@ def test_the_command_says_that_no_peer_runs_and_what_the_last_one_knew(make_grou
     group = make_group(3)
     first = decentra("status", "--state", str(group.folders[0].path))
     assert first.code == 2 and "no peer has run" in first.err
+    assert "2 where none has run" in " ".join(decentra("status", "--help").out.split())
     peer = group.peer(0)
     until(peer, group.folders[0].status.exists)
     old = replace(told(group, 0), written=told(group, 0).written - STALE - 1)

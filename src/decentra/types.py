@@ -136,8 +136,9 @@ class MixingResult(RoundResult):
     weight: float = 0.0
 
     def __str__(self) -> str:
+        rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
         return (
-            f"mixing {self.round}: a mean of weight {self.weight:g} after {len(self.rounds)} rounds; "
+            f"mixing {self.round}: a mean of weight {self.weight:g} after {rounds}; "
             f"sent {self.bytes_sent / 1e6:.3f} MB, received {self.bytes_received / 1e6:.3f} MB, {self.seconds:.2f} s; "
             f"result {self.digest.hex()[:16]}"
         )

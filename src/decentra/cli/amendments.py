@@ -90,12 +90,22 @@ def _names(members: Sequence[Member]) -> str:
 # ── amend ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def amend(state: Path, add: Sequence[Path], remove: Sequence[str], terms: Sequence[str], as_json: bool) -> None:
+def amend(
+    state: Path, add: Sequence[Path], remove: Sequence[str], terms: Sequence[str], new_epoch: bool, as_json: bool
+) -> None:
     """Begin an amendment of the charter in force, signed by this member.
 
+    Args:
+        state: the member's folder.
+        add: files of who joins.
+        remove: names of who leaves.
+        terms: what changes, ``table.key=value``.
+        new_epoch: it may change nothing but the epoch.
+        as_json: print one JSON object.
+
     Raises:
-        LocalError: the charter is not in force, the amendment is not sound or not possible, or this member signed
-            another one. Nothing is written then.
+        LocalError: the charter is not in force, the amendment changes nothing, is not sound or not possible, or this
+            member signed another one. Nothing is written then.
     """
     folder = PeerFolder(state)
     identity = folder.load_identity()
@@ -118,6 +128,11 @@ def amend(state: Path, add: Sequence[Path], remove: Sequence[str], terms: Sequen
             answers.append(answer)
     new = amended(old, add=[*members, *(one.member for one in answers)], remove=gone, terms=_terms(terms))
     raise_problems("the amendment", faults(old, new))
+    if not new_epoch and new.ids == old.ids and not changed_terms(old, new):
+        raise LocalError(
+            "this amendment changes nothing, and its signature would bind you to it; name what changes with --add, "
+            "--remove or --set, or begin a mere new epoch with --new-epoch"
+        )
     folder.lineage.refuse_second(old, new)
     for answer in answers:
         answer.use()

@@ -72,7 +72,8 @@ def keys(
     """Make this peer's keys alone; `init` makes them with the folder.
 
     Keys that are there already are kept. It writes member.toml, for whoever keeps the charter, so that a peer can be
-    added and sign before the rest of its folder is made.
+    added and sign before the rest of its folder is made. An invited peer that is not admitted yet takes another name
+    so.
     """
     from decentra.cli import setup
 
@@ -106,11 +107,11 @@ def init(
 
     Without --charter the charter is a template's, with this peer as its first member. Keys made before are kept. With
     --invite it is a member-to-be's: it holds a request for whoever invited it, and no charter of its own; the inviter
-    is asked at once, if its peer runs, and again by `decentra enter`.
+    is asked at once, if its peer runs, and again by `decentra enter`; where it refuses, the exit code is 1.
     """
     from decentra.cli import setup
 
-    setup.init(state, name, template, bind, advertise, charter, invite, json)
+    raise typer.Exit(setup.init(state, name, template, bind, advertise, charter, invite, json))
 
 
 @app.command(epilog=_EPILOG)
@@ -185,16 +186,20 @@ def amend(
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A changed term, as training.steps=40; again for more."),
     ] = None,
+    new_epoch: Annotated[
+        bool, typer.Option("--new-epoch", help="Begin a new epoch with the same members and terms.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Amend the charter in force: who joins, who leaves, what changes.
 
     It makes an amendment for the next epoch in the folder's pending/, signed by this member. It is in force with the
-    signatures of whom it adds, and of the charter's quorum of those who stay. Without options it begins a new epoch.
+    signatures of whom it adds, and of the charter's quorum of those who stay. A member signs one amendment of a charter
+    only, so one that changes nothing is refused unless --new-epoch asks for it.
     """
     from decentra.cli import amendments
 
-    amendments.amend(state, tuple(add or ()), tuple(remove or ()), tuple(terms or ()), json)
+    amendments.amend(state, tuple(add or ()), tuple(remove or ()), tuple(terms or ()), new_epoch, json)
 
 
 @charter_app.command(epilog=_EPILOG)
@@ -269,7 +274,7 @@ def status(state: State, json: Json = False) -> None:
     """Show who is up in the group, as this peer sees it.
 
     It also says whom a round waits for. It reads what the running peer wrote into its folder a moment ago; the exit
-    code is 1 where none runs there.
+    code is 1 where it does not run any more, and 2 where none has run in the folder yet.
     """
     from decentra.cli import status as body
 
@@ -297,6 +302,7 @@ def doctor(
 
 @app.command(epilog=_EPILOG)
 def simulate(
+    context: typer.Context,
     protocol: Annotated[
         str, typer.Option("--protocol", help="secagg, allreduce, membership or group-gossip.")
     ] = "secagg",
@@ -325,12 +331,14 @@ def simulate(
     All peers of a schedule are in this process, on a virtual network and clock. Exit code 0 if nothing was violated, 1
     if something was. With --protocol group-gossip it plays one mixing of as many peers as -n says, seed --first.
     """
-    if protocol == "group-gossip":
+    from decentra.cli import simulate as body
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    body.refuse_unfit(protocol, [name for name, source in sources.items() if source and source.name == "COMMANDLINE"])
+    if protocol == body.ON_A_GRID:
         from decentra.cli import grid
 
         raise typer.Exit(grid.simulate(n, group, c, lost, first, crypto, json))
-    from decentra.cli import simulate as body
-
     raise typer.Exit(body.simulate(protocol, n, c, seeds, first, faults, crypto, adversary, frames, late, trace, json))
 
 

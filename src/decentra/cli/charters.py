@@ -325,7 +325,8 @@ def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
         return
     size = f"{few}" if few == most else f"{few} or {most}"
     rounds = "one round" if made.axes == 1 else f"{made.axes} rounds, one after the other,"
-    yield f"{made.n} members on a grid: a mixing is {rounds} in {made.lines} groups of {size}"
+    groups = "1 group" if made.lines == 1 else f"{made.lines} groups"
+    yield f"{made.n} members on a grid: a mixing is {rounds} in {groups} of {size}"
     yield (
         f"at most {c} of a group corrupt: its round needs {policy.threshold} of {few} to end, so "
         f"{policy.stops_survived} may stop"

@@ -41,7 +41,7 @@ def enter(state: Path, sign: bool, wait: float, as_json: bool) -> int:
             if last:
                 raise
         else:
-            if found.member or last or (found.to_sign is not None and not sign):
+            if found.member or found.refused or last or (found.to_sign is not None and not sign):
                 break
         time.sleep(PAUSE)
     emit(as_json, data(folder, found), lines(folder, found))
@@ -59,17 +59,19 @@ def _visit(entering: Entering, sign: bool) -> Standing:
 
 
 def first_visit(folder: PeerFolder) -> tuple[dict[str, Any], list[str]]:
-    """What a fresh folder's first visit came to; that nobody answered is no failure."""
+    """What a fresh folder's first visit came to; that nobody answered is no failure, a refusal is one."""
     try:
         found = Entering(folder).visit()
     except (Unavailable, RemoteError) as error:
-        return {"reached": False, "says": str(error)}, [f"nobody let you in yet: {error}"]
-    return {"reached": True, **data(folder, found)}, ["the inviter was asked:", *lines(folder, found)]
+        return {"reached": False, "refused": False, "says": str(error)}, [f"nobody let you in yet: {error}"]
+    head = "the inviter refuses you:" if found.refused else "the inviter was asked:"
+    return {"reached": True, **data(folder, found)}, [head, *lines(folder, found)]
 
 
 def data(folder: PeerFolder, found: Standing) -> dict[str, Any]:
     pending = None if found.to_sign is None else str(found.to_sign)
-    return {"member": found.member, "pending": pending, "changes": list(found.changes), "says": found.says}
+    told = {"member": found.member, "pending": pending, "changes": list(found.changes)}
+    return {**told, "says": found.says, "refused": found.refused}
 
 
 def lines(folder: PeerFolder, found: Standing) -> list[str]:
@@ -85,4 +87,6 @@ def lines(folder: PeerFolder, found: Standing) -> list[str]:
         told = [f"an amendment adds you, and lacks your signature: {found.to_sign}", *found.changes]
         told.append(f"next: read it (`decentra charter show {found.to_sign} {state}`); `decentra enter --sign {state}`")
         return [*told, "  signs it, and asks how far the others are"]
+    if found.refused:
+        return [found.says]
     return [found.says, f"next: `decentra enter --state {folder.path}` asks again"]

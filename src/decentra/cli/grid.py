@@ -40,13 +40,13 @@ def simulate(
         as_json: print one JSON object.
 
     Returns:
-        0, or 1 where nobody was lost and the mean is not exact.
+        0, or 1 where no peer holds a mean, or nobody was lost and the mean is not exact.
 
     Raises:
         LocalError: the numbers don't fit together.
     """
     if not 0.0 <= lost < 1.0:
-        raise LocalError(f"--lost {lost} is out of 0..1; give the part of the peers that stop, such as 0.1")
+        raise LocalError(f"--lost {lost:g} must be 0 up to but not 1, the part of the peers that stop; give 0.1")
     if crypto not in CRYPTO:
         raise LocalError(f"there is no cryptography {crypto!r}; choose {' or '.join(CRYPTO)}")
     if seed < 0:
@@ -74,6 +74,8 @@ class _Run:
     @property
     def sound(self) -> bool:
         last = self.told[-1]
+        if last.worst is None:
+            return False
         return self.play.lost > 0 or (last.holders == self.play.n and last.worst <= EXACT)
 
     def lines(self) -> Iterator[str]:
@@ -82,22 +84,18 @@ class _Run:
         few, most = grid.sizes
         sides = " × ".join([str(grid.side)] * grid.axes)
         yield (
-            f"{PROTOCOL}, n = {play.n:,} on a grid of {sides}, {grid.lines} groups of {_between(few, most)}, "
+            f"{PROTOCOL}, n = {play.n:,} on a grid of {sides}, {_groups(grid.lines)} of {_between(few, most)}, "
             f"c = {play.c}, {play.crypto} crypto, {play.lost:.0%} of the peers stop: seed {play.seed}"
         )
         for told in self.mixing.rounds():
             self.told.append(told)
             yield _line(told)
-        last = self.told[-1]
-        yield (
-            f"{last.holders:,} of {play.n - last.stopped:,} peers hold the mean of all {play.n:,}, "
-            f"{'exactly' if last.worst <= EXACT else f'at most {last.worst:.3g} deviations off'}"
-        )
-        twentieth = play.n // 20
-        yield (
-            f"if {twentieth} of the {play.n:,} lied, some group of a mixing would hold more than {play.c} of them with "
-            f"a probability of at most {schedule.mixing_risk(grid, twentieth, play.c):.2g}"
-        )
+        yield self._outcome()
+        if twentieth := play.n // 20:
+            yield (
+                f"if {twentieth} of the {play.n:,} lied, some group of a mixing would hold more than {play.c} of them "
+                f"with a probability of at most {schedule.mixing_risk(grid, twentieth, play.c):.2g}"
+            )
         if play.n > COMPARED:
             self.compared = list(Mixing(replace(play, n=COMPARED)).rounds())
             yield (
@@ -106,6 +104,13 @@ class _Run:
                 f"those at n = {COMPARED}"
             )
         yield f"{_memory() / 2**20:,.0f} MiB of memory at most"
+
+    def _outcome(self) -> str:
+        last, n = self.told[-1], self.play.n
+        if last.worst is None:
+            return f"no peer holds a mean, since every group of a round failed; {last.stopped:,} of {n:,} stopped"
+        off = "exactly" if last.worst <= EXACT else f"at most {last.worst:.3g} deviations off"
+        return f"{last.holders:,} of {n - last.stopped:,} peers hold the mean of all {n:,}, {off}"
 
     @property
     def bytes(self) -> float:
@@ -119,11 +124,6 @@ class _Run:
     def data(self) -> dict[str, Any]:
         """What ``--json`` prints: costs are those of a peer and round, of which a mixing has ``axes``."""
         play, grid = self.play, self.mixing.grid
-        compared = {
-            "n": COMPARED,
-            "bytes_per_peer": round(_bytes(self.compared)),
-            "cpu_per_peer": _cpu(self.compared),
-        }
         return {
             "protocol": PROTOCOL,
             "n": play.n,
@@ -137,20 +137,30 @@ class _Run:
             "rounds": [asdict(told) for told in self.told],
             "bytes_per_peer": round(self.bytes),
             "cpu_per_peer": self.cpu,
-            "compared": compared if self.compared else None,
+            "compared": self._beside() if self.compared else None,
             "memory": _memory(),
         }
+
+    def _beside(self) -> dict[str, Any]:
+        return {"n": COMPARED, "bytes_per_peer": round(_bytes(self.compared)), "cpu_per_peer": _cpu(self.compared)}
 
 
 def _between(few: int, most: int) -> str:
     return str(few) if few == most else f"{few} or {most}"
 
 
+def _groups(count: int) -> str:
+    return "1 group" if count == 1 else f"{count} groups"
+
+
 def _line(told: Told) -> str:
     failed = f", {told.failed} of which failed" if told.failed else ""
+    error = "no peer holds a mean"
+    if told.error is not None and told.expected is not None:
+        error = f"error of the mean {told.error:.3g} deviations, theory {told.expected:.3g}"
     return (
-        f"round {told.axis + 1}: {told.groups} groups{failed}; error of the mean {told.error:.3g} deviations, theory "
-        f"{told.expected:.3g}; {told.bytes:,.0f} bytes and {told.seconds:.3f} s of a core a peer"
+        f"round {told.axis + 1}: {_groups(told.groups)}{failed}; {error}; {told.bytes:,.0f} bytes and "
+        f"{told.seconds:.3f} s of a core a peer"
     )
 
 

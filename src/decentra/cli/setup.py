@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from decentra.charter import Charter, Member
-from decentra.charter.invite import Request
+from decentra.charter.invite import Invite, Request
 from decentra.charter.toml import nearest, read_text, save_text
 from decentra.cli.files import refuse_folder
 from decentra.cli.members import checked_name, read_members
-from decentra.cli.report import emit
+from decentra.cli.report import FAILED, emit
 from decentra.crypto.keys import Identity
 from decentra.data import locate
 from decentra.errors import LocalError
@@ -41,6 +43,7 @@ def keys(state: Path, name: str | None, as_json: bool) -> None:
     fresh = not folder.identity.exists()
     identity = _identity(folder)
     member = Member.of(identity, chosen)
+    renamed = _rename_invited(folder, identity, chosen)
     save_text(folder.member, member.to_toml())
     data = {
         "name": chosen,
@@ -55,8 +58,29 @@ def keys(state: Path, name: str | None, as_json: bool) -> None:
         *(f"  {key:8} {data[key]}" for key in ("name", "id", "ed25519", "curve")),
         f"{folder.member} is this peer's record: hand it to whoever keeps the charter",
         *_after_keys(folder, chosen),
+        *([f"your request has the new name; next: `decentra enter --state {state}`"] if renamed else []),
     ]
     emit(as_json, data, lines)
+
+
+def _rename_invited(folder: PeerFolder, identity: Identity, name: str) -> bool:
+    """Give an invited peer that is not admitted yet another name in its request and decentra.toml.
+
+    Raises:
+        LocalError: the invite is over or for another name, or decentra.toml has its name in another form.
+    """
+    request = folder.load_request() if folder.token.exists() else None
+    if request is None or request.member.name == name:
+        return False
+    invite = Invite.parse(read_text(folder.token, "take the invite again"))
+    invite.check(name, time.time())
+    text = read_text(folder.config, "take the invite again")
+    config = re.sub(r'(?m)^(name\s*=\s*)"[^"\n]*"', rf'\g<1>"{name}"', text, count=1)
+    if Config.parse(config, str(folder.config)).peer.name != name:
+        raise LocalError(f"{folder.config} has its name in another form; set name in [peer] to {name!r} first")
+    save_text(folder.request, Request.of(invite, identity, name, request.request.address).to_toml())
+    save_text(folder.config, config)
+    return True
 
 
 def _after_keys(folder: PeerFolder, name: str) -> list[str]:
@@ -76,9 +100,12 @@ def init(
     charter_file: Path | None,
     invite: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Make a peer's folder. Everything is checked before anything is written; keys made and a charter signed before
     are kept.
+
+    Returns:
+        0, or 1 where the inviter refuses this peer.
 
     Raises:
         LocalError: the folder holds a peer or other things, or an option is wrong.
@@ -87,8 +114,7 @@ def init(
     checked_name(name)
     _refuse_occupied(folder)
     if invite is not None:
-        _init_invited(folder, name, invite, (bind, advertise), template, charter_file, as_json)
-        return
+        return _init_invited(folder, name, invite, (bind, advertise), template, charter_file, as_json)
     given = _given(folder, template, charter_file)
     config = write_config(name, bind, advertise or _guess_address(bind))
     text = _begin(template, given)
@@ -107,6 +133,7 @@ def init(
     save_text(folder.charter, text)
     save_text(folder.config, config)
     _tell_made(folder, name, Config.parse(config).address, charter, identity, as_json)
+    return 0
 
 
 def _init_invited(
@@ -117,7 +144,7 @@ def _init_invited(
     template: str | None,
     charter_file: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """The folder of a member-to-be: keys, addresses, and the request that answers an invite."""
     from decentra.cli.entering import first_visit
     from decentra.cli.invites import accept
@@ -159,6 +186,7 @@ def _init_invited(
             f"  `decentra charter sign --state {folder.path} --charter FILE`",
         ]
     emit(as_json, data, lines)
+    return FAILED if visited["refused"] else 0
 
 
 def _tell_made(

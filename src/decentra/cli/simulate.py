@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from decentra import derive
@@ -17,6 +17,28 @@ from decentra.simulation.stage import CRYPTO, Play, cast_for
 MEMBERSHIP = "membership"
 """No round's protocol, and simulated all the same: who is up."""
 
+ON_A_GRID = "group-gossip"
+"""One mixing on a grid is played, with options of its own."""
+
+_ONE_GROUP = {"group": "plays one group, of -n peers", "lost": "stops peers by --faults"}
+_UNFIT: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(SHIPPED, _ONE_GROUP),
+    MEMBERSHIP: {
+        **_ONE_GROUP,
+        "late": "has no rounds to begin ahead of local steps",
+        "frames": "speaks in datagrams, and no link repeats them",
+    },
+    ON_A_GRID: {
+        "late": "has no local steps to begin its rounds ahead of",
+        "trace": "prints no trace",
+        "seeds": "plays one mixing, of seed --first",
+        "faults": "has no faults but peers that stop, by --lost",
+        "adversary": "has no liars",
+        "frames": "carries whole messages",
+    },
+}
+"""By protocol the options that would change nothing, and why."""
+
 MOST_TRACED = 3
 """Violating seeds whose traces are printed; the others are listed."""
 
@@ -25,6 +47,22 @@ MOST_LATE = 600.0
 
 MOST_SIMULATED = 26
 """Peers have letters in a trace."""
+
+
+def refuse_unfit(protocol: str, given: Iterable[str]) -> None:
+    """Refuse an option that a protocol would ignore.
+
+    Args:
+        protocol: any name.
+        given: the options on the command line, by name.
+
+    Raises:
+        LocalError: one of them is such.
+    """
+    unfit = _UNFIT.get(protocol, {})
+    for option in given:
+        if option in unfit:
+            raise LocalError(f"{protocol} {unfit[option]}; leave --{option} out")
 
 
 def simulate(
@@ -63,9 +101,7 @@ def simulate(
         LocalError: there is no such protocol, mix, crypto or adversary, or the numbers don't fit together.
     """
     if protocol == MEMBERSHIP:
-        if late:
-            raise LocalError("membership has no rounds to begin ahead of local steps; leave --late out")
-        return _membership(n, c, seeds, first, _mix(faults), crypto, adversary, frames, trace, as_json)
+        return _membership(n, c, seeds, first, _mix(faults), crypto, adversary, trace, as_json)
     play = _play(protocol, n, c, crypto, frames, late)
     mix = _mix(faults)
     if adversary is not None and mix not in ("liars", "mixed"):
@@ -76,7 +112,7 @@ def simulate(
     if seeds < 1:
         raise LocalError(f"--seeds {seeds} plays nothing; give 1 or more")
     tally = search(play, mix, _natural(first, "--first"), seeds, adversary=adversary)
-    emit(as_json, _data(play, seeds, tally), _lines(play, mix, seeds, first, adversary, tally))
+    emit(as_json, _data(play, mix, first, seeds, tally), _lines(play, mix, seeds, first, adversary, tally))
     return FAILED if tally.violating else 0
 
 
@@ -88,14 +124,11 @@ def _membership(
     mix: Mix,
     crypto: str,
     adversary: str | None,
-    frames: bool,
     trace: int | None,
     as_json: bool,
 ) -> int:
     from decentra.cli import simulate_membership as body
 
-    if frames:
-        raise LocalError("membership speaks in datagrams, and no link repeats them; leave --frames out")
     if seeds < 1:
         raise LocalError(f"--seeds {seeds} plays nothing; give 1 or more")
     begins = _natural(first, "--first") if trace is None else _natural(trace, "--trace")
@@ -112,7 +145,8 @@ def _crypto(crypto: str) -> str:
 
 def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late: float) -> Play:
     if protocol not in SHIPPED:
-        raise LocalError(f"there is no protocol {protocol!r}; choose {' or '.join(SHIPPED)}, or {MEMBERSHIP}")
+        others = ", ".join((*SHIPPED, MEMBERSHIP))
+        raise LocalError(f"there is no protocol {protocol!r}; choose {others} or {ON_A_GRID}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
     chosen = _most_liars(n) if c is None else c
@@ -144,10 +178,14 @@ def _natural(value: int, option: str) -> int:
     return value
 
 
-def _data(play: Play, seeds: int, tally: Tally) -> dict[str, Any]:
+def _data(play: Play, mix: Mix, first: int, seeds: int, tally: Tally) -> dict[str, Any]:
     return {
         "protocol": play.protocol,
         "n": play.n,
+        "c": play.c,
+        "faults": mix,
+        "late": play.late,
+        "first": first,
         "seeds": seeds,
         "schedules_per_minute": round(tally.per_minute),
         "completed": tally.outcomes["completed"],
@@ -197,7 +235,8 @@ def _trace(play: Play, mix: Mix, seed: int, adversary: str | None, as_json: bool
     outcome, lines = trace_of(play, seed, mix, adversary=adversary)
     tally = Tally()
     tally.add(outcome)
-    emit(as_json, {**_data(play, 1, tally), "trace": lines}, [*lines, *_violations(outcome), f"it {_came(outcome)}"])
+    data = {**_data(play, mix, seed, 1, tally), "trace": lines}
+    emit(as_json, data, [*lines, *_violations(outcome), f"it {_came(outcome)}"])
     return FAILED if outcome.violations else 0
 
 

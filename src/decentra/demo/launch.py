@@ -30,6 +30,9 @@ from decentra.errors import LocalError
 from decentra.groups import fresh_identities, held_ports, write_folder
 from decentra.simulation.group import charter_for
 
+PROTOCOLS = ("secagg", "allreduce")
+"""Those whose rounds every peer of the demo takes part in; a grid has others, and is no demo's."""
+
 LOCAL_STEPS = 20
 INITIAL_RANGE = 0.084
 """Σ of the inner learning rates of a phase at full rate, 20 × 4e-3, and five hundredths more: AdamW moves a coordinate
@@ -84,6 +87,8 @@ def main(
     began = time.monotonic()
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
+    if protocol not in PROTOCOLS:
+        raise LocalError(f"the demo does not run {protocol!r}; choose --protocol {' or '.join(PROTOCOLS)}")
     silos = tuple(silo_names(peers))
     identities = fresh_identities(len(silos))
     charter = _charter(identities, protocol)

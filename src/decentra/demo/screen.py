@@ -97,9 +97,10 @@ def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:
         code = next(peer["exit_code"] for peer in peers if peer["name"] == name)
         lines.append(f"{name} ended early with code {code}; see {out / name / 'stderr.txt'}")
     lines += _killed(result)
-    hashes = sorted({peer["parameters"][:16] for peer in through})
-    same = "hold the same parameters" if len(hashes) == 1 else "DO NOT hold the same parameters"
-    lines.append(f"{len(through)} peers {same}: {', '.join(hashes)}")
+    if through:
+        hashes = sorted({peer["parameters"][:16] for peer in through})
+        same = "hold the same parameters" if len(hashes) == 1 else "DO NOT hold the same parameters"
+        lines.append(f"{len(through)} peers {same}: {', '.join(hashes)}")
     lines.append(_leak_line(result))
     sent = max((peer["bytes_sent"] for peer in through), default=0)
     lines.append(f"each sent up to {sent / 1e6:.1f} MB in {result['rounds']} rounds; its folder holds its transcript")

@@ -315,6 +315,11 @@ class PeerFolder:
         """
         identity, charter, config = self.load()
         self.refuse_alone(identity.id, charter)
+        if identity.id not in charter.ids and self.request.exists():
+            raise LocalError(
+                "you are invited and not admitted yet: a member begins it with `decentra charter amend --add`; then "
+                f"`decentra enter --state {self.path} --sign`"
+            )
         ancestors = self.lineage.ancestors(charter)
         member = charter.member(identity.id)
         if changed := self.lineage.unagreed(charter, ancestors, identity.id):

@@ -97,17 +97,8 @@ class Doctor:
         yield Finding("keys", True, f"{self._identity.id}, readable by its owner alone")
 
     def _agreement(self) -> Iterator[Finding]:
-        try:
-            self._charter = charter = self._folder.load_charter()
-        except LocalError as error:
-            yield Finding("charter", False, str(error))
-        else:
-            problems = [*Policy(charter).problems, *charter.problems]
-            yield from (Finding("charter", False, problem) for problem in problems)
-            if missing := ", ".join(sorted(member.name for member in charter.missing_signatures)):
-                yield Finding("charter", False, f"still to sign: {missing}; then merge their copies")
-            elif not problems:
-                yield Finding("charter", True, f"{charter.hash.hex()[:16]}, signed by all {len(charter.members)}")
+        told = list(self._agreed())
+        yield from told
         try:
             self._config = self._folder.load_config()
         except LocalError as error:
@@ -117,10 +108,39 @@ class Doctor:
             try:
                 self._folder.ready()
             except LocalError as error:
-                if not str(error).startswith(str(self._folder.charter)):  # whose problems are told above
+                if all(one.ok for one in told) or not str(error).startswith(str(self._folder.charter)):
                     yield Finding("config", False, str(error))
                     return
         yield Finding("config", True, f"{self._config.peer.name}, reached at {self._config.address}")
+
+    def _agreed(self) -> Iterator[Finding]:
+        """Whether the charter is in force: a founding one by everybody's signature, an amendment by a quorum's."""
+        try:
+            self._charter = charter = self._folder.load_charter()
+        except LocalError as error:
+            yield Finding("charter", False, str(error))
+            return
+        name = charter.hash.hex()[:16]
+        if charter.group.previous is not None:
+            yield self._amended(charter, name)
+            return
+        problems = [*Policy(charter).problems, *charter.problems]
+        yield from (Finding("charter", False, problem) for problem in problems)
+        if missing := ", ".join(sorted(member.name for member in charter.missing_signatures)):
+            yield Finding("charter", False, f"still to sign: {missing}; then merge their copies")
+        elif not problems:
+            yield Finding("charter", True, f"{name}, signed by all {len(charter.members)}")
+
+    def _amended(self, charter: Charter, name: str) -> Finding:
+        lineage = self._folder.lineage
+        try:
+            if self._identity is None:
+                lineage.ancestors(charter)
+            else:
+                lineage.in_force(self._identity.id)
+        except LocalError as error:
+            return Finding("charter", False, str(error))
+        return Finding("charter", True, f"{name}, epoch {charter.group.epoch}, in force, signed by a quorum")
 
     def _disk(self) -> Iterator[Finding]:
         path = self._folder.path

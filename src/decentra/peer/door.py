@@ -13,7 +13,7 @@ from pathlib import Path
 
 from decentra.charter import Charter, toml
 from decentra.charter.amend import awaited, judge
-from decentra.charter.invite import Request
+from decentra.charter.invite import Kept, Request
 from decentra.crypto.keys import verify
 from decentra.errors import LocalError, RemoteError
 from decentra.gossip.allowance import Allowance
@@ -89,7 +89,8 @@ class Door:
         except ValueError:
             return None  # no release of decentra says that here
         except LocalError as error:
-            answer = Answer(Says.WORDS, f"{error}"[:1000])
+            said = str(error).replace(str(self._folder.path), "the member's folder")  # where that is concerns nobody
+            answer = Answer(Says.WORDS, said[:1000])
         return b"" if answer is None else answer.pack()
 
     def answered(self, peer: PeerId, message: bytes) -> bool:
@@ -135,9 +136,14 @@ class Door:
     def _invited_asks(self, key: str, question: Question) -> Answer:
         """One step of an admission, whichever comes next."""
         request = Request.parse(question.request, "your request")
+        if self._folder.invites.used_by_another(request):
+            self._log.warning("%s comes with an invite that was used already, and is refused", request.member.label)
+            return Answer(Says.REFUSED, "this invite was used already; ask for a new one")
         kept = self._folder.invites.check(self._me, request, time.time())
         if key_text(kept.curve) != key:
             raise LocalError("your request answers another invite than the one that you come with")
+        if (taken := self._taken(request, kept)) is not None:
+            return taken
         file = self._keep(request)
         if kept.used is None:
             self._folder.invites.use(kept, request)
@@ -146,20 +152,30 @@ class Door:
             return self._charter_of(request)
         if request.member.id in self._charters.chain[-1].ids:
             return Answer(Says.WORDS, "you are a member, and hold the charter in force")
-        return self._pending(request, question, file)
+        return self._pending(request, question)
+
+    def _taken(self, request: Request, kept: Kept) -> Answer | None:
+        """The refusal of a name that another member has; the invite holds on."""
+        name, me = request.member.name, request.member.id
+        if all(one.id == me or one.name.lower() != name.lower() for one in self._charters.chain[-1].members):
+            return None
+        own = "choose another with `decentra keys --name`"
+        mend = own if kept.newcomer is None else "ask for an invite for another"
+        return Answer(Says.REFUSED, f"the name {name!r} is taken; {mend}")
 
     def _keep(self, request: Request) -> Path:
-        """The request's file, written if it is not there."""
+        """The request's file, written if it is not there as it is."""
         folder = self._folder.requests
         file = folder / f"{request.member.id.hex()[:16]}.toml"
-        if not file.exists():
-            if folder.exists() and len(list(folder.iterdir())) >= MOST_REQUESTS:
+        text = request.to_toml()
+        if not file.exists() or toml.read_text(file, "it is written again") != text:
+            if not file.exists() and folder.exists() and len(list(folder.iterdir())) >= MOST_REQUESTS:
                 raise LocalError("too many requests wait here already; ask whom you know to take care of them")
             try:
                 folder.mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise LocalError(f"your request can't be kept there ({error.strerror})") from None
-            toml.save_text(file, request.to_toml(), 0o600)
+            toml.save_text(file, text, 0o600)
         return file
 
     def _charter_of(self, request: Request) -> Answer:
@@ -170,13 +186,12 @@ class Door:
                 return Answer(Says.CHARTER, charter.to_toml(), known.to_toml())
         raise LocalError("the charter that your invite names is not kept here any more; ask for another invite")
 
-    def _pending(self, request: Request, question: Question, file: Path) -> Answer:
+    def _pending(self, request: Request, question: Question) -> Answer:
         """The amendment that adds the newcomer, to be signed by it; or how far that is."""
         old, me = self._charters.chain[-1], request.member
         found = [new for new in self._folder.lineage.begun(old) if me.id in new.ids]
         if not found:
-            add = f"`decentra charter amend --add {file}`"
-            return Answer(Says.WORDS, f"your request is kept; a member has still to begin the amendment ({add})")
+            return Answer(Says.WORDS, "your request is kept; a member has still to admit you")
         new = found[0]
         if question.signed == new.hash and verify(me.ed25519, question.signature, new.hash):
             new = self._signed(old, new, me.id, question.signature)

@@ -35,12 +35,14 @@ class Standing:
         to_sign: an amendment that adds this peer and lacks its signature; None for none.
         changes: the terms that it changes besides, a short sentence each.
         says: what was answered last.
+        refused: whether that was a refusal, so that to ask again is in vain.
     """
 
     member: bool
     to_sign: Path | None
     changes: tuple[str, ...]
     says: str
+    refused: bool = False
 
 
 class Entering:
@@ -73,7 +75,9 @@ class Entering:
                 case Says.PENDING:
                     self._begin(peer, answer)
                     return self.standing(f"{peer} handed over an amendment that adds you")
-                case _:
+                case Says.REFUSED:
+                    return Standing(False, None, (), answer.text, refused=True)
+                case Says.WORDS:
                     return self.standing(answer.text)
         raise Unavailable([], 0.0, "this visit", f"{MOST_STEPS} charters were handed over, and there are still more")
 

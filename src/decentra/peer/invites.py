@@ -56,6 +56,11 @@ class Invites:
         toml.raise_problems("the request", kept.problems(request, now))
         return kept
 
+    def used_by_another(self, request: Request) -> bool:
+        """Whether the invite that a request answers, if it is here at all, admitted somebody else."""
+        file = self._file(request.request.invite)
+        return file.exists() and self._read(file).used not in (None, request.member.id)
+
     def use(self, kept: Kept, request: Request) -> None:
         """Note that an invite was used, before anything follows from it.
 

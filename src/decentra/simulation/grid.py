@@ -192,7 +192,7 @@ class Told:
         holders: peers that hold an aggregate afterwards; ``stopped`` are gone.
         error: root of the mean squared error of their estimates against the mean of all n values, and ``worst`` the
             largest, both in standard deviations of the values; ``expected`` is what theory says of ``error``, given how
-            many took part in the groups that did not fail, and how many failed.
+            many took part in the groups that did not fail, and how many failed. None where nobody holds an aggregate.
         bytes: sent by a peer that took part, on average, and ``seconds`` of one core that it took.
     """
 
@@ -201,9 +201,9 @@ class Told:
     failed: int
     holders: int
     stopped: int
-    error: float
-    worst: float
-    expected: float
+    error: float | None
+    worst: float | None
+    expected: float | None
     bytes: float
     seconds: float
 
@@ -270,9 +270,9 @@ class Mixing:
                 failed=self.grid.lines - len(sound),
                 holders=len(self.standing),
                 stopped=sum(when <= axis for when, _ in self.stops.values()),
-                error=float(np.sqrt(np.mean(off**2))) if off.size else math.nan,
-                worst=float(np.abs(off).max()) if off.size else math.nan,
-                expected=math.sqrt(theory) if of else math.nan,
+                error=float(np.sqrt(np.mean(off**2))) if off.size else None,
+                worst=float(np.abs(off).max()) if off.size else None,
+                expected=math.sqrt(theory) if off.size else None,
                 bytes=sum(group.sent for group in played) / max(1, came),
                 seconds=spent / max(1, came),
             )
@@ -291,7 +291,8 @@ class Mixing:
         results = group.play()
         got = {place: results.get(peer) for place, peer in zip(places, members, strict=True)}
         sound = {place: one for place, one in got.items() if isinstance(one, RoundResult)}
-        after = {place: self._after(axis, one) for place, one in sound.items()}
+        # one whose round ended before its instant came stops now
+        after = {place: self._after(axis, one) for place, one in sound.items() if self._stops(axis, place) is None}
         participants = max((len(one.participants) for one in sound.values()), default=0)
         return _Played(len(places), participants, after, group.bytes_sent)
 

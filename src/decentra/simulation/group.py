@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,24 @@ def identities(n: int, seed: int) -> tuple[Identity, ...]:
     return tuple(sorted(made, key=lambda identity: identity.id))
 
 
+_WRITTEN = "a change is written as section__key, such as protocol__width=16"
+
+
+def _changed(tables: dict[str, Any], changes: Mapping[str, object], where: str) -> Charter:
+    """The charter of a template's tables with changes by ``section__key``."""
+    for key, value in changes.items():
+        section, apart, name = key.partition("__")
+        if not apart:
+            homes = [home for home, table in tables.items() if isinstance(table, dict) and key in table]
+            mend = f"write {homes[0]}__{key}={tables[homes[0]][key]!r}" if homes else _WRITTEN
+            raise LocalError(f"{key!r} is no argument here; {mend}")
+        tables.setdefault(section, {})[name] = value
+    try:
+        return Charter.build(tables, where)
+    except LocalError as error:
+        raise LocalError(f"{error}; {_WRITTEN}" if changes else str(error)) from None
+
+
 def charter_for(
     members: Sequence[Identity], protocol: str, *, template: Path | None = None, **changes: object
 ) -> Charter:
@@ -58,10 +76,7 @@ def charter_for(
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml")))
         raise LocalError(f"there is no protocol {protocol!r}; there are {known}")
     tables = tomllib.loads(path.read_text())
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        tables.setdefault(section, {})[name] = value
-    charter = Charter.build(tables, path.name)
+    charter = _changed(tables, changes, path.name)
     charter = charter.with_members(Member.of(identity, f"peer-{index}") for index, identity in enumerate(members))
     for identity in members:
         charter = charter.sign(identity)

@@ -134,8 +134,9 @@ class Summary:
     def __str__(self) -> str:
         failed = f" ({self.failed} failed)" if self.failed else ""
         kept = "" if self.transcript is None else f"; transcript {self.transcript}"
+        rounds = "1 round" if self.rounds == 1 else f"{self.rounds} rounds"
         return (
-            f"{self.rounds} rounds{failed}: sent {self.bytes_sent / 1e6:.3f} MB, received "
+            f"{rounds}{failed}: sent {self.bytes_sent / 1e6:.3f} MB, received "
             f"{self.bytes_received / 1e6:.3f} MB, waited {self.seconds:.1f} s; "
             f"parameters {self.parameters[:16]}{kept}"
         )

@@ -190,11 +190,13 @@ def join(
         witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
     Raises:
-        LocalError: the folder, the charter, the model or the optimizer can't be used.
+        LocalError: the folder, the charter, the model or the optimizer can't be used; an argument of another type is
+            refused before anything is opened.
         RemoteError, Unavailable: the group could not agree on a beginning.
     """
     import torch
 
+    _check(model, optimizer, ahead)
     folder = PeerFolder.find(state)
     torch.set_num_threads(folder.load_config().run.threads)
     with ExitStack() as undo:
@@ -214,6 +216,25 @@ def join(
             training.prepare()
         undo.pop_all()  # from here on the caller closes
     return TrainingPeer(peer, training)
+
+
+def _check(model: object, optimizer: object, ahead: object) -> None:
+    """Refuse arguments of another type than `join` takes."""
+    import torch
+
+    mend = "write decentra.join(model, optimizer)"
+    if isinstance(model, torch.optim.Optimizer) and isinstance(optimizer, torch.nn.Module):
+        raise LocalError(f"model and optimizer are swapped; {mend}")
+    if not isinstance(model, torch.nn.Module):
+        raise LocalError(f"the model is {_a(model)}, and must be a torch.nn.Module; {mend}")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise LocalError(f"the optimizer is {_a(optimizer)}, and must be a torch.optim.Optimizer; {mend}")
+    if not isinstance(ahead, bool):
+        raise LocalError(f"ahead is {ahead!r}, and must be True or False")
+
+
+def _a(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _tell(peer: Peer, training: Training, fingerprint: bytes) -> None:

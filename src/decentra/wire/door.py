@@ -62,11 +62,12 @@ class Question(NamedTuple):
 
 
 class Says(IntEnum):
-    """What an answer is: a sentence, a charter in force, or an amendment that lacks signatures."""
+    """What an answer is: a sentence, a charter in force, an amendment that lacks signatures, or a refusal."""
 
     WORDS = 0
     CHARTER = 1
     PENDING = 2
+    REFUSED = 3
 
 
 class Answer(NamedTuple):
