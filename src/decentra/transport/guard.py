@@ -22,9 +22,9 @@ from pathlib import Path
 from decentra.types import PeerId
 from decentra.wire.frame import PIECE_BYTES, Lane
 
-UNREAD_LIMIT = 48 * 1024 * 1024
+UNREAD_LIMIT = 32 * 1024 * 1024
 """Bytes a member may have unread: 16 messages queued in libzmq (at most 1 MiB each from an honest peer) and the
-kernel's receive buffer (6 MiB) stay well below; it costs less than 64 MiB but for what one period brings."""
+kernel's receive buffer (6 MiB) stay below; with what one period brings, at 0.3 GB/s, it costs less than 64 MiB."""
 
 TOTAL_LIMIT = 256 * 1024 * 1024
 """Bytes that all connections may have unread before those who have most are cut."""
@@ -40,15 +40,15 @@ STRANGERS_LIMIT = 16 * 1024 * 1024
 """Bytes that all who have not greeted may have unread before those with more than `STRANGER_LIMIT` are cut at once: a
 stranger can announce a frame as large as a member's, and libzmq then takes it in."""
 
-GREETS_AT_ONCE, GREETS = 2, 40
+GREETS_AT_ONCE, GREETS = 5, 100
 """Looks after which who has not greeted is cut: with more than `STRANGER_LIMIT` unread, and in any case. Looks and not
 seconds, so that a loop that was held up has read what waited for it."""
 
 MOST_CONNECTIONS = 4
 """Connections of one member: two lanes, and the two before them, which may take seconds to be seen to be dead."""
 
-PERIOD = 0.25
-"""Seconds between looks: one system call a connection, 0.2 % of a core for 63 neighbours."""
+PERIOD = 0.1
+"""Seconds between looks: one system call a connection, 0.5 % of a core for 63 neighbours."""
 
 FLOOD = 2000
 """Messages a second on a lane, besides whole pieces of a vector, that no honest member sends for long: at 0.5 GB/s it
