@@ -190,7 +190,7 @@ class Driver:
     @property
     def reasons(self) -> Mapping[PeerId, str]:
         """What is known of why a peer does not answer: it left, or is cut, or broke a clause, or the way is broken."""
-        cut = {peer: self._ways[peer] for peer in self.conduct.cut if peer in self._ways}
+        cut = {peer: f"{why}; {self._ways[peer]}" for peer, why in self._faults.items() if peer in self.conduct.cut}
         return {**self._ways, **self._faults, **cut, **dict.fromkeys(self.others.left, "it has left the group")}
 
     @property
