@@ -151,6 +151,7 @@ def decode(
     n: int,
     survivors: int,
     max_weight: int,
+    overwrite: bool = False,
 ) -> tuple[tuple[NDArray[np.float32], ...], int]:
     """The weighted mean of each tensor, and W, the sum of the survivors' weights.
 
@@ -161,6 +162,8 @@ def decode(
     Args:
         total: the unmasked sum, ``ring.dtype``, d + 1 elements.
         survivors: how many peers' updates are in the sum.
+        overwrite: let the means take the sum's memory, where the ring's elements are as wide as theirs; whatever comes
+            of it, the sum is gone.
 
     Raises:
         DecodeError: W outside [survivors, survivors · max_weight], or a coordinate beyond the bound above.
@@ -184,7 +187,9 @@ def decode(
     start = 0
     for i, shape in enumerate(shapes):
         step = float(ranges[i]) / qmax * max_weight / total_weight
-        mean = np.empty(math.prod(shape), dtype=np.float32)
+        size = math.prod(shape)
+        reuse = overwrite and total.itemsize == np.dtype(np.float32).itemsize
+        mean = total[start : start + size].view(np.float32) if reuse else np.empty(size, dtype=np.float32)
         for begin in range(0, mean.size, CHUNK):
             chunk = sums[start + begin : start + min(begin + CHUNK, mean.size)]
             if max(int(chunk.max()), -int(chunk.min())) > bound:

@@ -51,7 +51,6 @@ from decentra.wire.message import Message, Registry, Verified
 TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
 
-
 P = ParamSpec("P")
 
 
@@ -127,6 +126,8 @@ class Driver:
         self._links: dict[PeerId, Neighbour] = {}
         self._sent: dict[tuple[PeerId, int], tuple[Blob, int]] = {}
         """The blobs that are being sent, and their rounds, by receiver and transfer."""
+        self._lasting: set[int] = set()
+        """Which of them others may need when their round has ended well here."""
         self.running: Running | None = None
         """The round that is on: from its start until its caller has heard how it ended."""
         self._last = RoundId(0, 0)
@@ -309,6 +310,7 @@ class Driver:
         verified = Verified(entry, message, Signed(entry.packed, body))
         for blob in effect.blobs.values():
             self.blobs.lend(blob)
+        self._lasting.update(blob.id for blob in effect.blobs.values() if effect.lasting)
         self._suspended = True
         self._need_ports().journal.entry(verified.signed, spec.log_body, partial(self._post, verified, effect))
 
@@ -366,18 +368,21 @@ class Driver:
 
     def _end(self, running: Running, ended: Ended) -> None:
         running.end()
-        # Who is in a round that ended well may still need what was sent in it; what failed, or is older, nobody needs.
-        self._withdraw(running.round.number if ended.error is not None else running.round.number - 1)
+        # Who is in a round that ended well may still need what lasts of it; what failed, or is older, nobody needs.
+        self._withdraw(running.round.number, well=ended.error is None)
         for peer, transfer in running.under_way:
             self._links[peer].reject(transfer)
         self.running = None
         running.done(ended)
 
-    def _withdraw(self, latest: int) -> None:
-        """Send no more blobs of rounds up to ``latest``: a peer that died must not hold on to their memory."""
-        for peer, transfer in [key for key, (_, number) in self._sent.items() if number <= latest]:
-            self._links[peer].withdraw(transfer)
-            self.blobs.give_back(self._sent.pop((peer, transfer))[0])
+    def _withdraw(self, ended: int, well: bool) -> None:
+        """Send no more blobs of a round that has ended, or of earlier ones, but for the lasting ones of a round that
+        ended well: a peer that died or is slow must not hold on to the memory of the others."""
+        for (peer, transfer), (blob, number) in list(self._sent.items()):
+            if number < ended or (number == ended and not (well and blob.id in self._lasting)):
+                self._links[peer].withdraw(transfer)
+                self.blobs.give_back(self._sent.pop((peer, transfer))[0])
+        self._lasting.intersection_update(blob.id for blob, _ in self._sent.values())
 
     def _explained(self, error: DecentraError) -> DecentraError:
         """Add to a failed wait what is known of those who were waited for."""
@@ -459,8 +464,7 @@ class Driver:
         """A neighbour speaks for another session: say which, and take it for gone from a round that is on."""
         same = epoch.is_same(self.epoch)
         reason = f"it speaks for {epoch}, and this peer is in {self.epoch}"
-        if epoch.number == self.epoch.number:
-            reason += ": compare its charter with yours"
+        reason += ": compare its charter with yours" if epoch.number == self.epoch.number else ""
         if same:
             reason = f"it reads the spec of {epoch} otherwise than this peer does; install the same release"
         if self._abroad.get(peer) != epoch:

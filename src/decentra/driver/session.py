@@ -98,6 +98,7 @@ class Decode:
             n=len(self.outcome.roster),
             survivors=len(self.outcome.survivors),
             max_weight=self.max_weight,
+            overwrite=True,  # nobody else has this blob, and a second vector beside it would be the round's peak
         )
         peaks = tuple(max(float(value.max()), -float(value.min())) if value.size else 0.0 for value in values)
         return values, peaks

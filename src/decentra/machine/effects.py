@@ -51,13 +51,15 @@ class Job(Protocol):
 class Send:
     """Sign a message and send it to ``to``, or to everyone in the machine's group where ``to`` is None.
 
-    ``blobs`` go beside it, one a receiver. ``after`` is the hash of the entry that opened the phase.
+    ``blobs`` go beside it, one a receiver. ``after`` is the hash of the entry that opened the phase. ``lasting`` ones
+    others may need to end a round that has ended well here; what is not, is withdrawn then.
     """
 
     message: Message
     to: PeerId | None = None
     blobs: Mapping[PeerId, Blob] = field(default_factory=dict)
     after: bytes = ZERO
+    lasting: bool = False
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class Reduce(Scatter):
         others = [peer for peer in self.roster if peer != self.setting.me]
         blobs = {} if total is None or not total.size else dict.fromkeys(others, total)
         after = self.certify[SURVIVORS].opened_by
-        self.out.append(Send(self.sum_type(self.context, position, root), blobs=blobs, after=after))
+        self.out.append(Send(self.sum_type(self.context, position, root), blobs=blobs, after=after, lasting=True))
 
     def _summers(self, position: int) -> tuple[PeerId, ...]:
         """Who may publish a slice's sum: its certified owner, and who stands in for it."""
