@@ -43,6 +43,7 @@ FLOORS = {
     "types": Room(0, upto(0)),
     "data": Room(0, upto(0)),
     "durable": Room(0, upto(0)),
+    "memory": Room(0, upto(0)),
     "crypto": Room(1, upto(0)),
     "derive": Room(1, upto(0), beside=frozenset({"crypto"})),
     "grids": Room(1, upto(0)),

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 def test_ten_million_coordinates_take_three_ring_vectors_and_little_more(
     make_group: Callable[..., Group], protocol: str, challenges: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rounds = 2
+    rounds = 3
     group = make_group(
         4,
         protocol,

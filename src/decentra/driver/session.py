@@ -348,7 +348,7 @@ class Session:
                 self._restore(part.vector)
             if not self._goes_again(part, ended.error, ended.spent):
                 ended.error.spent = ended.spent
-                part.done(ended.error)
+                self._tell(part, ended.error)
             return
         outcome = ended.result
         if not isinstance(outcome, Outcome):
@@ -383,7 +383,13 @@ class Session:
 
     def _decoded(self, part: Part, outcome: Outcome, value: object) -> None:
         self._decoding = False
-        part.done(self._result(part, outcome, value))
+        self._tell(part, self._result(part, outcome, value))
+
+    def _tell(self, part: Part, what: RoundResult | DecentraError) -> None:
+        """Say what a round came to, and hold neither that nor its update any longer."""
+        if self._part is part:
+            self._part = None
+        part.done(what)
 
     def _restore(self, vector: Vector) -> None:
         """An update that has not left, or was freed, goes back whole, and so does what the residual held (SA-4)."""

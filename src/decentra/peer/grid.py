@@ -26,7 +26,7 @@ from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.prepared import Ended, Prepared
-from decentra.peer.runtime import LOOK_SECONDS, SETTLE_SECONDS, START_DEADLINE, Peer, resolve
+from decentra.peer.runtime import SETTLE_SECONDS, START_DEADLINE, Peer, resolve
 from decentra.peer.status import EVERY, Status, observe
 from decentra.peer.witness import Witness
 from decentra.transport.shared import SharedTransport
@@ -171,15 +171,8 @@ class GridPeer(Peer):
         except DecentraError as error:
             resolve(future, error)
 
-    def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
-        if future.done():
-            return
-        awaited = self._mixer.awaited
-        if awaited and awaited == seen and awaited != told:
-            names = ", ".join(sorted(self.charter.member(peer).name for peer in awaited))
-            self._log.info("waiting for %s (%s)", names, "a mixing" if self._mixer.sessions else "the epoch's beacon")
-            told = awaited
-        self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
+    def _awaited(self) -> tuple[tuple[PeerId, ...], str]:
+        return self._mixer.awaited, "a mixing" if self._mixer.sessions else "the epoch's beacon"
 
     def _tell_status(self) -> None:
         if self._closed or self._broken is not None:

@@ -197,7 +197,7 @@ class Peer:
             self._check()
             begin = self._begin if prepared is None else partial(self._supply, prepared)
             self._loop.call_soon_threadsafe(begin, vector, future)
-            self._loop.call_soon_threadsafe(self._look, future, (), ())
+            self._loop.call_soon_threadsafe(self._look, weakref.ref(future), (), ())
             return self._wait(future)
         finally:
             self._rounds.discard(future)
@@ -495,16 +495,23 @@ class Peer:
             self._cancel()
             resolve(future, error)
 
-    def _look(self, future: Future[Ended], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
-        """Say in the log whom the round waits for, whenever that has become somebody else for a while."""
-        if future.done():
+    def _awaited(self) -> tuple[tuple[PeerId, ...], str]:
+        """For whom this peer waits, and in what."""
+        return self._session.driver.awaited, f"round {self._session.round}"
+
+    def _look(self, waiting: weakref.ref[Future[Ended]], seen: tuple[PeerId, ...], told: tuple[PeerId, ...]) -> None:
+        """Say in the log whom the round waits for, whenever that has become somebody else for a while.
+
+        It holds no future: a result is as large as the model, and would stay until the next look."""
+        future = waiting()
+        if future is None or future.done():
             return
-        awaited = self._session.driver.awaited
+        awaited, what = self._awaited()
         if awaited and awaited == seen and awaited != told:
             names = ", ".join(sorted(self.charter.member(peer).name for peer in awaited))
-            self._log.info("waiting for %s (round %s)", names, self._session.round)
+            self._log.info("waiting for %s (%s)", names, what)
             told = awaited
-        self._loop.call_later(LOOK_SECONDS, self._look, future, awaited, told)
+        self._loop.call_later(LOOK_SECONDS, self._look, waiting, awaited, told)
 
     def _tell_status(self) -> None:
         if not self._closed and self._broken is None:

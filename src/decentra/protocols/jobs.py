@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra import derive
+from decentra import derive, memory
 from decentra.crypto.prg import Mask, apply_masks
 from decentra.crypto.ring import Ring, encode
 from decentra.machine.effects import Tools
@@ -46,7 +46,7 @@ class Encode:
 
     def run(self, tools: Tools) -> Encoded:
         ring = Ring(self.width)
-        vector = np.empty(self.length, ring.dtype)
+        vector = memory.zeros(self.length, ring.dtype)
         counts = encode(
             self.update,
             self.ranges,
@@ -76,7 +76,7 @@ class Sum:
     kept: Blob | None = None
 
     def run(self, tools: Tools) -> Blob:
-        total = np.zeros(self.high - self.low, Ring(self.width).dtype)
+        total = memory.zeros(self.high - self.low, Ring(self.width).dtype)
         for blob in self.slices:
             np.add(total, tools.view(blob).view(total.dtype), out=total)
             if blob != self.kept:
@@ -103,7 +103,7 @@ class Assemble:
     kept: Blob | None = None
 
     def run(self, tools: Tools) -> Assembled:
-        total = np.empty(self.length, Ring(self.width).dtype)
+        total = memory.zeros(self.length, Ring(self.width).dtype)
         start = 0
         for blob in self.slices:
             part = tools.view(blob).view(total.dtype)

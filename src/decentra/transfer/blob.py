@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from decentra import memory
 from decentra.wire.frame import BITMAP_PIECES, ENTRY_LIMIT, PIECE_BYTES
 
 ROOT_LABEL = b"decentra blob root v1"
@@ -194,7 +195,7 @@ class Incoming:
         self.announcement = announcement
         self.corrupt = 0
         self.uncredited = 0
-        self._buffer: memoryview = np.empty(announcement.size, dtype=np.uint8).data
+        self._buffer: memoryview = memory.zeros(announcement.size, np.uint8).data
         self._base = 0
         self._beyond: set[int] = set()
 
