@@ -59,6 +59,8 @@ class Group:
         self.states: dict[int, SharedState] = {}
         self.updates: dict[int, list[NDArray[np.float64]]] = {}
         self.failures: dict[int, Callable[[int], BaseException | None]] = {}
+        self.left_out: set[tuple[int, int]] = set()
+        """Whose update is not in the mean: the call, and the peer's number."""
         self.digests: list[set[bytes]] = []
         self.peers = [Peer(self, index) for index in range(n)]
 
@@ -108,7 +110,7 @@ class Peer:
         if failure is not None:
             raise failure
         self.contributed.append(mine)
-        rows = [group.updates[index] for index in sorted(group.updates)]
+        rows = [group.updates[index] for index in sorted(group.updates) if (self.calls, index) not in group.left_out]
         values = tuple(np.mean(column, axis=0).astype(np.float32) for column in zip(*rows, strict=True))
         return RoundResult(
             round=RoundId(1, self.calls),
@@ -121,6 +123,7 @@ class Peer:
             bytes_received=200,
             seconds=0.5,
             transcript_head=bytes(32),
+            contributed=(self.calls, self.index) not in group.left_out,
         )
 
 
@@ -595,6 +598,26 @@ def test_after_a_failed_round_an_update_that_did_not_leave_is_contributed_next(
     for value, before, after in zip(peer.contributed[0], values_of(network(1)), values_of(twin), strict=True):
         np.testing.assert_array_equal(value, before - after)
     assert (training.summary().rounds, training.summary().failed) == (1, 1)
+
+
+def test_all_tell_the_same_parameters_also_who_was_left_out_of_the_sum_and_goes_on() -> None:
+    group = Group(3, Terms(steps=2))
+    group.left_out.add((2, 2))
+    told: list[dict[int, str]] = [{}, {}, {}]
+
+    def program(peer: Peer) -> None:
+        model = network(1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        training = attach(peer, model, optimizer)
+        for step in range(6):
+            local_step(model, optimizer, peer.index, step)
+            if step % 2:
+                told[step // 2][peer.index] = training.summary().parameters
+
+    together(group, program)
+    assert [len(set(one.values())) for one in told] == [1, 1, 1]
+    assert len({one[0] for one in told}) == 3
+    assert any(values.any() for values in group.peers[2].contributed[2])
 
 
 def test_a_peer_that_missed_a_round_catches_up_and_brings_its_progress(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,7 +40,7 @@ class OuterState:
         for index in range(len(leaving)):
             self._parameters[leaving.span(index)] = leaving.read(index).reshape(-1)
         self._momentum = np.zeros(leaving.size, np.float32) if outer.keeps_momentum else None
-        self._origin = hashlib.sha256(self._parameters.data).digest()
+        self._origin = self.digest()
         self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
 
@@ -48,6 +48,10 @@ class OuterState:
     def nbytes(self) -> int:
         """Bytes that `export` gives and `adopt` takes."""
         return HEADER + self._parameters.nbytes * (1 if self._momentum is None else 2)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the common parameters: float32, little-endian, in order. The model may be on its way from them."""
+        return hashlib.sha256(self._parameters.data).digest()
 
     def export(self) -> list[NDArray[np.uint8]]:
         """The state's bytes: a header, and views of the arrays, valid until the round's `average` returns."""
@@ -94,7 +98,7 @@ class OuterState:
             self.go_back()
         self._log.warning(
             "this peer's common parameters were not the group's: it took over %s, %d outer steps old (it had %d); %s",
-            hashlib.sha256(self._parameters.data).hexdigest()[:8],
+            self.digest().hex()[:8],
             rounds,
             before,
             "its own progress is kept" if missed else "its own steps began from other values and are dropped",

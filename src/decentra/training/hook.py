@@ -179,7 +179,7 @@ class Training:
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
         self._seconds = 0.0
-        self._parameters = self.leaving.digest()
+        self._parameters = self._common.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
 
     @property
@@ -240,7 +240,7 @@ class Training:
         self._rounds += 1
         self._sent += result.bytes_sent
         self._received += result.bytes_received
-        self._parameters = self.leaving.digest()
+        self._parameters = self._common.digest()
         self._log.info(
             "round %s averaged %d peers in %.2f s; parameters %s",
             result.round,
@@ -294,7 +294,7 @@ class Training:
         if dropped:
             self._log.info("the last %d local steps made no round: the model is back at the common parameters", dropped)
         self.go_back()
-        self._parameters = self.leaving.digest()
+        self._parameters = self._common.digest()
 
     def summary(self, transcript: Path | None = None) -> Summary:
         """The counts so far; costs nothing, so it may be asked for after every step."""
