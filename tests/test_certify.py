@@ -204,6 +204,21 @@ def test_votes_are_durable_before_they_are_sent() -> None:
     assert kinds == [Persist, Send]
 
 
+def test_a_prepare_names_the_proposal_that_it_answers_also_where_a_later_one_has_come() -> None:
+    voters = Voters(7, 2)
+    peer = voters.honest[-1]
+    first, later = (
+        voters.sign(voters.peers[view], Propose(CONTEXT, TOPIC, view, bytes([view]), (), ())) for view in (0, 1)
+    )
+    machine = voters.machines[peer]
+    machine.received(later)
+    machine.received(first)
+    machine.advance()
+    (sent,) = [effect for effect in voters.out[peer] if isinstance(effect, Send)]
+    assert isinstance(sent.message, Prepare) and sent.message.view == 0
+    assert sent.after == first.entry.hash != later.entry.hash
+
+
 def test_a_certificate_of_too_few_or_of_strangers_is_refused() -> None:
     voters = Voters(4, 1)
     peer, other = voters.honest[:2]

@@ -236,7 +236,8 @@ class Certify:
             return
         self._prepared.add(self.view)
         self._acted = self.view
-        self._vote("prepare", Prepare(self.context, self.topic, self.view, self._digest(proposal.value)))
+        prepare = Prepare(self.context, self.topic, self.view, self._digest(proposal.value))
+        self._vote("prepare", prepare, verified.entry.hash)
 
     def _may_prepare(self, proposal: Propose) -> bool:
         """CE-2 and CE-3: a lock moves only on prepares from after it; without one, the protocol's rule or earlier
@@ -255,7 +256,7 @@ class Certify:
             self._lock = Held(view, self._values[digest], self._prepares.of_quorum(view))
             self._committed.add(view)
             self._acted = view
-            self._vote("commit", Commit(self.context, self.topic, view, digest))
+            self._vote("commit", Commit(self.context, self.topic, view, digest), self.opened_by)
 
     def _settle(self) -> bool:
         for view, digest in self._commits.quorums.items():
@@ -269,10 +270,10 @@ class Certify:
         self.value, self.certificate = value, commits
         self._out.append(SetTimer(self.timer, self._timeout / 2))
 
-    def _vote(self, act: str, message: Prepare | Commit) -> None:
+    def _vote(self, act: str, message: Prepare | Commit, after: bytes) -> None:
         topic = f"{self.topic}/{message.view}"
         self._out.append(Persist(Record(act, topic, self.context + message.value)))
-        self._out.append(Send(message, after=self.opened_by))
+        self._out.append(Send(message, after=after))
 
     # ── views ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
