@@ -116,7 +116,7 @@ class CommitsUnprepared(Certify):
         if verified is not None and isinstance(verified.message, Propose) and self._acted > before:
             self._committed.add(self.view)
             digest = self._digest(verified.message.value)
-            self._vote("commit", Commit(self.context, self.topic, self.view, digest))
+            self._vote("commit", Commit(self.context, self.topic, self.view, digest), self.opened_by)
 
 
 class CountsMessages(Certify):

@@ -162,6 +162,32 @@ def test_a_peer_that_stops_as_it_enters_a_phase(protocol: str, phase: str, stop:
     assert [peer.driver.blobs.bytes_held for peer in survivors] == [0] * 3
 
 
+@pytest.mark.parametrize("phase", ["deal", "context", "unmask"])
+def test_nobody_waits_a_deadline_for_a_peer_that_has_started_again(phase: str) -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    victim = (proposer_of(group, 2) + 1) % 4
+    me, name = group.peers[victim], ids(group)[victim]
+
+    def start_again() -> None:
+        back = SimulatedPeer(group, me.identity, boot=2)
+        back.session.begin(vector([0.01, 0.0, 0.0], [[0.0]]), back._end, least=3)
+
+    def strike(_machine: object) -> None:
+        kill(me)
+        group.clock.call_later(2.0, start_again)
+
+    at(me, phase, strike)
+    watch, began = Watch(group), group.clock.now()
+    ended = play(group, small(group), but=[victim])
+    assert group.clock.now() - began < PHASE / 4
+    for place, one in enumerate(ended):
+        if place != victim:
+            assert isinstance(one, Unavailable) and one.waited_for == (name,), one
+            assert one.spent == (phase == "unmask")
+    assert not any(watch.blames.values())  # who starts again breaks no clause
+
+
 def test_a_round_completes_without_a_peer_that_dies_before_the_last_vote() -> None:
     group = simulate(4)
     victim = (proposer_of(group, 1) + 1) % 4

@@ -290,7 +290,7 @@ class Round(ABC):
             if self.phase == READY:
                 self.rendezvous.went_ahead(verified)
             else:
-                self.beyond.add(sender)
+                self._went_beyond(verified)
             return
         begun = self.phase != READY or self.rendezvous.fetching
         if isinstance(message, AbortRound | Leave) and begun and sender in self.roster:
@@ -314,6 +314,15 @@ class Round(ABC):
         else:
             self._stays = name not in self.reads.get(self.phase, ())
             self.keep(event)
+
+    def _went_beyond(self, verified: Verified) -> None:
+        """A peer speaks in a later round. What it sent in this one may still be on its way, unless it has started again
+        since: then nothing more of it comes, and nobody needs to wait a deadline for it."""
+        sender = verified.sender
+        self.beyond.add(sender)
+        began = self.rendezvous.ready.get(sender)
+        if sender in self.roster and began is not None and verified.entry.boot > began.entry.boot:
+            self.ended(sender, verified.message)
 
     def _on_supplied(self, event: Supplied) -> None:
         if self.mine.update is not None:
@@ -366,11 +375,14 @@ class Round(ABC):
             return roots[self.position] == root
         return root in roots
 
-    def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
-        """A peer of the roster has stopped."""
+    def ended(self, sender: PeerId, message: Message) -> None:
+        """A peer of the roster has stopped, by its own word: it ended the round, left, or has started again."""
         raise self._ended_by(sender, message)
 
-    def _ended_by(self, sender: PeerId, message: AbortRound | Leave) -> DecentraError:
+    def _ended_by(self, sender: PeerId, message: Message) -> DecentraError:
+        if not isinstance(message, AbortRound | Leave):
+            what = f"round {self.round}, since which it has started again"
+            return Unavailable((sender,), 0.0, what, "the next round begins afresh")
         if isinstance(message, Leave):
             what = f"round {self.round}, which it left"
             return Unavailable((sender,), 0.0, what, "the next round goes on without it")

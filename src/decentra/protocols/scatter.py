@@ -11,7 +11,7 @@ from decentra.machine.effects import Blame, Compute, Persist, Record, Send, SetT
 from decentra.machine.events import Blob, Received
 from decentra.protocols import slices
 from decentra.protocols.jobs import Encode, Encoded
-from decentra.protocols.rendezvous.messages import AbortRound, Leave, State
+from decentra.protocols.rendezvous.messages import State
 from decentra.protocols.round import Round
 from decentra.protocols.setting import Contribution, Setting
 from decentra.protocols.survivors import read_holding
@@ -89,7 +89,7 @@ class Scatter(Round):
             self.absent.add(error.peer)
             self.out.append(Blame(error))
 
-    def ended(self, sender: PeerId, message: AbortRound | Leave) -> None:
+    def ended(self, sender: PeerId, message: Message) -> None:
         """A peer stops. Before anything was masked that ends the round for all; from then on it is just gone."""
         if not self._under_way:
             super().ended(sender, message)
