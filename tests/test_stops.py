@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from decentra.errors import DecentraError, LocalError, Unavailable
+from decentra.errors import DecentraError, LocalError, Unavailable, Underway
 from decentra.machine.effects import Job, Record, Tools
+from decentra.machine.events import Received
 from decentra.protocols.allreduce.transitions import TRANSITIONS as ALLREDUCE
 from decentra.protocols.jobs import Encode
-from decentra.protocols.rendezvous.messages import Leave
+from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
 from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.simulation.ports import InlinePool, MemoryJournal
@@ -21,7 +23,8 @@ from decentra.transport.base import Lane
 from decentra.transport.virtual import Scheduler
 from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
-from decentra.wire.entry import parse
+from decentra.wire.entry import ZERO, Chain, parse
+from decentra.wire.message import Message, Verified
 from helpers import (
     PHASE,
     READY,
@@ -186,6 +189,29 @@ def test_nobody_waits_a_deadline_for_a_peer_that_has_started_again(phase: str) -
             assert isinstance(one, Unavailable) and one.waited_for == (name,), one
             assert one.spent == (phase == "unmask")
     assert not any(watch.blames.values())  # who starts again breaks no clause
+
+
+SEALING = X25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().public_bytes_raw()
+
+
+@pytest.mark.parametrize("heard", [0, 1])
+def test_who_comes_into_a_round_that_others_end_is_told_that_there_is_no_beginning_to_join(heard: int) -> None:
+    """Of so many it hears that they were ready, with what they train, and then that they ended the round."""
+    group = simulate(8, protocol__c=2)
+    back = SimulatedPeer(group, group.peers[7].identity, boot=2)
+    others = [Chain(peer.identity, back.session.session, 1) for peer in group.peers[:3]]
+    back.session.begin(vector(), back._end)
+    settle(group, READY / 10)  # those that may come back have had their time to
+    number = back.session.round
+    ready = Ready(bytes(32), b"x" * 32, ZERO, ZERO, SEALING)
+    for place, chain in enumerate(others):
+        said: list[Message] = [ready] if place < heard else []
+        for message in (*said, AbortRound("DEADLINE", (), "it waited in vain")):
+            body = back.driver.registry.encode(message)
+            entry = chain.sign(number, message.kind, body)
+            back.driver._feed(Received(Verified(entry, message, Signed(entry.packed, body))))
+    assert isinstance(back.ended, Underway)
+    assert not back.ended.spent
 
 
 def test_a_round_completes_without_a_peer_that_dies_before_the_last_vote() -> None:

@@ -74,6 +74,8 @@ class Rendezvous:
         """Whether this peer's own update is still to come: until then it waits for nobody's readiness against time."""
         self.later: set[PeerId] = set()
         """Who has said that its update comes after its local steps."""
+        self._said: dict[PeerId, Ready] = {}
+        """What each said when it was ready for this round, also if it has ended it since."""
 
     # ── what the owner reads ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,6 +255,7 @@ class Rendezvous:
             raise RemoteError(sender, "RV-1", "it signed two readinesses for one round; leave it out and ask its owner")
         self._gone.pop(sender, None)
         self.ready[sender] = verified
+        self._said[sender] = message
         self._hurry()
         if sender != self._setting.me and not self._same_model(message):
             self._refuse_to_differ(message)
@@ -321,9 +324,23 @@ class Rendezvous:
         if self._graced and self.roster is None and (hopeful or ready < floor <= ready + len(ahead)):
             raise Behind.of(sorted(ahead), f"a roster of {floor} or more for round {self._round}", max(ahead.values()))
         if self._graced and short and self.roster is None:
+            self._check_underway()
             what = f"a roster of {self._setting.floor} or more for round {self._round}"
             mend = "start those peers again, or let the group amend its charter"
             raise Unavailable(self._cause() or self.waiting_for(), 0.0, what, mend)
+
+    def _check_underway(self) -> None:
+        """Where this peer only looks for a common beginning, whoever ends the round was in it for a model of its own, or
+        before this peer came: they train already, and there is none to join."""
+        words = ((peer, word.message, self._said.get(peer)) for peer, word in self._gone.items())
+        training = [
+            peer
+            for peer, word, said in words
+            if isinstance(word, AbortRound) and (said is None or not self._same_model(said))
+        ]
+        if training and not self._mine.specs:
+            what = f"a common beginning in round {self._round}, which others had begun and have ended"
+            raise Underway(sorted(training), 0.0, what, "this peer takes part in the next round that they begin")
 
     def _cause(self) -> list[PeerId]:
         """Who is gone of its own accord, and not because it waited for others in vain as this peer does."""
