@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from decentra import spec
+from decentra.audit.rules import PARTLY, UNTOLD
 
 SPECS = Path(__file__).resolve().parent
 ROOT = SPECS.parent
@@ -123,8 +124,10 @@ def matrix() -> str:
         for clause in spec.parse((SPECS / name / "spec.toml").read_bytes()).clauses.values():
             where = code(sorted(raised.get(clause.id, ()))) or NOT_RAISED.get(clause.id, "—")
             model = f"`{clause.model}`" if clause.model else f"none: {clause.unmodelled}"
-            rows.append((clause.id, f"`{clause.rule}`", where, code(named_in_tests(clause.id)) or "—", model))
-    head = ("clause", "auditor's rule", "raised in a room of machines, or why not", "named in tests", "the model")
+            told = f"no: {UNTOLD[clause.id]}" if clause.id in UNTOLD else PARTLY.get(clause.id, "yes")
+            rows.append((clause.id, f"`{clause.rule}`", told, where, code(named_in_tests(clause.id)) or "—", model))
+    raised_in = "raised in a room of machines, or why not"
+    head = ("clause", "auditor's rule", "told from transcripts", raised_in, "named in tests", "the model")
     return "\n".join(table(head, rows))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from decentra.audit import transcript
 from decentra.charter import Charter
 from decentra.charter.invite import Invite, Request
 from decentra.cli.members import read_members
@@ -21,7 +22,6 @@ from decentra.crypto.keys import Identity
 from decentra.derive import session
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.effects import Record
-from decentra.peer import transcript
 from decentra.peer.addresses import Addresses
 from decentra.peer.config import Config, write_config
 from decentra.peer.journal import SqliteJournal

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from decentra.peer.transcript import read
+from decentra.audit.transcript import read
 from decentra.wire.entry import parse
 from starting import DEADLINE
 

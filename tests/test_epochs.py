@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from decentra import LocalError, RoundResult
+from decentra.audit.transcript import read
 from decentra.charter import Charter, Member
 from decentra.charter.amend import amended
 from decentra.crypto.keys import Identity
 from decentra.groups import held_ports, write_folder
 from decentra.peer.runtime import Peer
-from decentra.peer.transcript import read
 from starting import Group, all_at_once, until
 
 MakeGroup = Callable[..., Group]

@@ -9,9 +9,9 @@ import pytest
 
 import decentra
 from decentra import local_group
+from decentra.audit import transcript
 from decentra.errors import LocalError
 from decentra.groups import LocalGroup, fresh_identities, held_ports, write_folder
-from decentra.peer import transcript
 from decentra.peer.grid import GridPeer, open_peer
 from decentra.peer.runtime import Peer
 from decentra.simulation.group import charter_for

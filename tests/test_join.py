@@ -15,9 +15,9 @@ import torch
 
 import decentra
 from decentra import LocalError, TrainingPeer, derive
+from decentra.audit.transcript import read
 from decentra.crypto.keys import verify
 from decentra.peer.config import STATE_VARIABLE
-from decentra.peer.transcript import read
 from decentra.training.common import HEADER
 from decentra.types import TensorSpec
 from decentra.wire.codec import Malformed, pack

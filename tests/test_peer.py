@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 import decentra
 from decentra import LocalError, RemoteError, RoundResult, Unavailable
+from decentra.audit.transcript import read
 from decentra.crypto.keys import Identity, verify
 from decentra.driver.given import describe
 from decentra.groups import LocalGroup, held_ports
 from decentra.peer import runtime
 from decentra.peer.runtime import Peer
-from decentra.peer.transcript import read
 from decentra.simulation.group import charter_for
 from decentra.transport.zeromq import ZeroMQTransport
 from decentra.types import PeerId

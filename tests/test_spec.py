@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from beside import SPECS, program
 from decentra import spec
+from decentra.audit.rules import BOOKS, PARTLY, UNTOLD
 from decentra.data import locate
 from decentra.errors import LocalError
 from decentra.gossip import messages as membership
@@ -432,3 +433,14 @@ def test_every_message_is_frozen(cls: type[Message]) -> None:
     for name in [field.name for field in fields(cls)] or ["another"]:
         with pytest.raises(FrozenInstanceError):
             setattr(made, name, 1)
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_every_clause_is_told_from_transcripts_or_it_is_said_why_not(clause: str) -> None:
+    told = {one for book in BOOKS.values() for one in book.clauses}
+    assert (clause in told) != (clause in UNTOLD), f"{clause}: see UNTOLD in decentra.audit.rules"
+    assert clause in told or clause not in PARTLY
+
+
+def test_nothing_is_said_of_clauses_that_there_are_not() -> None:
+    assert set(CLAUSES) >= {*UNTOLD, *PARTLY, *(one for book in BOOKS.values() for one in book.clauses)}

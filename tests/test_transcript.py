@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from decentra.audit.transcript import HEAD, read, write
 from decentra.errors import LocalError
-from decentra.peer.transcript import read, write
 from decentra.wire.codec import MAX_BODY, MIN_ENTRY, pack
 
 RECORD = pack((bytes(MIN_ENTRY), b""))
+CHARTER = "version = 1\n"
 
 
 def test_a_file_that_is_no_transcript_is_refused(tmp_path: Path) -> None:
-    for content in (b"\xc1", b"\x01", b"\x92\xc4\x01", b"\x93" + RECORD[1:], b"\x92\xc4\x00\xc4\x00"):
+    charters = (pack(("other", b"")), pack((HEAD, b"\xff")), pack((HEAD, CHARTER)))
+    for content in (b"\xc1", b"\x01", b"\x92\xc4\x01", b"\x93" + RECORD[1:], b"\x92\xc4\x00\xc4\x00", *charters):
         (tmp_path / "x.log").write_bytes(content)
         with pytest.raises(LocalError, match=r"x\.log is no transcript from byte 0 on .*; ask its peer for a whole"):
             assert not list(read(tmp_path / "x.log"))
@@ -28,9 +30,11 @@ def test_a_file_that_is_no_transcript_is_refused(tmp_path: Path) -> None:
 def test_what_was_written_is_read_and_a_cut_is_said_to_be_in_the_last_entry(bodies: list[int], tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     log = [(bytes([place]) * MIN_ENTRY, bytes([place]) * size) for place, size in enumerate(bodies)]
-    write(path, log)
-    assert [(signed.entry, signed.body) for signed in read(path)] == log
-    begins = sum(len(pack(record)) for record in log[:-1])
+    write(path, CHARTER, log)
+    heads: list[str] = []
+    assert [(signed.entry, signed.body) for signed in read(path, heads.append)] == log
+    assert heads == [CHARTER]
+    begins = sum(len(pack(record)) for record in ((HEAD, CHARTER.encode()), *log[:-1]))
     for cut in (1, len(pack(log[-1])) - 1):
         path.write_bytes(path.read_bytes()[: begins + len(pack(log[-1])) - cut])
         came: list[bytes] = []

@@ -281,6 +281,26 @@ def status(state: State, json: Json = False) -> None:
     raise typer.Exit(body.status(state, json))
 
 
+@app.command(epilog="Exit codes: 0 clean; 1 a violation; 2 undecided, since something is missing; 3 nothing to audit.")
+def audit(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Transcripts, or folders that hold them.")],
+    charter: Annotated[
+        list[Path] | None, typer.Option("--charter", metavar="FILE", help="A charter beside those in the transcripts.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="DIR", help="The folder of the specs; else the published ones.")
+    ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option("--evidence", metavar="DIR", help="Write what shows each violation, a file each.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Tell from peers' transcripts, offline, who broke which clause; or what is missing to tell."""
+    from decentra.cli import audit as body
+
+    raise typer.Exit(body.run(paths, charter or [], spec, evidence, json))
+
+
 @app.command(epilog=_EPILOG)
 def doctor(
     state: State,

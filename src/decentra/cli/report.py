@@ -35,12 +35,12 @@ class Commands(TyperGroup):
         try:
             code = super().main(*arguments, **{**options, "standalone_mode": False})
         except DecentraError as error:
-            code = _tell(as_json, str(error), _kind(error))
+            code = tell(as_json, str(error), _kind(error))
         except _UsageError as error:
             said = error.format_message().rstrip(".")
             told = said[:1].lower() + said[1:] + (" See" if said.endswith("?") else "; see")
             command = "decentra" if error.ctx is None else error.ctx.command_path
-            code = _tell(as_json, f"{told} `{command} --help`", "usage")
+            code = tell(as_json, f"{told} `{command} --help`", "usage")
         sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -72,9 +72,12 @@ def _kind(error: DecentraError) -> str:
             return "failed"
 
 
-def _tell(as_json: bool, sentence: str, kind: str) -> int:
+def tell(as_json: bool, sentence: str, kind: str, code: int | None = None) -> int:
+    """Print an error on stderr; the exit code, which is that of its kind unless the command has its own."""
     text = json.dumps({"error": sentence, "kind": kind}, ensure_ascii=False) if as_json else f"error: {sentence}"
     print(text, file=sys.stderr)
+    if code is not None:
+        return code
     return MISUSED if kind in ("local", "usage") else FAILED
 
 

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+from decentra.audit import transcript
 from decentra.crypto.keys import Identity
 from decentra.driver.mixing import Mixer
 from decentra.driver.session import Session, Vector
@@ -20,7 +21,7 @@ from decentra.driver.site import Opened, Site
 from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError
 from decentra.machine.state import SharedState
-from decentra.peer import beacon, transcript
+from decentra.peer import beacon
 from decentra.peer.clock import LoopClock
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.journal import SqliteJournal
@@ -134,7 +135,8 @@ class GridPeer(Peer):
     def _write_transcript(self) -> None:
         try:
             for session, journal in self._journals.items():
-                transcript.write(self.transcript / f"{session.hex()[:16]}-{self.id}.log", journal.log())
+                path = self.transcript / f"{session.hex()[:16]}-{self.id}.log"
+                transcript.write(path, self.charter.to_toml(), journal.log())
         except LocalError as error:
             if self._broken is None:
                 raise

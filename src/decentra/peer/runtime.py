@@ -26,6 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.audit import transcript
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
@@ -34,7 +35,6 @@ from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.machine.state import SharedState
-from decentra.peer import transcript
 from decentra.peer.clock import LoopClock
 from decentra.peer.config import Config, PeerFolder
 from decentra.peer.epochs import Epochs
@@ -406,7 +406,7 @@ class Peer:
 
     def _write_transcript(self) -> None:
         try:
-            transcript.write(self.transcript, self._journal.log())
+            transcript.write(self.transcript, self.charter.to_toml(), self._journal.log())
         except LocalError as error:
             if self._broken is None:
                 raise

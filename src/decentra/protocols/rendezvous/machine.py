@@ -330,8 +330,8 @@ class Rendezvous:
             raise Unavailable(self._cause() or self.waiting_for(), 0.0, what, mend)
 
     def _check_underway(self) -> None:
-        """Where this peer only looks for a common beginning, whoever ends the round was in it for a model of its own, or
-        before this peer came: they train already, and there is none to join."""
+        """Where this peer only looks for a common beginning, whoever ends the round was in it with a model, or before
+        this peer came: they train already, and there is none to join."""
         words = ((peer, word.message, self._said.get(peer)) for peer, word in self._gone.items())
         training = [
             peer

@@ -1,25 +1,46 @@
 """Transcripts: a peer's signed, hash-chained log of one session, as a file that an outsider can check.
 
-The file is a sequence of MessagePack arrays ``[entry, body]``; the body is empty where the spec logs it by hash
-(``specs/wire/README.md``).
+The file is a sequence of MessagePack arrays: first ``["charter", its TOML]``, then ``[entry, body]`` for each entry;
+the body is empty where the spec logs it by hash (``specs/wire/README.md``). Several, one behind another, are one again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from decentra.errors import LocalError
-from decentra.wire.codec import MAX_BODY, MAX_ENTRY, Malformed, Signed, pack, read_signed
+from decentra.wire.codec import MAX_BODY, MAX_ENTRY, MIN_ENTRY, Malformed, Signed, pack
 from decentra.wire.reader import Reader
 
 MAX_RECORD = MAX_ENTRY + MAX_BODY + 16
 """Bytes of the largest entry and body together, and of the lengths that stand before them."""
 
 
-def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
-    """Write a session's own entries; beside the file first, then in its place.
+HEAD = "charter"
+"""What the first item of a record says that holds a charter, and no entry."""
+
+MAX_CHARTER = 64 << 10
+"""Bytes of the largest charter in a transcript; one of 64 members, signed by all, has a third of them."""
+
+
+def _record(reader: Reader) -> Signed | str:
+    """The next entry, or charter. Raises Malformed."""
+    if reader.array(2, "an entry") != 2:
+        raise Malformed("an entry and its body are an array of 2")
+    if reader.comes() == "bytes":
+        return Signed(reader.binary(MIN_ENTRY, MAX_ENTRY, "an entry"), reader.binary(0, MAX_BODY, "a body"))
+    if reader.text(len(HEAD), "a charter") != HEAD:
+        raise Malformed("neither an entry nor a charter")
+    try:
+        return reader.binary(0, MAX_CHARTER, "a charter").decode()
+    except UnicodeDecodeError:
+        raise Malformed("a charter that is no text") from None
+
+
+def write(path: Path, charter: str, log: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Write a session's charter and entries; beside the file first, then in its place.
 
     Raises:
         LocalError: the folder or the disk does not take it.
@@ -28,6 +49,7 @@ def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
+            file.write(pack((HEAD, charter.encode())))
             for entry, body in log:
                 file.write(pack((entry, body or b"")))
         beside.replace(path)
@@ -37,9 +59,12 @@ def write(path: Path, log: Iterable[tuple[bytes, bytes | None]]) -> None:
         ) from error
 
 
-def read(path: Path) -> Iterator[Signed]:
+def read(path: Path, heads: Callable[[str], None] = lambda charter: None) -> Iterator[Signed]:
     """The entries of a transcript in the file's order, not verified. Memory is bounded by a few times the file's size,
     whatever it holds.
+
+    Args:
+        heads: told each charter that the file holds, before the entries behind it are given.
 
     Raises:
         LocalError: the file is missing, or is not a transcript from some place on.
@@ -55,7 +80,11 @@ def read(path: Path) -> Iterator[Signed]:
                 if reader.left < 2 * MAX_RECORD:
                     size = end  # the last of it, also where the file has become shorter
                 while reader.left >= MAX_RECORD or (reader.left and end == size):
-                    yield read_signed(reader, "an entry")
+                    record = _record(reader)
+                    if isinstance(record, Signed):
+                        yield record
+                    else:
+                        heads(record)
                     at = end - reader.left
     except Malformed as error:
         what = f"{path} is no transcript from byte {at} on ({error})"

@@ -1,0 +1,164 @@
+"""The entries of any number of transcripts: each once, with its body where one of them has it, by session and round.
+
+What is kept lies in a private database that goes to the disk as it grows, so a long session takes no more memory than a
+short one. Nothing here is believed: signatures are checked where entries are judged.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from decentra.audit import transcript
+from decentra.audit.record import cited_in
+from decentra.errors import LocalError
+from decentra.wire.codec import Codec, Signed
+from decentra.wire.entry import Entry, parse
+from decentra.wire.message import MAX_DEPTH
+from decentra.wire.reader import Malformed
+
+_SCHEMA = """
+CREATE TABLE entries (
+    session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, entry BLOB NOT NULL, body BLOB,
+    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, valid INTEGER NOT NULL,
+    PRIMARY KEY (session, round, hash)) WITHOUT ROWID
+"""
+
+Progress = Callable[[int], None]
+"""Told how many entries were read so far."""
+
+Reads = Callable[[bytes], Codec | None]
+"""What reads the bodies of a session's messages; None where nobody knows its charter."""
+
+TOLD_EVERY = 4096
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A place in a transcript from which on it could not be read."""
+
+    path: Path
+    why: str
+
+
+class Archive:
+    """A bag of entries, and of those that they cite."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self.read = 0
+        """Entries read, with those that several transcripts hold counted as often."""
+        self.garbled = 0
+        """Entries whose bytes are none, or whose body is another one's: these accuse nobody."""
+        self.unreadable: list[Unreadable] = []
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._database.close()
+
+    def add_file(self, path: Path, codec: Reads, progress: Progress | None, heads: Callable[[str], None]) -> None:
+        """Take in a transcript; what can't be read of it is noted.
+
+        Args:
+            codec: reads the bodies of a session's messages; None for a session of no known charter.
+            progress: told how many entries were read so far.
+            heads: told the charter that a transcript begins with, before its entries are read.
+        """
+        try:
+            self.add(transcript.read(path, heads), codec, progress)
+        except LocalError as error:
+            self.unreadable.append(Unreadable(path, str(error)))
+
+    def add(self, signed: Iterable[Signed], codec: Reads, progress: Progress | None = None) -> None:
+        """Take in entries, and those that they cite."""
+        self._database.execute("BEGIN")
+        try:
+            for one in signed:
+                self.read += 1
+                self._add(one, codec, MAX_DEPTH)
+                if progress is not None and self.read % TOLD_EVERY == 0:
+                    progress(self.read)
+        finally:
+            self._database.execute("COMMIT")
+
+    def _add(self, signed: Signed, codec: Reads, depth: int) -> None:
+        try:
+            entry = parse(signed.entry)
+        except Malformed:
+            self.garbled += 1
+            return
+        body: bytes | None = signed.body
+        if body is not None and sha256(body).digest() != entry.body:
+            self.garbled += bool(body)
+            body = None
+        hashed = entry.hash
+        held = self._database.execute(
+            "SELECT body IS NOT NULL FROM entries WHERE session = ? AND round = ? AND hash = ?",
+            (entry.session, entry.round, hashed),
+        ).fetchone()
+        if held is None:
+            self._database.execute(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (entry.session, entry.round, hashed, signed.entry, body, entry.author, entry.boot, entry.seq),
+            )
+        elif body is not None and not held[0]:
+            self._database.execute(
+                "UPDATE entries SET body = ? WHERE session = ? AND round = ? AND hash = ?",
+                (body, entry.session, entry.round, hashed),
+            )
+        else:
+            return
+        reads = codec(entry.session)
+        if body is None or reads is None or depth == 0 or not reads.cites(entry.kind):
+            return
+        try:
+            fields = reads.decode(entry.kind, body)
+        except Malformed:
+            return  # its author signed it all the same: the judge says so
+        for cited in cited_in(fields):
+            self._add(cited, codec, depth - 1)
+
+    # ── what is in it ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sessions(self) -> dict[bytes, int]:
+        """The sessions that any entry names, and how many do."""
+        rows = self._database.execute("SELECT session, COUNT(*) FROM entries GROUP BY session ORDER BY session")
+        return {bytes(session): count for session, count in rows}
+
+    def rounds(self, session: bytes) -> list[int]:
+        """The rounds of a session, ascending."""
+        rows = self._database.execute("SELECT DISTINCT round FROM entries WHERE session = ? ORDER BY round", (session,))
+        return [number for (number,) in rows]
+
+    def entries(self, session: bytes, number: int) -> list[tuple[Entry, bytes | None]]:
+        """The entries of a round."""
+        rows = self._database.execute(
+            "SELECT entry, body FROM entries WHERE session = ? AND round = ?", (session, number)
+        )
+        return [(parse(entry), body) for entry, body in rows]
+
+    def holds(self, session: bytes, hashed: bytes) -> bool:
+        """Whether there is a valid entry of a session with this hash, in any round."""
+        found = self._database.execute(
+            "SELECT 1 FROM entries WHERE session = ? AND hash = ? AND valid LIMIT 1", (session, hashed)
+        )
+        return found.fetchone() is not None
+
+    def note_valid(self, session: bytes, number: int, hashes: Iterable[bytes]) -> None:
+        """These entries of a round carry their authors' signatures."""
+        self._database.executemany(
+            "UPDATE entries SET valid = 1 WHERE session = ? AND round = ? AND hash = ?",
+            ((session, number, hashed) for hashed in hashes),
+        )
+
+    def chains(self, session: bytes) -> Iterator[tuple[Entry, bytes | None]]:
+        """The valid entries of a session, by author, boot and number."""
+        rows = self._database.execute(
+            "SELECT entry, body FROM entries WHERE session = ? AND valid ORDER BY author, boot, seq, hash", (session,)
+        )
+        for entry, body in rows:
+            yield parse(entry), body

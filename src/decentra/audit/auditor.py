@@ -1,0 +1,161 @@
+"""Holds the entries of transcripts against the published rules: by round, then along each author's chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from decentra.audit import generic
+from decentra.audit.archive import Archive, Progress
+from decentra.audit.evidence import portable
+from decentra.audit.findings import Finding, Violation
+from decentra.audit.ground import Ground
+from decentra.audit.record import Round
+from decentra.audit.report import Report, SessionReport
+from decentra.audit.rules import BOOKS, Book
+from decentra.charter.charter import FILE, Charter
+from decentra.errors import LocalError
+from decentra.wire.codec import Codec, Signed
+
+SUFFIX = ".log"
+"""How the names of transcripts in a folder end."""
+
+
+def audit(
+    paths: Iterable[Path],
+    *,
+    charters: Iterable[Charter] = (),
+    room: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Tell from transcripts who broke which clause.
+
+    It never raises for what a transcript holds: what can't be read accuses nobody, and leaves the audit undecided.
+
+    Args:
+        paths: transcripts, and folders that hold them, such as peers' folders; a ``charter.toml`` beside them counts.
+        charters: charters beside those.
+        room: the folder of the specs; the published ones by default.
+        progress: told how many entries were read so far, now and then.
+
+    Raises:
+        LocalError: a path does not exist, or there is no transcript in any of them.
+    """
+    auditor = Auditor(room)
+    try:
+        for charter in charters:
+            auditor.know(charter)
+        files, found = _files(paths)
+        for text in found:
+            auditor.know_text(text)
+        for path in files:
+            auditor.archive.add_file(path, auditor.codec, progress, auditor.know_text)
+        return auditor.judge()
+    finally:
+        auditor.close()
+
+
+def _files(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The transcripts in some paths, and the charters beside them."""
+    files: dict[Path, None] = {}
+    charters: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise LocalError(f"{path} does not exist; give a transcript, or a folder that holds some")
+        if not path.is_dir():
+            files[path] = None
+            continue
+        files |= dict.fromkeys(sorted(path.rglob(f"*{SUFFIX}")))
+        charters += [one.read_text("utf-8", "replace") for one in sorted(path.rglob(FILE)) if one.is_file()]
+    if not files:
+        raise LocalError(f"there is no transcript (*{SUFFIX}) in what was given; peers write them when they close")
+    return list(files), charters
+
+
+class Auditor:
+    """An archive, the charters that are known, and the judgement of the one by the other."""
+
+    def __init__(self, room: Path | None = None, grounds: Iterable[Ground] = ()) -> None:
+        self.archive = Archive()
+        self._room = room
+        self._grounds: dict[bytes, Ground] = {ground.session: ground for ground in grounds}
+
+    def close(self) -> None:
+        self.archive.close()
+
+    def know(self, charter: Charter) -> None:
+        """Judge the sessions of this charter. A forged one harms nobody: other members' signatures make no session of
+        it, since a session's name hashes its charter."""
+        ground = Ground.of(charter, self._room)
+        self._grounds[ground.session] = ground
+
+    def know_text(self, text: str) -> None:
+        """Judge the sessions of a charter, if the text is one."""
+        try:
+            self.know(Charter.parse(text))
+        except LocalError:
+            return
+
+    def codec(self, session: bytes) -> Codec | None:
+        """What reads the bodies of a session's messages."""
+        ground = self._grounds.get(session)
+        return None if ground is None else ground.codec
+
+    def add(self, signed: Iterable[Signed]) -> None:
+        """Take in entries from elsewhere than files."""
+        self.archive.add(signed, self.codec)
+
+    def judge(self) -> Report:
+        """What everything that was taken in comes to."""
+        sessions = tuple(self._session(name, count) for name, count in self.archive.sessions().items())
+        archive = self.archive
+        return Report(sessions, archive.read, archive.garbled, tuple(archive.unreadable))
+
+    def _session(self, name: bytes, count: int) -> SessionReport:
+        ground = self._grounds.get(name)
+        if ground is None or ground.spec.name not in BOOKS:
+            return SessionReport(name, None, count, 0, (), ())
+        rounds, findings, unsigned = [], list[Finding](), 0
+        for number in self.archive.rounds(name):
+            entries = self.archive.entries(name, number)
+            records, found = generic.admit(ground, entries, number)
+            unsigned += len(entries) - len(records)
+            self.archive.note_valid(name, number, (record.entry.hash for record in records))
+            if not records:
+                continue
+            rounds.append(number)
+            findings += found
+            findings += self._judged(Round(ground, number, records))
+        findings += generic.chains(self.archive.chains(name))
+        return SessionReport(name, ground, count, unsigned, tuple(rounds), tuple(_once(findings)))
+
+
+    @staticmethod
+    def _judged(round_: Round) -> Iterator[Finding]:
+        """What a round comes to, each violation once, with evidence that convinces by itself."""
+        book, shown = BOOKS[round_.ground.spec.name], set[tuple[str, bytes]]()
+
+        def judge(kept: Round) -> list[Finding]:
+            return list(judge_round(kept, book))
+
+        for one in judge(round_):
+            if not isinstance(one, Violation):
+                yield one
+            elif (one.clause, one.who) not in shown:
+                shown.add((one.clause, one.who))
+                yield portable(one, round_, judge)
+
+
+def judge_round(round_: Round, book: Book) -> Iterator[Finding]:
+    """What the entries of one round come to."""
+    yield from generic.citations(round_)
+    yield from generic.roles(round_)
+    yield from generic.order(round_, book.opens)
+    yield from generic.once(round_, book.once)
+    yield from chain.from_iterable(rule(round_) for rule in book.rules)
+
+
+def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Each finding once; of what is missing, several entries may cite the same."""
+    return iter(dict.fromkeys(findings))

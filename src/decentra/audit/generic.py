@@ -1,0 +1,175 @@
+"""The rules that follow from any spec: form, roles, order, and one message where the spec allows one.
+
+A rule looks at what was signed and at nothing else. Each finds the author itself at fault, by its own signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+
+from decentra.audit.findings import Finding, Missing, Violation
+from decentra.audit.ground import Ground
+from decentra.audit.record import Record, Round, as_record, cited_in
+from decentra.types import PeerId
+from decentra.wire.codec import Signed
+from decentra.wire.entry import ZERO, Entry, Parsed
+from decentra.wire.reader import Malformed
+
+DISTINCT: Mapping[str, tuple[str, ...]] = {
+    "round": (),
+    "view": ("topic", "view"),
+    "topic": ("topic",),
+    "receiver": ("topic",),
+    "slice": ("slice",),
+    "part": ("view", "state", "part"),
+}
+"""By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
+starts again may say it again."""
+
+
+def admit(
+    ground: Ground, entries: Iterable[tuple[Entry, bytes | None]], number: int
+) -> tuple[list[Record], list[Finding]]:
+    """The entries that members signed, as records, and what their form alone shows.
+
+    SIGNATURE accuses nobody whose signature is not there: what nobody signed is left out. SCHEMA and SESSION are what a
+    member did sign, of a kind or body that the spec does not know, or for another epoch than the session's.
+    """
+    records: list[Record] = []
+    findings: list[Finding] = []
+    for entry, body in entries:
+        if entry.author not in ground.members or not ground.check(entry.author, entry.signature, entry.signed_bytes):
+            continue
+        message = ground.spec.messages.get(entry.kind)
+        record, said = Record(entry, None), ""
+        if entry.epoch != ground.epoch:
+            said = f"signed for epoch {entry.epoch} in the session of epoch {ground.epoch}"
+            findings.append(violation("SESSION", Record(entry, body), said))
+            said = ""
+        if message is None or message.datagram:
+            said = f"signed a {entry.kind!r}, which the spec does not know"
+        elif body is None and message.log_body:
+            findings.append(Missing(f"the body of a {entry.kind}", entry.author, number))
+        else:
+            try:
+                record = as_record(ground, entry, body)
+            except Malformed as error:
+                said = f"signed a body that is no {entry.kind}: {error}"
+        if said:
+            findings.append(Violation("SCHEMA", entry.author, said, number, (Record(entry, body),)))
+        records.append(record)
+    return records, findings
+
+
+def citations(round_: Round) -> Iterator[Finding]:
+    """SIGNATURE: who cites an entry vouches that its author signed it, since a receiver verifies before it cites."""
+    for record in round_.records:
+        for name, value in record.fields.items():
+            for signed in cited_in(value):
+                if round_.find(sha256(signed.entry).digest()) is None and (flaw := _unsigned(round_.ground, signed)):
+                    yield violation("SIGNATURE", record, f"cites in {name!r} of its {record.kind} {flaw}")
+
+
+def _unsigned(ground: Ground, signed: Signed) -> str:
+    """What is wrong with an entry that somebody cites; empty where a member of this session signed it."""
+    try:
+        entry = Parsed.read(signed).entry
+    except Malformed as error:
+        return f"what is no entry: {error}"
+    if entry.session != ground.session:
+        return "an entry of another session"
+    if entry.author not in ground.members or not ground.check(entry.author, entry.signature, entry.signed_bytes):
+        return "an entry that no member signed"
+    return ""
+
+
+def roles(round_: Round) -> Iterator[Finding]:
+    """ROLE: messages go to members, and none to its own author."""
+    for record in round_.records:
+        receiver = record.entry.receiver
+        if receiver and (PeerId(receiver) not in round_.ground.members or receiver == record.author):
+            yield violation("ROLE", record, f"addressed its {record.kind} to who is no other member")
+
+
+def order(round_: Round, opens: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """ORDER: ``after`` names an entry that can have opened the phase, of the same round.
+
+    Args:
+        opens: by kind of message, the kinds of entry that may open its phase; "" where there may be none.
+    """
+    for record in round_.records:
+        if record.kind not in opens:
+            continue
+        allowed, after = opens[record.kind], record.entry.after
+        if after == ZERO:
+            if "" not in allowed:
+                yield violation("ORDER", record, f"signed a {record.kind} that names nothing which opened its phase")
+            continue
+        opened = round_.find(after)
+        if opened is None:
+            yield Missing(f"the entry that opened the phase of a {record.kind}", record.author, round_.number)
+        elif opened.kind not in allowed:
+            said = f"names a {opened.kind} as what opened the phase of its {record.kind}"
+            yield violation("ORDER", record, said, opened)
+
+
+def once(round_: Round, clauses: Mapping[str, str]) -> Iterator[Finding]:
+    """EQUIVOCATION: two different messages where the spec allows one.
+
+    Args:
+        clauses: by kind, the clause of the protocol that says so.
+    """
+    seen: dict[tuple[object, ...], Record] = {}
+    for record in round_.records:
+        allowed = round_.ground.spec.messages.get(record.kind)
+        if allowed is None or allowed.once not in (*DISTINCT, "session"):
+            continue
+        if allowed.once == "session":
+            place: tuple[object, ...] = (record.entry.boot,)
+        elif record.body is not None:
+            place = tuple(record[name] for name in DISTINCT[allowed.once] if name in record.fields)
+        elif not allowed.log_body:
+            place = (record.entry.after,)  # of the one phase that this entry opened
+        else:
+            continue
+        if allowed.once == "receiver":
+            place = (*place, record.entry.receiver)
+        first = seen.setdefault((record.author, record.kind, *place), record)
+        if first.entry.body != record.entry.body:
+            clause = clauses.get(record.kind, "EQUIVOCATION")
+            yield violation(clause, record, f"signed two different {record.kind} where one is allowed", first)
+
+
+def chains(entries: Iterable[tuple[Entry, bytes | None]]) -> Iterator[Finding]:
+    """FORK, CHAIN and REPLAY, over all that the members signed in a session, by author, boot and number.
+
+    A gap is nobody's fault: the entry behind it cites the one before, and that one is missing.
+    """
+    last: list[Record] = []
+    """What the author signed under the number before, all of it."""
+    for entry, body in entries:
+        record, place = Record(entry, body), (entry.author, entry.boot, entry.seq)
+        known = last[0].entry if last and last[0].author == entry.author else None
+        if known is not None and (known.boot, known.seq) == record.place:
+            yield violation("FORK", record, f"signed two entries as number {entry.seq} of boot {entry.boot}", last[0])
+            last.append(record)
+            continue
+        if known is not None and entry.round < known.round:
+            said = f"signed in round {entry.round} after it had signed in round {known.round}"
+            yield violation("REPLAY", record, said, last[0])
+        follows = known is not None and (known.author, known.boot, known.seq + 1) == place
+        if (entry.seq == 1) != (entry.prev == ZERO):
+            said = "names an entry before the first" if entry.seq == 1 else f"names none before number {entry.seq}"
+            yield violation("CHAIN", record, f"{said} of boot {entry.boot}")
+        elif follows and entry.prev not in {one.entry.hash for one in last}:
+            said = f"names another entry before number {entry.seq} of boot {entry.boot} than the one it signed"
+            yield violation("CHAIN", record, said, last[0])
+        elif entry.seq > 1 and not follows:
+            yield Missing(f"entry {entry.seq - 1} of boot {entry.boot}", entry.author, entry.round)
+        last = [record]
+
+
+def violation(clause: str, record: Record, says: str, *beside: Record) -> Violation:
+    """A violation by a record's author, which that record shows, with those beside it."""
+    return Violation(clause, record.author, says, record.entry.round, (*beside, record))

@@ -1,0 +1,77 @@
+"""The rules of the protocols: one file a spec, each a table from clause to what looks for its breach in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from decentra.audit.findings import Finding
+from decentra.audit.record import Round
+from decentra.audit.rules import allreduce, certify, rendezvous, secagg
+
+Rule = Callable[[Round], Iterator[Finding]]
+Rules = Mapping[str, Rule]
+
+
+@dataclass(frozen=True)
+class Book:
+    """What a protocol is held against: its rules, what may open each message's phase, and which clause allows each
+    message once. ``clauses`` are those of the spec that a breach is found under."""
+
+    rules: tuple[Rule, ...]
+    clauses: frozenset[str]
+    opens: Mapping[str, tuple[str, ...]]
+    once: Mapping[str, str]
+
+
+def _book(*specs: tuple[Rules, Mapping[str, tuple[str, ...]], Mapping[str, str]]) -> Book:
+    rules, opens, once = dict[Rule, None](), dict[str, tuple[str, ...]](), dict[str, str]()
+    judged = set[str]()
+    for named, opening, clauses in specs:
+        rules |= dict.fromkeys(named.values())
+        opens |= opening
+        once |= clauses
+        judged |= {*named, *clauses.values()} - {""}
+    return Book(tuple(rules), frozenset(judged), opens, once)
+
+
+_BASE = (
+    (rendezvous.RULES, rendezvous.OPENS, rendezvous.CLAUSES),
+    (certify.RULES, certify.OPENS, certify.CLAUSES),
+)
+
+_BLOBS = "blobs are in no log"
+_DEALS = "deals are logged by hash"
+
+PARTLY: Mapping[str, str] = {
+    "SA-1": f"two deals; not a share that does not open, since {_DEALS}",
+    "SA-7": f"under which certificate, and of whom; not whether a share is the one that was dealt, since {_DEALS}",
+    "SA-8": f"two sums; not whether a sum is what its parts give, since {_BLOBS}",
+    "SA-9": "in a proposal; not where it is certified without one that shows the sums",
+    "SA-10": f"two different parts; not whether one hashes to what was signed, since {_BLOBS}",
+    "SA-12": f"under which certificate, and of whom; not whether a share is the one that was dealt, since {_DEALS}",
+    "SA-13": f"two reports; not whether one is true, since {_BLOBS}",
+    "AR-2": f"two different parts; not whether one hashes to what was signed, since {_BLOBS}",
+    "AR-4": f"two sums; not whether a sum is what its parts give, since {_BLOBS}",
+    "AR-5": "in a proposal; not where it is certified without one that shows the sums",
+    "CE-2": "of survivors; of other topics that a value was proposed, not that what is shown gives it",
+    "CE-4": "in which view; not that t prepares had come, since nobody cites those that it commits on",
+    "CE-6": "against what the author committed to; not that a proposer offers others' locks",
+}
+"""Clauses of which transcripts tell a part, and which."""
+
+UNTOLD: Mapping[str, str] = {
+    "RV-6": f"a state's index is a blob, and {_BLOBS}",
+    "SA-5": "told as CE-1 to CE-6",
+    **{f"MB-{number}": "datagrams are in no log" for number in range(1, 11)},
+}
+"""Clauses that transcripts don't tell, and why."""
+
+GENERIC = ("SIGNATURE", "SCHEMA", "SESSION", "ROLE", "ORDER", "EQUIVOCATION", "CHAIN", "FORK", "REPLAY")
+"""The rules that follow from any spec (``specs/wire``)."""
+
+BOOKS = {
+    "secagg": _book(*_BASE, (secagg.RULES, secagg.OPENS, secagg.CLAUSES)),
+    "allreduce": _book(*_BASE, (allreduce.RULES, allreduce.OPENS, allreduce.CLAUSES)),
+}
+"""By the name of a spec."""

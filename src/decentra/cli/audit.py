@@ -1,0 +1,116 @@
+"""The body of ``decentra audit``: the verdict on transcripts, with what shows it.
+
+Exit codes are its own: 0 clean, 1 a violation, 2 undecided, 3 nothing that could be audited.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from decentra.audit import Missing, Report, Verdict, Violation, audit, transcript
+from decentra.audit.report import BEYOND, SessionReport
+from decentra.audit.rules import BOOKS, GENERIC
+from decentra.charter.charter import Charter
+from decentra.cli.report import emit, tell
+from decentra.errors import LocalError
+
+CODES = {Verdict.CLEAN: 0, Verdict.VIOLATION: 1, Verdict.UNDECIDED: 2}
+UNUSABLE = 3
+
+MOST_LINES = 12
+"""Missing things that are listed one by one for each session; the JSON report has all."""
+
+
+def run(
+    paths: Sequence[Path], charters: Sequence[Path], room: Path | None, evidence: Path | None, as_json: bool
+) -> int:
+    """Audit transcripts and print what came of it.
+
+    Args:
+        charters: charters beside those that the transcripts hold.
+        room: the folder of the specs; the published ones by default.
+        evidence: where each violation's entries are written, a transcript each.
+    """
+    try:
+        known = [Charter.parse(_text(path), str(path)) for path in charters]
+        if room is not None and not room.is_dir():
+            raise LocalError(f"{room} is no folder of specs; give one that holds <protocol>/spec.toml")
+        report = audit(paths, charters=known, room=room, progress=None if as_json else _progress)
+        files = [] if evidence is None else _write(report, evidence)
+    except LocalError as error:
+        return tell(as_json, str(error), "local", UNUSABLE)
+    emit(as_json, report.as_dict(), [*_lines(report), *(f"evidence: {path}" for path in files)])
+    return CODES[report.verdict]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LocalError(f"the charter {path} can't be read ({error})") from error
+
+
+def _progress(read: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{read} entries read", end="", file=sys.stderr, flush=True)
+
+
+def _write(report: Report, folder: Path) -> list[Path]:
+    """Each violation's entries as a transcript that is audited like any other."""
+    files = []
+    for each in report.sessions:
+        found = [one for one in each.findings if isinstance(one, Violation)]
+        for place, one in enumerate(found):
+            path = folder / f"{place:03}-{one.clause}-round-{one.round}-{one.who.hex()[:8]}.log"
+            if each.ground is not None:
+                log = ((record.entry.packed, record.body) for record in one.evidence)
+                transcript.write(path, each.ground.charter.to_toml(), log)
+                files.append(path)
+    return files
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for each in report.sessions:
+        yield from _session(each)
+        yield ""
+    for unreadable in report.unreadable:
+        yield f"not read to its end: {unreadable.why}"
+    if report.garbled:
+        yield f"{report.garbled} entries are garbled: they accuse nobody, and what they said is missing"
+    yield f"verdict: {report.verdict.value}"
+    yield f"no transcript shows: {'; '.join(BEYOND)}"
+
+
+def _session(each: SessionReport) -> Iterator[str]:
+    ground = each.ground
+    if ground is None:
+        yield f"session {each.session.hex()[:16]}: {each.entries} entries, and no charter of it; give it with --charter"
+        return
+    book, named = BOOKS[ground.spec.name], ground.spec.clauses
+    rounds = f"{len(each.rounds)} rounds ({each.rounds[0]} to {each.rounds[-1]})" if each.rounds else "no rounds"
+    yield f"group {ground.charter.group.name!r}, epoch {ground.epoch}, {ground.spec.name} version {ground.spec.version}"
+    yield f"  {each.entries} entries of {len(ground.members)} members in {rounds}"
+    yield f"  clauses held: {', '.join(sorted(book.clauses, key=_by_number))}; of any spec: {', '.join(GENERIC)}"
+    beyond = sorted(named.keys() - book.clauses, key=_by_number)
+    yield f"  not told from transcripts: {', '.join(beyond) or 'none'}"
+    for one in each.findings:
+        if isinstance(one, Violation):
+            yield f"  VIOLATION {one.clause}, round {one.round}: {ground.name(one.who)} {one.says}"
+            if one.clause in named:
+                yield f"    {named[one.clause].says}"
+            yield f"    shown by {len(one.evidence)} signed entries"
+    if each.unsigned:
+        yield f"  {each.unsigned} entries carry no signature of the member that they name: they accuse nobody"
+    missing = [one for one in each.findings if isinstance(one, Missing)]
+    for gap in missing[:MOST_LINES]:
+        whose = "" if gap.whose is None else f" of {ground.name(gap.whose)}"
+        yield f"  missing, round {gap.round}: {gap.what}{whose}"
+    if len(missing) > MOST_LINES:
+        yield f"  and {len(missing) - MOST_LINES} more that are missing"
+
+
+def _by_number(clause: str) -> tuple[str, int]:
+    family, _, number = clause.partition("-")
+    return family, int(number)

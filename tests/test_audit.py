@@ -1,0 +1,565 @@
+"""The auditor, over real machines on a network that loses, delays, stops and lies: nobody honest is accused, whoever
+lies is found under its clause with evidence that convinces by itself, and nothing that it reads can crash it."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commands import decentra, done, refused, told
+from decentra import derive, spec
+from decentra.audit import Missing, Report, Verdict, Violation, audit
+from decentra.audit.auditor import Auditor
+from decentra.audit.ground import Ground
+from decentra.audit.rules import BOOKS, GENERIC
+from decentra.audit.transcript import write
+from decentra.charter.charter import Charter
+from decentra.crypto.keys import Identity
+from decentra.driver import admission
+from decentra.errors import LocalError
+from decentra.protocols.catalogue import registry
+from decentra.protocols.certify.messages import Commit, Lock, Prepare, Propose
+from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster
+from decentra.protocols.secagg.messages import Context, Endorse, Holding, Masked
+from decentra.simulation.adversaries import ADVERSARIES
+from decentra.simulation.group import charter_for, identities
+from decentra.simulation.hazards import Mix
+from decentra.simulation.search import Play, stage_of
+from decentra.types import PeerId, RoundId
+from decentra.wire.codec import Signed, pack
+from decentra.wire.entry import ZERO, Chain
+from decentra.wire.message import Message, Verified
+from starting import Group, all_at_once
+
+HARMLESS = ("", "silence")
+"""What liars do that sign nothing but what an honest machine signs."""
+
+# ── schedules of the simulator ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a schedule left: everything that anybody signed and somebody got, and who lied."""
+
+    ground: Ground
+    entries: tuple[Signed, ...]
+    liars: frozenset[PeerId]
+    adversary: str
+
+
+@cache
+def played(protocol: str, n: int, c: int, seed: int, mix: Mix, adversary: str | None = None) -> Played:
+    seen: dict[bytes, Signed] = {}
+    admit = admission.Admission.admit
+
+    def listen(self: admission.Admission, peer: PeerId, parts: tuple[bytes, ...]) -> tuple[Verified, bool]:
+        verified, new = admit(self, peer, parts)
+        seen[verified.signed.entry] = verified.signed
+        return verified, new
+
+    stage = stage_of(Play(protocol, n, c, "ideal"), seed, mix, adversary=adversary)
+    admission.Admission.admit = listen  # type: ignore[method-assign]
+    try:
+        stage.run()
+    finally:
+        admission.Admission.admit = admit  # type: ignore[method-assign]
+    for actor in stage.actors:
+        for signed in actor.journal.entries:
+            seen.setdefault(signed.entry, signed)
+    publics = {member.id: member.ed25519 for member in stage.cast.charter.members}
+
+    def check(author: PeerId, signature: bytes, message: bytes) -> bool:
+        return author in publics and stage.suite.verify(publics[author], signature, message)
+
+    lying = stage.coalition.adversary.name if stage.coalition is not None else ""
+    liars = frozenset(stage.cast.members[place].id for place in stage.hazards.liars)
+    ground = Ground(stage.cast.charter, spec.load(protocol), check)
+    return Played(ground, tuple(seen.values()), frozenset() if lying in HARMLESS else liars, lying)
+
+
+def judged(ground: Ground, entries: Iterable[Signed]) -> Report:
+    auditor = Auditor(grounds=[ground])
+    try:
+        auditor.add(entries)
+        return auditor.judge()
+    finally:
+        auditor.close()
+
+
+def shown(violation: Violation) -> list[Signed]:
+    return [Signed(record.entry.packed, record.body or b"") for record in violation.evidence]
+
+
+def damaged(entries: Sequence[Signed], rng: random.Random, kept: float, whole: float, sound: float) -> list[Signed]:
+    """Logs as they come from others: shuffled, some twice, some missing, some without their bodies, some corrupted."""
+    found = []
+    for signed in entries:
+        for _ in range(1 + (rng.random() < 0.1)):
+            entry, body = signed.entry, signed.body if rng.random() < whole else b""
+            if rng.random() > kept:
+                continue
+            if rng.random() > sound:
+                at = rng.randrange(len(entry))
+                entry = entry[:at] + bytes([entry[at] ^ 1 << rng.randrange(8)]) + entry[at + 1 :]
+            found.append(Signed(entry, body))
+    rng.shuffle(found)
+    return found
+
+
+MIXES: tuple[Mix, ...] = ("none", "drops", "crashes", "journals", "liars", "mixed")
+SHARE = st.sampled_from((1.0, 0.9, 0.5))
+
+
+@given(
+    st.sampled_from([("secagg", 4, 1), ("secagg", 7, 2), ("allreduce", 5, 2)]),
+    st.sampled_from(MIXES),
+    st.integers(0, 1 << 20),
+    SHARE,
+    SHARE,
+    SHARE,
+)
+@settings(max_examples=400)
+def test_no_honest_peer_is_accused_whatever_becomes_of_the_logs(
+    size: tuple[str, int, int], mix: Mix, seed: int, kept: float, whole: float, sound: float
+) -> None:
+    came = played(*size, seed, mix)
+    report = judged(came.ground, damaged(came.entries, random.Random(seed), kept, whole, sound))
+    assert {one.who for one in report.violations} <= came.liars, report.violations
+    if not came.liars and (kept, whole, sound) == (1.0, 1.0, 1.0):
+        assert report.verdict is Verdict.CLEAN, report.missing
+
+
+FOUND = {
+    "equivocator": "CE-1",
+    "double-voter": "CE-2",
+    "double-committer": "CE-4",
+    "yes-man": "ORDER",
+    "false-lock": "CE-6",
+    "stale-certificate": "CE-5",
+    "bait": "SA-7",
+    "late": "ORDER",
+    "two-deals": "SA-1",
+    "two-contexts": "SA-2",
+    "two-rosters": "RV-3",
+    "two-vectors": "SA-4",
+    "false-holding": "SA-11",
+    "both-shares": "SA-3",
+    "two-sums": "SA-8",
+    "false-sum": "SA-9",
+    "wrong-part": "EQUIVOCATION",
+    "framer": "RV-7",
+}
+"""Under which clause each adversary of the simulator is found in what it signed."""
+
+NOT_TOLD = {
+    "silence": "nothing is signed that shows it",
+    "bad-deal": "deals are logged by hash: only who opens one sees it",
+    "wrong-slice": "blobs are in no log",
+    "false-share": "what shares hash to is in the deals, which are logged by hash",
+    "false-beacon": "what shares hash to is in the deals, which are logged by hash",
+    "false-check": "blobs are in no log",
+    "replayer": "what it repeats it signed once",
+}
+
+
+def test_every_adversary_is_found_or_it_is_said_why_not() -> None:
+    assert FOUND.keys() | NOT_TOLD.keys() == ADVERSARIES.keys()
+    assert not FOUND.keys() & NOT_TOLD.keys()
+    known = {clause for book in BOOKS.values() for clause in book.clauses} | {*GENERIC}
+    assert known >= set(FOUND.values())
+
+
+@pytest.mark.parametrize("adversary", FOUND)
+def test_who_lies_is_found_under_its_clause_with_evidence_that_convinces_alone(adversary: str) -> None:
+    for seed in range(1, 60):
+        came = played("secagg", 4, 1, seed, "liars", adversary)
+        for one in judged(came.ground, came.entries).violations:
+            assert one.who in came.liars
+            again = judged(came.ground, shown(one))
+            assert (one.clause, one.who) in {(other.clause, other.who) for other in again.violations}
+            if one.clause == FOUND[adversary]:
+                assert len(one.evidence) <= 12
+                return
+    raise AssertionError(f"{adversary} is never found under {FOUND[adversary]}")
+
+
+# ── by hand ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Scribe:
+    """Members that sign whatever they are told to, under real keys."""
+
+    def __init__(self, n: int = 4, c: int = 1) -> None:
+        self.members: Sequence[Identity] = sorted(identities(n, 7), key=lambda one: one.id)
+        self.charter: Charter = charter_for(self.members, "secagg", protocol__c=c)
+        self.ground = Ground.of(self.charter)
+        self.registry = registry("secagg")
+        self.chains = {one.id: Chain(one, self.ground.session, 1) for one in self.members}
+        self.said: list[Verified] = []
+        self.number = 1
+
+    @property
+    def ids(self) -> tuple[PeerId, ...]:
+        return self.ground.members
+
+    def sign(self, who: PeerId, message: Message, after: Verified | None = None, number: int = 0) -> Verified:
+        body = self.registry.encode(message)
+        round_id = RoundId(self.ground.epoch, number or self.number)
+        entry = self.chains[who].sign(round_id, message.kind, body, ZERO if after is None else after.entry.hash)
+        self.said.append(Verified(entry, message, Signed(entry.packed, body)))
+        return self.said[-1]
+
+    @property
+    def proposer(self) -> PeerId:
+        return self.ground.order(self.number)[0]
+
+    def ready(self, who: PeerId, model: bytes = b"m" * 32) -> Verified:
+        return self.sign(who, Ready(model, b"l" * 32, ZERO, ZERO, b"s" * 32))
+
+    def roster(self, members: Sequence[PeerId] = (), citations: tuple[Verified, ...] = (), view: int = 0) -> Verified:
+        who = self.ground.order(self.number)[view]
+        chosen = tuple(members or self.ids)
+        return self.sign(who, Roster(view, chosen, b"m" * 32, b"l" * 32, ZERO, ZERO, citations))
+
+    def endorsed(self) -> dict[PeerId, Verified]:
+        """A round up to its endorsements."""
+        for who in self.ids:
+            self.ready(who)
+        roster = self.roster()
+        listed = self.sign(self.proposer, Context(0, (b"d" * 32,) * len(self.ids)), roster)
+        return {who: self.sign(who, Endorse(CONTEXT), listed) for who in self.ids}
+
+    def report(self) -> Report:
+        return judged(self.ground, [verified.signed for verified in self.said])
+
+    def accused(self) -> set[tuple[str, PeerId]]:
+        return {(one.clause, one.who) for one in self.report().violations}
+
+
+CONTEXT = b"c" * 32
+
+
+def test_an_honest_beginning_is_clean() -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    report = scribe.report()
+    assert report.verdict is Verdict.CLEAN, (report.violations, report.missing)
+    assert report.as_dict()["verdict"] == "clean"
+
+
+def test_a_fork_is_found_as_soon_as_both_histories_are_there() -> None:
+    scribe = Scribe()
+    liar = scribe.ids[2]
+    scribe.endorsed()
+    chain = scribe.chains[liar]
+    seq, head = chain.seq, chain.head
+    one = scribe.sign(liar, Leave())
+    chain.seq, chain.head = seq, head
+    other = scribe.sign(liar, AbortRound("LOCAL", (liar,), "it said another thing to others"))
+    entries = [verified.signed for verified in scribe.said]
+    assert not judged(scribe.ground, [signed for signed in entries if signed != other.signed]).violations
+    assert not judged(scribe.ground, [signed for signed in entries if signed != one.signed]).violations
+    (fork,) = judged(scribe.ground, entries).violations
+    assert (fork.clause, fork.who) == ("FORK", liar)
+    assert {record.entry.hash for record in fork.evidence} == {one.entry.hash, other.entry.hash}
+
+
+def test_chains_that_name_another_entry_before_or_go_back_in_rounds_are_found() -> None:
+    scribe = Scribe()
+    first, second, third = scribe.ids[:3]
+    for who in scribe.ids:
+        scribe.ready(who)
+    scribe.chains[first].head = b"x" * 32
+    scribe.sign(first, Leave())
+    scribe.sign(second, Leave(), number=3)
+    scribe.sign(second, AbortRound("LOCAL", (), "late"), number=2)
+    scribe.chains[third].head = ZERO
+    scribe.sign(third, Leave())
+    assert scribe.accused() == {("CHAIN", first), ("REPLAY", second), ("CHAIN", third)}
+
+
+def test_a_gap_is_nobodys_fault_and_says_what_is_missing() -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    author = scribe.ids[3]
+    middle = next(one for one in scribe.said if one.sender == author and one.entry.seq == 1)
+    report = judged(scribe.ground, [one.signed for one in scribe.said if one is not middle])
+    assert not report.violations and report.verdict is Verdict.UNDECIDED
+    assert Missing("entry 1 of boot 1", author, 1) in report.missing
+
+
+def test_rosters_are_held_against_their_rules() -> None:
+    scribe = Scribe(8, 2)
+    for who in scribe.ids[:7]:
+        scribe.ready(who)
+    absent = [scribe.sign(who, Absent(0, (scribe.ids[7],))) for who in scribe.ids[:3]]
+    scribe.roster(scribe.ids[:7], tuple(absent))
+    assert not scribe.report().violations
+
+    uncited, small, foreign = Scribe(8, 2), Scribe(8, 2), Scribe(8, 2)
+    uncited.roster(uncited.ids[:7], tuple(absent[:2]))
+    assert uncited.accused() == {("RV-4", uncited.proposer)}
+    words = tuple(small.sign(who, AbortRound("LOCAL", (), "ended")) for who in small.ids[5:])
+    small.roster(small.ids[:5], words)
+    assert small.accused() == {("RV-5", small.proposer)}
+    other = foreign.ground.order(1)[1]
+    foreign.sign(other, Roster(0, foreign.ids, b"m" * 32, b"l" * 32, ZERO, ZERO, ()))
+    assert foreign.accused() == {("RV-3", other)}
+
+
+def test_a_roster_may_cite_words_of_other_rounds() -> None:
+    scribe = Scribe(8, 2)
+    left = scribe.sign(scribe.ids[7], Leave(), number=3)
+    ahead = scribe.sign(scribe.ids[6], Ready(b"m" * 32, b"l" * 32, ZERO, ZERO, b"s" * 32), number=6)
+    scribe.number = 5
+    scribe.roster(scribe.ids[:6], (left, ahead))
+    assert not scribe.report().violations
+    scribe.number = 2
+    scribe.roster(scribe.ids[:7], (left,))
+    assert ("RV-4", scribe.proposer) in scribe.accused()
+
+
+def test_who_endorses_a_roster_of_another_model_than_it_was_ready_with_is_found() -> None:
+    scribe = Scribe()
+    liar = scribe.ids[3]
+    for who in scribe.ids:
+        scribe.ready(who, b"x" * 32 if who == liar else b"m" * 32)
+    listed = scribe.sign(scribe.proposer, Context(0, (b"d" * 32,) * 4), scribe.roster())
+    for who in scribe.ids:
+        scribe.sign(who, Endorse(CONTEXT), listed)
+    assert scribe.accused() == {("RV-2", liar)}
+
+
+def test_the_proposer_of_a_vote_is_the_rosters_and_its_survivors_are_enough() -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    order = scribe.ground.order(1)
+    first = scribe.sign(order[1], Propose(CONTEXT, "survivors", 0, b"fail", (), ()))
+    value = pack((scribe.ids[:2], (), ()))
+    scribe.sign(order[0], Propose(CONTEXT, "survivors", 0, value, (), ()))
+    assert scribe.accused() == {("CE-1", order[1]), ("SA-6", order[0])}
+    (one,) = [one for one in scribe.report().violations if one.clause == "CE-1"]
+    assert first.entry.hash in {record.entry.hash for record in one.evidence}
+
+
+def test_a_lock_binds_and_moves_with_every_quorum_that_its_author_commits_to() -> None:
+    """A commit may be of a view that its author has not come to; in that view it then prepares the same value."""
+    scribe = Scribe()
+    scribe.endorsed()
+    order = scribe.ground.order(1)
+    voter = order[3]
+
+    def hashed(value: bytes) -> bytes:
+        return derive.vote_value(CONTEXT, "outcome", value)
+
+    proposals = [
+        scribe.sign(order[view], Propose(CONTEXT, "outcome", view, value, (), ()))
+        for view, value in ((0, b"lost"), (1, b"lost"))
+    ]
+    scribe.sign(voter, Prepare(CONTEXT, "outcome", 0, hashed(b"lost")), proposals[0])
+    scribe.sign(voter, Commit(CONTEXT, "outcome", 0, hashed(b"x")), proposals[0])
+    scribe.sign(voter, Commit(CONTEXT, "outcome", 1, hashed(b"lost")), proposals[1])
+    honest = len(scribe.said)
+    scribe.sign(voter, Prepare(CONTEXT, "outcome", 1, hashed(b"lost")), proposals[1])
+    assert not scribe.accused()
+    del scribe.said[honest - 1 :]
+    liar = Scribe()
+    liar.endorsed()
+    proposal = liar.sign(order[1], Propose(CONTEXT, "outcome", 1, b"lost", (), ()))
+    liar.sign(voter, Commit(CONTEXT, "outcome", 0, hashed(b"x")), proposal)
+    liar.sign(voter, Prepare(CONTEXT, "outcome", 1, hashed(b"lost")), proposal)
+    liar.sign(voter, Lock(CONTEXT, "outcome", 2, b"", ()), proposal)
+    assert liar.accused() == {("CE-3", voter), ("CE-6", voter)}
+
+
+def test_words_under_another_context_than_the_endorsed_one_and_false_holdings_are_found() -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    roster = next(one for one in scribe.said if isinstance(one.message, Roster))
+    first, second, third = scribe.ids[:3]
+    scribe.sign(first, Masked(b"other context" + bytes(19), (b"r" * 32,) * 4), roster)
+    own = scribe.sign(second, Masked(CONTEXT, (b"r" * 32,) * 4), roster)
+    scribe.sign(second, Holding(CONTEXT, 1, ((second, b"h" * 32),)), roster)
+    scribe.sign(third, Holding(CONTEXT, 2, ((second, own.body_hash),)), roster)
+    assert scribe.accused() == {("SA-2", first), ("SA-11", second), ("SA-11", third)}
+
+
+def test_what_holder_and_owner_say_of_one_list_is_undecided_until_the_second_list_shows() -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    roster = next(one for one in scribe.said if isinstance(one.message, Roster))
+    owner, holder = scribe.ids[:2]
+    scribe.sign(owner, Masked(CONTEXT, (b"r" * 32,) * 4), roster)
+    mine = scribe.sign(holder, Masked(CONTEXT, (b"q" * 32,) * 4), roster)
+    held = tuple(sorted(((holder, mine.body_hash), (owner, b"?" * 32))))
+    scribe.sign(holder, Holding(CONTEXT, 1, held), roster)
+    report = scribe.report()
+    assert not report.violations and report.verdict is Verdict.UNDECIDED
+    assert any("signed the list" in one.what for one in report.missing)
+
+
+def test_an_abort_names_a_clause_that_there_is() -> None:
+    scribe = Scribe()
+    liar = scribe.ids[0]
+    scribe.sign(liar, AbortRound("SA-99", (), "because"))
+    assert scribe.accused() == {("RV-7", liar)}
+
+
+def test_form_is_judged_only_where_it_was_signed() -> None:
+    scribe = Scribe()
+    liar, framed = scribe.ids[:2]
+    session = scribe.ground.session
+    entry = scribe.chains[liar].sign(RoundId(scribe.ground.epoch, 1), "rendezvous.ready", b"\x01")
+    unknown = scribe.chains[liar].sign(RoundId(scribe.ground.epoch, 1), "secagg.nothing", b"\x90")
+    wrong_epoch = scribe.chains[liar].sign(RoundId(scribe.ground.epoch + 1, 1), "rendezvous.leave", b"\x90")
+    stranger = Chain(identities(1, 99)[0], session, 1).sign(RoundId(1, 1), "rendezvous.leave", b"\x90")
+    forged = scribe.ready(framed).signed
+    broken = Signed(forged.entry[:-1] + bytes([forged.entry[-1] ^ 1]), forged.body)
+    entries = [
+        Signed(entry.packed, b"\x01"),
+        Signed(unknown.packed, b"\x90"),
+        Signed(wrong_epoch.packed, b"\x90"),
+        Signed(stranger.packed, b"\x90"),
+        broken,
+        broken,
+    ]
+    found = {(one.clause, one.who) for one in judged(scribe.ground, entries).violations}
+    assert found == {("SCHEMA", liar), ("SESSION", liar)}
+
+
+def test_who_cites_what_nobody_signed_is_found_and_the_named_author_is_not() -> None:
+    scribe = Scribe(8, 2)
+    for who in scribe.ids[:7]:
+        scribe.ready(who)
+    cited = scribe.sign(scribe.ids[7], AbortRound("LOCAL", (), "ended"))
+    scribe.said.pop()
+    entry = cited.signed.entry
+    forged = Verified(cited.entry, cited.message, Signed(entry[:-1] + bytes([entry[-1] ^ 1]), cited.signed.body))
+    scribe.roster(scribe.ids[:7], (forged,))
+    assert scribe.accused() == {("SIGNATURE", scribe.proposer), ("RV-4", scribe.proposer)}
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def transcript_of(scribe: Scribe, path: Path) -> Path:
+    write(path, scribe.charter.to_toml(), [(one.signed.entry, one.signed.body) for one in scribe.said])
+    return path
+
+
+def test_a_transcript_is_audited_alone_and_with_others_behind_it(tmp_path: Path) -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    path = transcript_of(scribe, tmp_path / "one.log")
+    assert audit([path]).verdict is Verdict.CLEAN
+    double = tmp_path / "double.log"
+    double.write_bytes(path.read_bytes() * 2)
+    assert audit([double, tmp_path]).verdict is Verdict.CLEAN
+    path.write_bytes(path.read_bytes()[:-1])
+    report = audit([path])
+    assert report.verdict is Verdict.UNDECIDED and len(report.unreadable) == 1
+
+
+def test_a_session_of_no_known_charter_is_undecided(tmp_path: Path) -> None:
+    scribe, other = Scribe(), Scribe(5)
+    scribe.endorsed()
+    path = tmp_path / "one.log"
+    write(path, other.charter.to_toml(), [(one.signed.entry, one.signed.body) for one in scribe.said])
+    report = audit([path])
+    assert report.verdict is Verdict.UNDECIDED
+    assert [each.ground for each in report.sessions] == [None]
+    assert audit([path], charters=[scribe.charter]).verdict is Verdict.CLEAN
+
+
+@given(st.binary(max_size=2000), st.integers(0, 1 << 30))
+@settings(max_examples=200)
+def test_no_bytes_crash_it(raw: bytes, seed: int) -> None:
+    whole = _whole()
+    rng = random.Random(seed)
+    at = rng.randrange(len(whole))
+    for content in (raw, whole[:at] + raw + whole[at:], whole[:at] + raw + whole[at + len(raw) :]):
+        path = _scratch() / "x.log"
+        path.write_bytes(content)
+        report = audit([path])
+        assert not report.violations
+        assert report.verdict is not Verdict.CLEAN or content.startswith(whole)
+
+
+@cache
+def _whole() -> bytes:
+    scribe = Scribe()
+    scribe.endorsed()
+    return transcript_of(scribe, _scratch() / "whole.log").read_bytes()
+
+
+@cache
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp())
+
+
+def test_paths_without_transcripts_are_refused(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none", "does not exist"), (tmp_path, "no transcript")):
+        with pytest.raises(LocalError, match=why):
+            audit([path])
+    with pytest.raises(LocalError, match="no transcript"):
+        audit([])
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_of_real_peers_is_clean_and_without_one_log_it_is_undecided(make_group: Callable[..., Group]) -> None:
+    group = make_group(4)
+    peers = [group.peer(index) for index in range(4)]
+    for number in range(2):
+        updates = [[np.full(5, 0.01 * index + number, np.float32)] for index in range(4)]
+        all_at_once([partial(peer.average, update) for peer, update in zip(peers, updates, strict=True)])
+    all_at_once([peer.close for peer in peers])
+    folders = [folder.path for folder in group.folders]
+    said = done("audit", *folders)
+    assert "verdict: clean" in said and "secagg version 1" in said
+    report = told("audit", *folders)
+    (session,) = report["sessions"]
+    assert (report["verdict"], session["violations"], session["missing"]) == ("clean", [], [])
+    assert session["rounds"] == [1, 2] and session["entries"] > 100
+    ended = decentra("audit", *folders[1:])
+    assert ended.code == 2 and "verdict: undecided" in ended.out and "missing, round" in ended.out
+
+
+def test_evidence_is_written_and_convinces_whoever_has_nothing_else(tmp_path: Path) -> None:
+    scribe = Scribe()
+    liar = scribe.ids[2]
+    scribe.endorsed()
+    scribe.sign(liar, Ready(b"other" + bytes(27), b"l" * 32, ZERO, ZERO, b"s" * 32))
+    path, folder = transcript_of(scribe, tmp_path / "run.log"), tmp_path / "evidence"
+    ended = decentra("audit", path, "--evidence", folder)
+    assert ended.code == 1
+    assert f"VIOLATION RV-1, round 1: {scribe.ground.name(liar)} signed two different rendezvous.ready" in ended.out
+    assert spec.load("secagg").clauses["RV-1"].says in ended.out
+    (file,) = [one for one in folder.iterdir() if "RV-1" in one.name]
+    alone = decentra("audit", file, "--json")
+    (violation,) = [one for one in json.loads(alone.out)["sessions"][0]["violations"] if one["clause"] == "RV-1"]
+    assert alone.code == 1 and violation["who"] == liar.hex() and len(violation["evidence"]) == 2
+
+
+def test_what_cannot_be_audited_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
+    assert "does not exist" in refused("audit", tmp_path / "none", code=3)
+    assert "no transcript" in refused("audit", tmp_path, code=3)
+    scribe = Scribe()
+    scribe.endorsed()
+    path = transcript_of(scribe, tmp_path / "run.log")
+    assert "can't be read" in refused("audit", path, "--charter", tmp_path / "none.toml", code=3)
+    assert "is no folder of specs" in refused("audit", path, "--spec", tmp_path / "none", code=3)
+    (tmp_path / "noise.log").write_bytes(b"noise")
+    ended = decentra("audit", tmp_path / "noise.log")
+    assert ended.code == 2 and "is no transcript from byte 0 on" in ended.out
