@@ -127,6 +127,9 @@ def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protoco
     assert result["equal_parameters"] and result["lost"] == []
     assert (result["rounds"], result["protocol"]) == (rounds, protocol)
     assert result["leak"]["windows"] > 100_000 and result["leak"]["planted"] == peers
+    audited = result["audit"]
+    assert (audited["verdict"], audited["violations"], audited["missing"]) == ("clean", [], 0)
+    assert audited["entries"] > 20 * rounds
     assert result["wall_seconds"] > 0 and result["cpu_seconds"] > 0
     silos = {peer["silo"] for peer in result["peers"]}
     assert len(silos) == len(result["peers"]) == peers

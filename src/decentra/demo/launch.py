@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from decentra.audit import Verdict, audit
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
@@ -78,8 +79,8 @@ def main(
     """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
 
     Returns:
-        0 if every peer came through, all hold the same parameters, the leak check says what it must, and who was killed
-        came back; 130 after Ctrl-C and 143 after SIGTERM, once every peer has ended.
+        0 if every peer came through, all hold the same parameters, the leak check says what it must, the audit finds no
+        violation, and who was killed came back; 130 after Ctrl-C and 143 after SIGTERM, once every peer has ended.
 
     Raises:
         LocalError: an option is wrong, or the folder is in use.
@@ -220,7 +221,7 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     """Put the result together: losses, hashes, and the leak check over everybody who came through."""
     through = [one for one in told if one.done and one.exit_code == 0]
     hashes = {one.progress.get("parameters") for one in through}
-    found = _leak([one.witness for one in through])
+    found, audited = _leak([one.witness for one in through]), _audit(options.out)
     equal = len(hashes) == 1 and len(through) == len(told)
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
@@ -236,13 +237,14 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
         "seed": options.seed,
         "equal_parameters": equal,
         "leak": None if found is None else asdict(found),
+        "audit": audited,
         "killed": None
         if killed is None
         else {"peer": killed.name, "round": killed.killed_in, "back_in_round": killed.back_in},
         "lost": [one.name for one in told if one not in through],
         "wall_seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in usage), 1),
-        "ok": equal and as_expected and completed and returned == options.kill,
+        "ok": equal and as_expected and completed and returned == options.kill and audited["verdict"] != "violation",
     }
 
 
@@ -255,6 +257,21 @@ def _leak(witnesses: Sequence[Path]) -> leak.Leak | None:
     except LocalError as error:
         print(f"the leak check is not possible: {error}", file=sys.stderr)
         return None
+
+
+def _audit(out: Path) -> dict[str, Any]:
+    """What the peers' transcripts say of the run, as anyone could tell from them."""
+    try:
+        report = audit([out])
+    except LocalError as error:
+        print(f"the audit is not possible: {error}", file=sys.stderr)
+        return {"verdict": Verdict.UNDECIDED.value, "entries": 0, "missing": 0, "violations": []}
+    return {
+        "verdict": report.verdict.value,
+        "entries": sum(each.entries for each in report.sessions),
+        "missing": len(report.missing),
+        "violations": [f"{one.who} broke {one.clause}: it {one.says}" for one in report.violations],
+    }
 
 
 def _forget_witnesses(out: Path) -> None:

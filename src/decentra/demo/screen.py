@@ -89,7 +89,7 @@ def _doing(row: Row) -> str:
 
 
 def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:
-    """The end of a demo in words: losses, what joining gained, hashes, and the leak check."""
+    """The end of a demo in words: losses, what joining gained, hashes, the leak check, and the audit."""
     lines = [*_losses(result), ""]
     peers: Sequence[Mapping[str, Any]] = result["peers"]
     through = [peer for peer in peers if peer["name"] not in result["lost"]]
@@ -101,7 +101,7 @@ def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:
         hashes = sorted({peer["parameters"][:16] for peer in through})
         same = "hold the same parameters" if len(hashes) == 1 else "DO NOT hold the same parameters"
         lines.append(f"{len(through)} peers {same}: {', '.join(hashes)}")
-    lines.append(_leak_line(result))
+    lines += [_leak_line(result), _audit_line(result["audit"])]
     sent = max((peer["bytes_sent"] for peer in through), default=0)
     lines.append(f"each sent up to {sent / 1e6:.1f} MB in {result['rounds']} rounds; its folder holds its transcript")
     lines.append(f"{result['wall_seconds']:.0f} s, {result['cpu_seconds']:.0f} CPU-seconds; {out / 'result.json'}")
@@ -118,6 +118,15 @@ def _killed(result: Mapping[str, Any]) -> list[str]:
     if back is None:
         return [f"{said}; IT DID NOT COME BACK"]
     return [f"{said}; started again, it took over their parameters and was back in round {back}"]
+
+
+def _audit_line(audited: Mapping[str, Any]) -> str:
+    entries = f"{audited['entries']:,} signed entries of the peers' transcripts"
+    if audited["violations"]:
+        return f"audit: VIOLATION: {'; '.join(audited['violations'])}"
+    if audited["verdict"] == "clean":
+        return f"audit: clean: {entries} break no clause that they can tell"
+    return f"audit: undecided: {entries} break no clause, and {audited['missing']} that they cite are missing"
 
 
 def _leak_line(result: Mapping[str, Any]) -> str:
