@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from decentra.audit import transcript
 from decentra.audit.record import cited_in
 from decentra.errors import LocalError
+from decentra.types import PeerId
 from decentra.wire.codec import Codec, Signed
 from decentra.wire.entry import Entry, parse
 from decentra.wire.message import MAX_DEPTH
@@ -23,7 +25,7 @@ from decentra.wire.reader import Malformed
 _SCHEMA = """
 CREATE TABLE entries (
     session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, entry BLOB NOT NULL, body BLOB,
-    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, valid INTEGER NOT NULL,
+    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, prev BLOB NOT NULL, valid INTEGER NOT NULL,
     PRIMARY KEY (session, round, hash)) WITHOUT ROWID
 """
 
@@ -42,6 +44,17 @@ class Unreadable:
 
     path: Path
     why: str
+
+
+class Link(NamedTuple):
+    """An entry's place in its author's chain."""
+
+    author: PeerId
+    boot: int
+    seq: int
+    round: int
+    hash: bytes
+    prev: bytes
 
 
 class Archive:
@@ -101,9 +114,10 @@ class Archive:
             (entry.session, entry.round, hashed),
         ).fetchone()
         if held is None:
+            place = (entry.author, entry.boot, entry.seq, entry.prev)
             self._database.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                (entry.session, entry.round, hashed, signed.entry, body, entry.author, entry.boot, entry.seq),
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (entry.session, entry.round, hashed, signed.entry, body, *place),
             )
         elif body is not None and not held[0]:
             self._database.execute(
@@ -141,13 +155,6 @@ class Archive:
         )
         return [(parse(entry), body) for entry, body in rows]
 
-    def holds(self, session: bytes, hashed: bytes) -> bool:
-        """Whether there is a valid entry of a session with this hash, in any round."""
-        found = self._database.execute(
-            "SELECT 1 FROM entries WHERE session = ? AND hash = ? AND valid LIMIT 1", (session, hashed)
-        )
-        return found.fetchone() is not None
-
     def note_valid(self, session: bytes, number: int, hashes: Iterable[bytes]) -> None:
         """These entries of a round carry their authors' signatures."""
         self._database.executemany(
@@ -155,10 +162,19 @@ class Archive:
             ((session, number, hashed) for hashed in hashes),
         )
 
-    def chains(self, session: bytes) -> Iterator[tuple[Entry, bytes | None]]:
-        """The valid entries of a session, by author, boot and number."""
+    def chains(self, session: bytes) -> Iterator[Link]:
+        """The places of a session's valid entries in their authors' chains, by author, boot and number."""
         rows = self._database.execute(
-            "SELECT entry, body FROM entries WHERE session = ? AND valid ORDER BY author, boot, seq, hash", (session,)
+            "SELECT author, boot, seq, round, hash, prev FROM entries WHERE session = ? AND valid "
+            "ORDER BY author, boot, seq, hash",
+            (session,),
         )
-        for entry, body in rows:
-            yield parse(entry), body
+        for author, *numbers in rows:
+            yield Link(PeerId(author), *numbers)
+
+    def entry(self, session: bytes, number: int, hashed: bytes) -> tuple[Entry, bytes | None]:
+        """An entry that is here, with its body."""
+        row = self._database.execute(
+            "SELECT entry, body FROM entries WHERE session = ? AND round = ? AND hash = ?", (session, number, hashed)
+        ).fetchone()
+        return parse(row[0]), row[1]

@@ -7,11 +7,11 @@ from itertools import chain
 from pathlib import Path
 
 from decentra.audit import generic
-from decentra.audit.archive import Archive, Progress
+from decentra.audit.archive import Archive, Link, Progress
 from decentra.audit.evidence import portable
 from decentra.audit.findings import Finding, Violation
 from decentra.audit.ground import Ground
-from decentra.audit.record import Round
+from decentra.audit.record import Record, Round
 from decentra.audit.report import Report, SessionReport
 from decentra.audit.rules import BOOKS, Book
 from decentra.charter.charter import FILE, Charter
@@ -127,7 +127,11 @@ class Auditor:
             rounds.append(number)
             findings += found
             findings += self._judged(Round(ground, number, records))
-        findings += generic.chains(self.archive.chains(name))
+
+        def at(link: Link) -> Record:
+            return Record(*self.archive.entry(name, link.round, link.hash))
+
+        findings += generic.chains(self.archive.chains(name), at)
         return SessionReport(name, ground, count, unsigned, tuple(rounds), tuple(_once(findings)))
 
 

@@ -5,9 +5,10 @@ A rule looks at what was signed and at nothing else. Each finds the author itsel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 
+from decentra.audit.archive import Link
 from decentra.audit.findings import Finding, Missing, Violation
 from decentra.audit.ground import Ground
 from decentra.audit.record import Record, Round, as_record, cited_in
@@ -141,33 +142,36 @@ def once(round_: Round, clauses: Mapping[str, str]) -> Iterator[Finding]:
             yield violation(clause, record, f"signed two different {record.kind} where one is allowed", first)
 
 
-def chains(entries: Iterable[tuple[Entry, bytes | None]]) -> Iterator[Finding]:
+def chains(links: Iterable[Link], record: Callable[[Link], Record]) -> Iterator[Finding]:
     """FORK, CHAIN and REPLAY, over all that the members signed in a session, by author, boot and number.
 
     A gap is nobody's fault: the entry behind it cites the one before, and that one is missing.
+
+    Args:
+        record: the entry at a place.
     """
-    last: list[Record] = []
+    last: list[Link] = []
     """What the author signed under the number before, all of it."""
-    for entry, body in entries:
-        record, place = Record(entry, body), (entry.author, entry.boot, entry.seq)
-        known = last[0].entry if last and last[0].author == entry.author else None
-        if known is not None and (known.boot, known.seq) == record.place:
-            yield violation("FORK", record, f"signed two entries as number {entry.seq} of boot {entry.boot}", last[0])
-            last.append(record)
+    for link in links:
+        known = last[0] if last and last[0].author == link.author else None
+        if known is not None and (known.boot, known.seq) == (link.boot, link.seq):
+            said = f"signed two entries as number {link.seq} of boot {link.boot}"
+            yield violation("FORK", record(link), said, record(known))
+            last.append(link)
             continue
-        if known is not None and entry.round < known.round:
-            said = f"signed in round {entry.round} after it had signed in round {known.round}"
-            yield violation("REPLAY", record, said, last[0])
-        follows = known is not None and (known.author, known.boot, known.seq + 1) == place
-        if (entry.seq == 1) != (entry.prev == ZERO):
-            said = "names an entry before the first" if entry.seq == 1 else f"names none before number {entry.seq}"
-            yield violation("CHAIN", record, f"{said} of boot {entry.boot}")
-        elif follows and entry.prev not in {one.entry.hash for one in last}:
-            said = f"names another entry before number {entry.seq} of boot {entry.boot} than the one it signed"
-            yield violation("CHAIN", record, said, last[0])
-        elif entry.seq > 1 and not follows:
-            yield Missing(f"entry {entry.seq - 1} of boot {entry.boot}", entry.author, entry.round)
-        last = [record]
+        if known is not None and link.round < known.round:
+            said = f"signed in round {link.round} after it had signed in round {known.round}"
+            yield violation("REPLAY", record(link), said, record(known))
+        follows = known is not None and (known.boot, known.seq + 1) == (link.boot, link.seq)
+        if (link.seq == 1) != (link.prev == ZERO):
+            said = "names an entry before the first" if link.seq == 1 else f"names none before number {link.seq}"
+            yield violation("CHAIN", record(link), f"{said} of boot {link.boot}")
+        elif known is not None and follows and link.prev not in {one.hash for one in last}:
+            said = f"names another entry before number {link.seq} of boot {link.boot} than the one it signed"
+            yield violation("CHAIN", record(link), said, record(known))
+        elif link.seq > 1 and not follows:
+            yield Missing(f"entry {link.seq - 1} of boot {link.boot}", link.author, link.round)
+        last = [link]
 
 
 def violation(clause: str, record: Record, says: str, *beside: Record) -> Violation:

@@ -109,6 +109,8 @@ def _session(each: SessionReport) -> Iterator[str]:
         yield f"  missing, round {gap.round}: {gap.what}{whose}"
     if len(missing) > MOST_LINES:
         yield f"  and {len(missing) - MOST_LINES} more that are missing"
+    if missing:
+        yield "  whoever has the transcripts of the other members can tell"
 
 
 def _by_number(clause: str) -> tuple[str, int]:
