@@ -28,7 +28,7 @@ from decentra.crypto.keys import Identity
 from decentra.driver import admission
 from decentra.errors import LocalError
 from decentra.protocols.catalogue import registry
-from decentra.protocols.certify.messages import Commit, Lock, Prepare, Propose
+from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.rendezvous.messages import AbortRound, Absent, Leave, Ready, Roster
 from decentra.protocols.secagg.messages import Context, Endorse, Holding, Masked
 from decentra.simulation.adversaries import ADVERSARIES
@@ -317,16 +317,35 @@ def test_rosters_are_held_against_their_rules() -> None:
     assert foreign.accused() == {("RV-3", other)}
 
 
+def test_a_roster_without_its_own_proposer_is_found() -> None:
+    scribe = Scribe()
+    own = scribe.sign(scribe.proposer, AbortRound("LOCAL", (), "for itself"))
+    scribe.roster([peer for peer in scribe.ids if peer != scribe.proposer], (own,))
+    assert scribe.accused() == {("ROLE", scribe.proposer)}
+
+
+def test_who_is_missed_later_than_the_benched_is_named_in_a_second_statement() -> None:
+    scribe = Scribe(8, 2)
+    author = scribe.ids[0]
+    scribe.sign(author, Absent(0, scribe.ids[7:]))
+    scribe.sign(author, Absent(0, scribe.ids[6:]))
+    assert not scribe.report().violations
+
+
 def test_a_roster_may_cite_words_of_other_rounds() -> None:
     scribe = Scribe(8, 2)
-    left = scribe.sign(scribe.ids[7], Leave(), number=3)
-    ahead = scribe.sign(scribe.ids[6], Ready(b"m" * 32, b"l" * 32, ZERO, ZERO, b"s" * 32), number=6)
+    out, gone = scribe.ground.order(5)[-2:]
+    left = scribe.sign(gone, Leave(), number=3)
+    ahead = scribe.sign(out, Ready(b"m" * 32, b"l" * 32, ZERO, ZERO, b"s" * 32), number=6)
     scribe.number = 5
-    scribe.roster(scribe.ids[:6], (left, ahead))
+    scribe.roster([peer for peer in scribe.ids if peer not in (out, gone)], (left, ahead))
     assert not scribe.report().violations
-    scribe.number = 2
-    scribe.roster(scribe.ids[:7], (left,))
-    assert ("RV-4", scribe.proposer) in scribe.accused()
+    early = Scribe(8, 2)
+    early.number = 2
+    last = early.ground.order(2)[-1]
+    later = early.sign(last, Leave(), number=3)
+    early.roster([peer for peer in early.ids if peer != last], (later,))
+    assert early.accused() == {("RV-4", early.proposer)}
 
 
 def test_who_endorses_a_roster_of_another_model_than_it_was_ready_with_is_found() -> None:
@@ -347,7 +366,8 @@ def test_the_proposer_of_a_vote_is_the_rosters_and_its_survivors_are_enough() ->
     first = scribe.sign(order[1], Propose(CONTEXT, "survivors", 0, b"fail", (), ()))
     value = pack((scribe.ids[:2], (), ()))
     scribe.sign(order[0], Propose(CONTEXT, "survivors", 0, value, (), ()))
-    assert scribe.accused() == {("CE-1", order[1]), ("SA-6", order[0])}
+    shown_nothing = {("CE-2", order[0]), ("CE-2", order[1])}
+    assert scribe.accused() == {("CE-1", order[1]), ("SA-6", order[0])} | shown_nothing
     (one,) = [one for one in scribe.report().violations if one.clause == "CE-1"]
     assert first.entry.hash in {record.entry.hash for record in one.evidence}
 
@@ -372,7 +392,11 @@ def test_a_lock_binds_and_moves_with_every_quorum_that_its_author_commits_to() -
     honest = len(scribe.said)
     scribe.sign(voter, Prepare(CONTEXT, "outcome", 1, hashed(b"lost")), proposals[1])
     assert not scribe.accused()
-    del scribe.said[honest - 1 :]
+    del scribe.said[honest - 1]  # somebody withholds the commit that bound it otherwise
+    report = scribe.report()
+    assert not report.violations and report.verdict is Verdict.UNDECIDED
+    assert any(one.what == "what its author signed before a vote" for one in report.missing)
+
     liar = Scribe()
     liar.endorsed()
     proposal = liar.sign(order[1], Propose(CONTEXT, "outcome", 1, b"lost", (), ()))
@@ -408,11 +432,71 @@ def test_what_holder_and_owner_say_of_one_list_is_undecided_until_the_second_lis
     assert any("signed the list" in one.what for one in report.missing)
 
 
-def test_an_abort_names_a_clause_that_there_is() -> None:
+def test_an_abort_that_blames_names_a_clause_that_there_is_and_one_that_repeats_anothers_blames_nobody() -> None:
     scribe = Scribe()
-    liar = scribe.ids[0]
-    scribe.sign(liar, AbortRound("SA-99", (), "because"))
+    liar, honest = scribe.ids[:2]
+    scribe.sign(liar, AbortRound("SA-99", (honest,), "because"))
+    scribe.sign(honest, AbortRound("SA-99", (), f"{liar} ended the round"))
     assert scribe.accused() == {("RV-7", liar)}
+
+
+def test_who_leaves_before_it_has_begun_a_round_breaks_nothing() -> None:
+    scribe = Scribe()
+    author = scribe.ids[1]
+    scribe.endorsed()
+    chain = scribe.chains[author] = Chain(scribe.members[1], scribe.ground.session, 2)
+    body = scribe.registry.encode(Leave())
+    entry = chain.sign(RoundId(0, 0), Leave.kind, body)
+    scribe.said.append(Verified(entry, Leave(), Signed(entry.packed, body)))
+    assert scribe.report().verdict is Verdict.CLEAN
+
+
+def test_a_vote_of_another_round_counts_where_its_context_is_this_ones() -> None:
+    """Machines look at context, topic and value: whoever hands such a certificate on acts in good faith."""
+    scribe = Scribe()
+    scribe.endorsed()
+    proposal = scribe.sign(scribe.proposer, Propose(CONTEXT, "outcome", 0, b"lost", (), ()))
+    digest = derive.vote_value(CONTEXT, "outcome", b"lost")
+    cast = Commit(CONTEXT, "outcome", 0, digest)
+    commits = tuple(scribe.sign(who, cast, proposal, number=place // 2 + 1) for place, who in enumerate(scribe.ids[:3]))
+    relay = scribe.ids[3]
+    scribe.sign(relay, Certificate(CONTEXT, "outcome", b"lost", commits), proposal)
+    assert relay not in {who for _, who in scribe.accused()}
+    few = Scribe()
+    few.endorsed()
+    few.sign(relay, Certificate(CONTEXT, "outcome", b"lost", commits[:2]), proposal)
+    assert ("CE-5", relay) in few.accused()
+
+
+def test_what_a_body_cites_is_read_whatever_came_first(tmp_path: Path) -> None:
+    """The charter may come after the entries: what these cite counts all the same."""
+    scribe = Scribe(8, 2)
+    words = tuple(scribe.sign(who, AbortRound("LOCAL", (), "ended")) for who in scribe.ids[6:])
+    roster = scribe.roster(scribe.ids[:6], words)
+    whole = pack((roster.signed.entry, roster.signed.body))
+    (tmp_path / "a.log").write_bytes(whole)
+    write(tmp_path / "b.log", scribe.charter.to_toml(), [])
+    report = audit([tmp_path])
+    assert not report.violations and report.verdict is Verdict.CLEAN
+
+
+def test_who_acts_in_a_context_without_its_endorsement_is_not_clean() -> None:
+    scribe = Scribe()
+    endorsed = scribe.endorsed()
+    author = scribe.ids[2]
+    scribe.sign(author, Lock(CONTEXT, "survivors", 1, b"", ()))
+    report = judged(scribe.ground, [one.signed for one in scribe.said if one is not endorsed[author]])
+    assert any(one.what == "the endorsement of a context" for one in report.missing)
+
+
+def test_a_charter_that_can_be_none_stops_nothing(tmp_path: Path) -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    transcript_of(scribe, tmp_path / "run.log")
+    text = scribe.charter.to_toml().replace('name = "secagg"', 'name = "' + "\U0001f600" * 64 + '"')
+    (tmp_path / "charter.toml").write_text(text)
+    (tmp_path / "folder.log").mkdir()
+    assert audit([tmp_path]).verdict is Verdict.CLEAN
 
 
 def test_form_is_judged_only_where_it_was_signed() -> None:

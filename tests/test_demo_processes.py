@@ -261,6 +261,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "rounds": 16,
         "protocol": "secagg",
         "leak": {"windows": 9, "found": 0, "planted": 4},
+        "audit": {"verdict": "clean", "entries": 1234, "missing": 0, "violations": []},
         "killed": None,
         "lost": [],
         "wall_seconds": 1.0,

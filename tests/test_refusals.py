@@ -115,6 +115,19 @@ def test_rv4_too_few_statements_of_absence_or_a_readiness_that_does_not_differ()
         refused(attack.attacked(), "RV-4", attack.name, str(out))
 
 
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+def test_role_a_roster_without_its_own_proposer_though_it_cites_its_own_abort(protocol: str) -> None:
+    attack = scene(5, protocol, proposes=True)
+
+    def twist(effect: Send) -> list[Send]:
+        cited = sign(attack.liar, AbortRound("LOCAL", (), "it ends the round for itself"), bytes(32))
+        return [replace(effect, message=replace(left_out(effect.message, attack.name), citations=(cited,)))]
+
+    lie(attack.liar, "rendezvous.roster", twist)
+    refused(attack.attacked(), "ROLE", attack.name)
+    nothing_left(attack)
+
+
 def test_rv5_a_roster_below_the_floor_and_one_with_a_stranger() -> None:
     for twist in (
         lambda roster, others: left_out(roster, *others[:2]),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decentra import memory
 from decentra.errors import LocalError, RemoteError, Unavailable
 from decentra.transfer import (
     Announcement,
@@ -367,9 +368,13 @@ def test_wakeup_tells_when_a_tick_matters() -> None:
     assert alice.wakeup is None and alice.idle
 
 
-def test_memory_is_one_buffer_a_transfer_at_the_receiver_and_none_at_the_sender() -> None:
+def test_memory_is_one_buffer_a_transfer_at_the_receiver_and_none_at_the_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The buffer has pages of its own, which tracemalloc does not see: it is counted where it is asked for."""
     heap, _, a, b = pair()
-    data = noise(24 * MIB)
+    data, asked, zeros = noise(24 * MIB), list[int](), memory.zeros
+    monkeypatch.setattr(memory, "zeros", lambda count, kind: (asked.append(count), zeros(count, kind))[1])
     tracemalloc.start()
     a.post_blob(data)
     assert heap.run_until(lambda: b.link._receiving != {}, 10.0)
@@ -377,7 +382,8 @@ def test_memory_is_one_buffer_a_transfer_at_the_receiver_and_none_at_the_sender(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert b.blobs[a.link._first_transfer] == data
-    assert 24 * MIB <= peak < 25 * MIB
+    assert asked == [24 * MIB]
+    assert peak < MIB
 
 
 def test_an_announcement_alone_costs_no_more_than_its_own_size() -> None:

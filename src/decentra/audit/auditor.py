@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from decentra.audit import generic
+from decentra.audit import generic, transcript
 from decentra.audit.archive import Archive, Link, Progress
 from decentra.audit.evidence import portable
 from decentra.audit.findings import Finding, Violation
@@ -66,11 +66,20 @@ def _files(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
         if not path.is_dir():
             files[path] = None
             continue
-        files |= dict.fromkeys(sorted(path.rglob(f"*{SUFFIX}")))
-        charters += [one.read_text("utf-8", "replace") for one in sorted(path.rglob(FILE)) if one.is_file()]
+        files |= dict.fromkeys(one for one in sorted(path.rglob(f"*{SUFFIX}")) if one.is_file())
+        charters += [text for one in sorted(path.rglob(FILE)) if (text := _text(one))]
     if not files:
         raise LocalError(f"there is no transcript (*{SUFFIX}) in what was given; peers write them when they close")
     return list(files), charters
+
+
+def _text(path: Path) -> str:
+    """A charter's text; nothing where it can't be read: its sessions are undecided then."""
+    try:
+        with path.open("rb") as file:
+            return file.read(transcript.MAX_CHARTER).decode("utf-8", "replace") if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 class Auditor:
@@ -94,7 +103,7 @@ class Auditor:
         """Judge the sessions of a charter, if the text is one."""
         try:
             self.know(Charter.parse(text))
-        except LocalError:
+        except (LocalError, OSError):  # a protocol's name may be none that a file can have
             return
 
     def codec(self, session: bytes) -> Codec | None:

@@ -8,6 +8,9 @@ from dataclasses import replace
 from decentra.audit.findings import Finding, Violation
 from decentra.audit.record import Record, Round
 
+MOST_TRIES = 300
+"""How often a round is judged again for one violation; what convinces by then is its evidence."""
+
 Judge = Callable[[Round], Sequence[Finding]]
 
 
@@ -39,17 +42,19 @@ def _grounds(record: Record, round_: Round) -> list[Record]:
 
 def _convinces(kept: Sequence[Record], violation: Violation, round_: Round, judge: Judge) -> bool:
     found = judge(Round(round_.ground, round_.number, kept))
+    same = (violation.clause, violation.who, violation.evidence[-1].entry.hash)
     return any(
-        isinstance(one, Violation) and (one.clause, one.who) == (violation.clause, violation.who) for one in found
+        isinstance(one, Violation) and (one.clause, one.who, one.evidence[-1].entry.hash) == same for one in found
     )
 
 
 def _least(kept: Sequence[Record], violation: Violation, round_: Round, judge: Judge) -> tuple[Record, ...]:
     """Leave out whatever the violation shows without, in ever smaller pieces (after Zeller and Hildebrandt 2002)."""
-    size = max(1, len(kept) // 2)
-    while True:
+    size, tries = max(1, len(kept) // 2), 0
+    while tries < MOST_TRIES:
         at, left_out = 0, False
-        while at < len(kept):
+        while at < len(kept) and tries < MOST_TRIES:
+            tries += 1
             tried = (*kept[:at], *kept[at + size :])
             if _convinces(tried, violation, round_, judge):
                 kept, left_out = tried, True
@@ -58,3 +63,4 @@ def _least(kept: Sequence[Record], violation: Violation, round_: Round, judge: J
         if size == 1 and not left_out:
             return tuple(kept)
         size = size if left_out and size == 1 else max(1, size // 2)
+    return tuple(kept)

@@ -28,6 +28,9 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""
 
+AGAIN = frozenset(("rendezvous.absent",))
+"""What an honest peer says again in a view with more names: first who is benched, then who else is missing."""
+
 
 def admit(
     ground: Ground, entries: Iterable[tuple[Entry, bytes | None]], number: int
@@ -44,7 +47,7 @@ def admit(
             continue
         message = ground.spec.messages.get(entry.kind)
         record, said = Record(entry, None), ""
-        if entry.epoch != ground.epoch:
+        if entry.epoch != ground.epoch and not _before_any_round(entry.kind, entry.round):
             said = f"signed for epoch {entry.epoch} in the session of epoch {ground.epoch}"
             findings.append(violation("SESSION", Record(entry, body), said))
             said = ""
@@ -61,6 +64,11 @@ def admit(
             findings.append(Violation("SCHEMA", entry.author, said, number, (Record(entry, body),)))
         records.append(record)
     return records, findings
+
+
+def _before_any_round(kind: str, number: int) -> bool:
+    """Who leaves before it has begun a round names epoch 0 and round 0."""
+    return kind == "rendezvous.leave" and number == 0
 
 
 def citations(round_: Round) -> Iterator[Finding]:
@@ -124,7 +132,7 @@ def once(round_: Round, clauses: Mapping[str, str]) -> Iterator[Finding]:
     seen: dict[tuple[object, ...], Record] = {}
     for record in round_.records:
         allowed = round_.ground.spec.messages.get(record.kind)
-        if allowed is None or allowed.once not in (*DISTINCT, "session"):
+        if allowed is None or record.kind in AGAIN or allowed.once not in (*DISTINCT, "session"):
             continue
         if allowed.once == "session":
             place: tuple[object, ...] = (record.entry.boot,)
@@ -159,7 +167,7 @@ def chains(links: Iterable[Link], record: Callable[[Link], Record]) -> Iterator[
             yield violation("FORK", record(link), said, record(known))
             last.append(link)
             continue
-        if known is not None and link.round < known.round:
+        if known is not None and 0 < link.round < known.round:
             said = f"signed in round {link.round} after it had signed in round {known.round}"
             yield violation("REPLAY", record(link), said, record(known))
         follows = known is not None and (known.boot, known.seq + 1) == (link.boot, link.seq)

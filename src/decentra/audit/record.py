@@ -60,36 +60,75 @@ class Round:
         self.records = sorted(records, key=lambda record: (record.author, record.place, record.entry.hash))
         self._by_hash = {record.entry.hash: record for record in self.records}
         self._by_kind: dict[str, list[Record]] = defaultdict(list)
+        self._by_author: dict[tuple[PeerId, str], list[Record]] = defaultdict(list)
+        self._places: dict[PeerId, dict[tuple[int, int], Record]] = defaultdict(dict)
         for record in self.records:
-            self._by_kind[record.kind].append(record)
+            self._places[record.author].setdefault(record.place, record)
+            if record.body is not None:
+                self._by_kind[record.kind].append(record)
+                self._by_author[record.author, record.kind].append(record)
+        self._cited: dict[bytes, Record | None] = {}
+        self._rosters: dict[tuple[PeerId, bytes], Record | None] = {}
+        self._certified: dict[tuple[bytes, str, bytes], bytes | None] = {}
 
     def of(self, *kinds: str) -> list[Record]:
         """The entries of some kinds whose bodies are here, by author and in the order in which each signed."""
-        found = [record for kind in kinds for record in self._by_kind.get(kind, ()) if record.body is not None]
-        return found if len(kinds) == 1 else sorted(found, key=lambda record: (record.author, record.place))
+        if len(kinds) == 1:
+            return self._by_kind.get(kinds[0], [])
+        found = [record for kind in kinds for record in self._by_kind.get(kind, ())]
+        return sorted(found, key=lambda record: (record.author, record.place))
 
     def find(self, hashed: bytes) -> Record | None:
         """The entry of this round with a hash."""
         return self._by_hash.get(hashed)
 
     def cited(self, record: Record, name: str) -> tuple[Record | None, ...]:
-        """The entries that a field cites; None in the place of one that is no verified entry of this round."""
-        return tuple(self.find(sha256(signed.entry).digest()) for signed in cited_in(record[name]))
+        """The entries that a field cites, of whatever round; None in the place of one that no member signed, or whose
+        body is none of its kind. They are read from the citing body, so that nothing depends on what else is here."""
+        return tuple(self._read(signed) for signed in cited_in(record[name]))
 
-    def elsewhere(self, record: Record, name: str) -> Iterator[Record]:
-        """The entries of other rounds that a field cites and that members signed, by themselves."""
-        for signed in cited_in(record[name]):
-            try:
-                entry = Parsed.read(signed).entry
-                known = entry.session == self.ground.session and entry.round != self.number
-                if known and self.ground.check(entry.author, entry.signature, entry.signed_bytes):
-                    yield as_record(self.ground, entry, signed.body)
-            except Malformed:
-                continue  # a citation of what is no entry is a violation of its own
+    def _read(self, signed: Signed) -> Record | None:
+        hashed = sha256(signed.entry).digest()
+        known = self._by_hash.get(hashed)
+        if known is not None and known.body is not None:
+            return known
+        if hashed not in self._cited:
+            self._cited[hashed] = self._verified(signed)
+        return self._cited[hashed]
+
+    def _verified(self, signed: Signed) -> Record | None:
+        try:
+            entry = Parsed.read(signed).entry
+            ours = entry.session == self.ground.session and entry.author in self.ground.members
+            if ours and self.ground.check(entry.author, entry.signature, entry.signed_bytes):
+                return as_record(self.ground, entry, signed.body)
+        except Malformed:
+            pass  # a citation of what is no entry is a violation of its own
+        return None
 
     def earlier(self, record: Record, *kinds: str) -> list[Record]:
         """What the same author signed before it in this round, of some kinds."""
-        return [one for one in self.of(*kinds) if one.author == record.author and one.place < record.place]
+        found = [one for kind in kinds for one in self._by_author.get((record.author, kind), ())]
+        return [one for one in found if one.place < record.place]
+
+    def between(self, first: Record, last: Record) -> tuple[Record, ...] | None:
+        """Everything that an author signed from one entry to another of its; None where any of it is missing, or the
+        two are of different boots: what is not here may be what binds it otherwise."""
+        if first.place[0] != last.place[0]:
+            return None
+        places = self._places[last.author]
+        found = [places.get((last.place[0], seq)) for seq in range(first.place[1], last.place[1] + 1)]
+        logged = [one for one in found if one is not None and (one.body is not None or not self._logs(one.kind))]
+        return tuple(logged) if len(logged) == len(found) else None
+
+    def _logs(self, kind: str) -> bool:
+        message = self.ground.spec.messages.get(kind)
+        return message is None or message.log_body
+
+    def endorsement(self, author: PeerId, context: bytes) -> Record | None:
+        """An author's endorsement of a context."""
+        endorsed = self._by_author.get((author, f"{self.ground.spec.name}.endorse"), ())
+        return next((one for one in endorsed if one["context"] == context), None)
 
     # ── contexts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,8 +137,13 @@ class Round:
 
         Nobody else's word counts, or a liar could put an honest peer under a roster that it never saw.
         """
-        for endorsed in self.of(f"{self.ground.spec.name}.endorse"):
-            if endorsed.author == author and endorsed["context"] == context:
+        if (author, context) not in self._rosters:
+            self._rosters[author, context] = self._roster(author, context)
+        return self._rosters[author, context]
+
+    def _roster(self, author: PeerId, context: bytes) -> Record | None:
+        for endorsed in self._by_author.get((author, f"{self.ground.spec.name}.endorse"), ()):
+            if endorsed["context"] == context:
                 opened = self.find(endorsed.entry.after)
                 if opened is not None and opened.kind.endswith(".context"):
                     opened = self.find(opened.entry.after)
@@ -137,6 +181,12 @@ class Round:
     def certified(self, context: bytes, topic: str, roster: Record) -> bytes | None:
         """The value of a topic that t members of a roster committed to in one view; None where none shows, or where
         more peers lie than the charter allows and two do."""
+        place = (context, topic, roster.entry.hash)
+        if place not in self._certified:
+            self._certified[place] = self._count(context, topic, roster)
+        return self._certified[place]
+
+    def _count(self, context: bytes, topic: str, roster: Record) -> bytes | None:
         votes: dict[tuple[int, bytes], set[PeerId]] = defaultdict(set)
         for commit in self.of("certify.commit"):
             if (commit["context"], commit["topic"]) == (context, topic) and commit.author in roster["members"]:

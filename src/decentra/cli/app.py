@@ -295,7 +295,10 @@ def audit(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell from peers' transcripts, offline, who broke which clause; or what is missing to tell."""
+    """Tell from transcripts who broke which clause.
+
+    It works offline, from any number of transcripts, whoever they come from, and says what is missing to tell.
+    """
     from decentra.cli import audit as body
 
     raise typer.Exit(body.run(paths, charter or [], spec, evidence, json))

@@ -85,14 +85,24 @@ def prepares(round_: Round) -> Iterator[Finding]:
         lock = _lock(round_, vote)
         if lock is not None:
             if lock["value"] != vote["value"] and not lock["view"] < seen < vote["view"]:
+                since = round_.between(lock, vote)
+                if since is None:
+                    yield _gap(vote)
+                    continue
                 said = f"prepared another value than it was locked on since view {lock['view']}"
-                yield violation("CE-3", vote, said, lock, shown)
+                yield violation("CE-3", vote, said, shown, *since[:-1])
         elif not 0 <= seen < vote["view"] and vote["topic"] == "survivors":
             given = gives(round_, roster, shown)
             if given is None:
                 yield Missing("a holding that a proposal shows", shown.author, round_.number)
             elif not given:
-                yield violation("CE-2", vote, "prepared survivors that the shown holdings do not give", shown)
+                endorsed = round_.endorsement(vote.author, vote["context"])
+                since = None if endorsed is None else round_.between(endorsed, vote)
+                if since is None:
+                    yield _gap(vote)
+                    continue
+                said = "prepared survivors that the shown holdings do not give"
+                yield violation("CE-2", vote, said, shown, *since[:-1])
 
 
 def _lock(round_: Round, record: Record) -> Record | None:
@@ -100,6 +110,21 @@ def _lock(round_: Round, record: Record) -> Record | None:
     it had not come to, or of this one: t prepares bind whoever sees them."""
     before = [one for one in round_.earlier(record, COMMIT) if _key(one) == _key(record)]
     return max(before, key=lambda one: int(one["view"]), default=None)
+
+
+def _gap(vote: Record) -> Missing:
+    """What is not here may be a commit that binds the voter otherwise."""
+    return Missing("what its author signed before a vote", vote.author, vote.entry.round)
+
+
+def proposals(round_: Round) -> Iterator[Finding]:
+    """CE-2 of a proposer: the survivors that it proposes are what the holdings that it shows give."""
+    for record in round_.of(PROPOSE):
+        roster = round_.roster(record.author, record["context"])
+        if roster is None or record["topic"] != "survivors" or record["locked"]:
+            continue
+        if gives(round_, roster, record) is False:
+            yield violation("CE-2", record, "proposed survivors that the holdings it shows do not give", roster)
 
 
 def certificates(round_: Round) -> Iterator[Finding]:
@@ -135,6 +160,7 @@ RULES: Mapping[str, Callable[[Round], Iterator[Finding]]] = {
     "CE-2": prepares,
     "CE-3": prepares,
     "CE-4": monotonic,
+    "": proposals,
     "CE-5": certificates,
     "CE-6": locks,
 }

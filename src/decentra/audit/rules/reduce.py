@@ -12,7 +12,7 @@ from decentra.audit.record import Record, Round
 from decentra.audit.rules import survivors
 
 LOST = b"lost"
-MOST_WEIGHTS = 1 << 16
+MOST_WEIGHTS = 1 << 12
 """Total weights that are tried for an outcome: its hash covers the weight, which no message carries."""
 
 
@@ -33,7 +33,11 @@ def one_context(round_: Round, clauses: Clauses) -> Iterator[Finding]:
     contexts = {(record.author, record["context"]) for record in round_.of(f"{name}.endorse")}
     for record in round_.records:
         own = endorsed.get(record.author)
-        if own is not None and "context" in record.fields and (record.author, record["context"]) not in contexts:
+        if "context" not in record.fields or (record.author, record["context"]) in contexts:
+            continue
+        if own is None:
+            yield Missing("the endorsement of a context", record.author, round_.number)
+        else:
             said = f"signed a {record.kind} under another context than it endorsed"
             yield violation(clauses.context, record, said, own)
 
@@ -79,8 +83,12 @@ def outcomes(round_: Round, clauses: Clauses) -> Iterator[Finding]:
             continue
         digest = derive.vote_value(record["context"], "survivors", certified)
         count, roots = len(parts[0]), tuple(one["root"] for one in sums)
-        weights = range(count, count * charter.protocol.max_weight + 1)[:MOST_WEIGHTS]
-        values = (derive.outcome_value(record["context"], digest, weight, roots) for weight in weights)
-        if record["value"] not in values:
+        weights = range(count, count * charter.protocol.max_weight + 1)
+        values = (derive.outcome_value(record["context"], digest, weight, roots) for weight in weights[:MOST_WEIGHTS])
+        if record["value"] in values:
+            continue
+        if len(weights) > MOST_WEIGHTS:
+            yield Missing("the total weight of an outcome", None, round_.number)
+        else:
             said = "proposed an outcome that the sums it shows do not give"
             yield violation(clauses.outcome, record, said, *sums)

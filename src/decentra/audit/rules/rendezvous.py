@@ -39,12 +39,14 @@ def proposer(round_: Round) -> Iterator[Finding]:
     for roster in round_.of(ROSTER):
         if turns[roster["view"] % len(turns)] != roster.author:
             yield violation("RV-3", roster, f"offered a roster in view {roster['view']}, which is not its own")
+        elif roster.author not in roster["members"]:
+            yield violation("ROLE", roster, "offered a roster that it is not in itself")
 
 
 def cites(round_: Round) -> Iterator[Finding]:
     """RV-4: a roster cites why each member that it leaves out is left out."""
     for roster in round_.of(ROSTER):
-        shown = (*round_.cited(roster, "citations"), *round_.elsewhere(roster, "citations"))
+        shown = round_.cited(roster, "citations")
         for peer in round_.ground.members:
             if peer not in roster["members"] and not _excused(round_, roster, peer, shown):
                 said = f"leaves out {round_.ground.name(peer)} and cites nothing that shows why"
@@ -82,10 +84,12 @@ def floor(round_: Round) -> Iterator[Finding]:
 
 
 def abort(round_: Round) -> Iterator[Finding]:
-    """RV-7: who ends a round names a clause that there is, and members."""
+    """RV-7: who ends a round and blames somebody names a clause that there is, and members. Who ends it because another
+    did repeats that one's clause, and blames nobody."""
     known = CODES | round_.ground.spec.clauses.keys()
     for ended in round_.of("rendezvous.abort"):
-        if ended["clause"] not in known or not set(ended["blamed"]) <= set(round_.ground.members):
+        blamed = set(ended["blamed"])
+        if blamed and (ended["clause"] not in known or not blamed <= set(round_.ground.members)):
             yield violation("RV-7", ended, f"ended a round by {ended['clause'][:40]!r}, or blames who is no member")
 
 

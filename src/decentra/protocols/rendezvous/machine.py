@@ -446,6 +446,8 @@ class Rendezvous:
         members, chosen = self._setting.members, offer.members
         if list(chosen) != sorted(set(chosen)) or not set(chosen) <= set(members):
             raise RemoteError(proposer, "RV-5", "its roster is not an ascending list of members, each once")
+        if proposer not in chosen:
+            raise RemoteError(proposer, "ROLE", "it offers a roster that it is not in itself")
         if len(chosen) < self._setting.floor:
             short = f"its roster has {len(chosen)} members, the floor is {self._setting.floor}"
             raise RemoteError(proposer, "RV-5", short)
