@@ -446,13 +446,12 @@ def test_who_leaves_before_it_has_begun_a_round_breaks_nothing() -> None:
     scribe.endorsed()
     chain = scribe.chains[author] = Chain(scribe.members[1], scribe.ground.session, 2)
     body = scribe.registry.encode(Leave())
-    entry = chain.sign(RoundId(0, 0), Leave.kind, body)
+    entry = chain.sign(RoundId(scribe.ground.epoch, 0), Leave.kind, body)
     scribe.said.append(Verified(entry, Leave(), Signed(entry.packed, body)))
     assert scribe.report().verdict is Verdict.CLEAN
 
 
-def test_a_vote_of_another_round_counts_where_its_context_is_this_ones() -> None:
-    """Machines look at context, topic and value: whoever hands such a certificate on acts in good faith."""
+def test_a_certificate_of_votes_that_were_signed_in_another_round_is_none() -> None:
     scribe = Scribe()
     scribe.endorsed()
     proposal = scribe.sign(scribe.proposer, Propose(CONTEXT, "outcome", 0, b"lost", (), ()))
@@ -461,11 +460,7 @@ def test_a_vote_of_another_round_counts_where_its_context_is_this_ones() -> None
     commits = tuple(scribe.sign(who, cast, proposal, number=place // 2 + 1) for place, who in enumerate(scribe.ids[:3]))
     relay = scribe.ids[3]
     scribe.sign(relay, Certificate(CONTEXT, "outcome", b"lost", commits), proposal)
-    assert relay not in {who for _, who in scribe.accused()}
-    few = Scribe()
-    few.endorsed()
-    few.sign(relay, Certificate(CONTEXT, "outcome", b"lost", commits[:2]), proposal)
-    assert ("CE-5", relay) in few.accused()
+    assert ("CE-5", relay) in scribe.accused()
 
 
 def test_what_a_body_cites_is_read_whatever_came_first(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from decentra.errors import DecentraError, Unavailable
 from decentra.machine.events import Blob
-from decentra.simulation.group import SimulatedGroup
+from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.types import PeerId, RoundResult
 from decentra.wire.message import Verified
 from helpers import (
@@ -92,6 +92,27 @@ def test_an_owner_that_is_not_in_the_sum_is_stood_in_for_without_backups() -> No
     done = results(play(group, small(group), but=[outsider, liar]))
     assert name not in done[0].participants
     watch.exact(1, done)
+
+
+@pytest.mark.parametrize("other", [3, 5])
+def test_where_a_second_stop_keeps_a_part_from_who_would_stand_in_nobody_waits_a_phase_for_it(other: int) -> None:
+    """The second one's part of the first's slice is nowhere but with the two: the spare can't sum it either."""
+    group = simulate(7, protocol__c=2, protocol__backup=True)
+
+    def strike(victim: SimulatedPeer) -> None:
+        kill(victim)
+        group.clock.call_later(2.0, lambda: start_again(victim))
+
+    def start_again(victim: SimulatedPeer) -> None:
+        back = SimulatedPeer(group, victim.identity, boot=2)
+        back.session.begin(vector([0.01, 0.0, 0.0], [[0.0]]), back._end, least=2)
+
+    for who in (1, other):
+        at(group.peers[who], "unmask", lambda _machine, who=who: strike(group.peers[who]))
+    began = group.clock.now()
+    for error in errors(play(group, small(group), but=[1, other])):
+        assert isinstance(error, Unavailable) and "certified as lost" in str(error)
+    assert group.clock.now() - began < PHASE  # half a phase's time for parts that may be on their way, and a vote
 
 
 @settings(max_examples=25)

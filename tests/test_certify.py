@@ -52,16 +52,16 @@ class Voters:
         # Every honest peer's own rule gives a value of its own; it accepts any: the worst that holdings could do.
         self.machines = {
             peer: Certify(
-                TOPIC, CONTEXT, self.peers, self.quorum, c, peer, lambda value, shown: True, 1.0, self.out[peer]
+                TOPIC, CONTEXT, 1, self.peers, self.quorum, c, peer, lambda value, shown: True, 1.0, self.out[peer]
             )
             for peer in self.honest
         }
         for peer in self.honest:
             self.flush(peer)
 
-    def sign(self, peer: PeerId, message: Message) -> Verified:
+    def sign(self, peer: PeerId, message: Message, number: int = 1) -> Verified:
         body = repr(message).encode()
-        entry = self.chains[peer].sign(RoundId(1, 1), message.kind, body)
+        entry = self.chains[peer].sign(RoundId(1, number), message.kind, body)
         verified = Verified(entry, message, Signed(entry.packed, body))
         self.sent[peer].append(verified)
         return verified
@@ -195,7 +195,7 @@ def test_with_t_honest_peers_alive_an_honest_proposer_brings_a_certificate(data:
 def test_votes_are_durable_before_they_are_sent() -> None:
     voters = Voters(4, 1)
     peer = voters.honest[0]
-    machine = Certify(TOPIC, CONTEXT, voters.peers, 3, 1, peer, lambda value, shown: True, 1.0, voters.out[peer])
+    machine = Certify(TOPIC, CONTEXT, 1, voters.peers, 3, 1, peer, lambda value, shown: True, 1.0, voters.out[peer])
     proposer = voters.peers[0]
     machine.received(voters.sign(proposer, Propose(CONTEXT, TOPIC, 0, b"x", (), ())))
     voters.out[peer].clear()
@@ -224,13 +224,30 @@ def test_a_certificate_of_too_few_or_of_strangers_is_refused() -> None:
     peer, other = voters.honest[:2]
     digest = derive.vote_value(CONTEXT, TOPIC, b"x")
     commits = tuple(voters.sign(signer, Commit(CONTEXT, TOPIC, 0, digest)) for signer in voters.peers[:2])
-    for cited in (commits, commits + commits):
-        try:
+    third = voters.peers[2]
+    elsewhere = voters.sign(third, Commit(CONTEXT, TOPIC, 0, digest), number=2)
+    for cited in (commits, commits + commits, (*commits, elsewhere)):
+        with pytest.raises(RemoteError, match="signers") as caught:
             voters.machines[peer].received(voters.sign(other, Certificate(CONTEXT, TOPIC, b"x", cited)))
-        except Exception as error:
-            assert getattr(error, "clause", None) == "CE-5"
+        assert caught.value.clause == "CE-5"
+    voters.machines[peer].received(
+        voters.sign(other, Certificate(CONTEXT, TOPIC, b"x", (*commits, voters.sign(third, elsewhere.message))))
+    )
+    assert voters.machines[peer].value == b"x"
+
+
+def test_a_lock_of_votes_that_were_signed_in_another_round_is_none() -> None:
+    voters = Voters(4, 1)
+    peer, other = voters.honest[:2]
+    digest = derive.vote_value(CONTEXT, TOPIC, b"x")
+    for number in (2, 1):
+        cited = tuple(voters.sign(one, Prepare(CONTEXT, TOPIC, 0, digest), number) for one in voters.peers[:3])
+        lock = voters.sign(other, Lock(CONTEXT, TOPIC, 1, b"x", cited))
+        if number == 1:
+            voters.machines[peer].received(lock)
         else:
-            raise AssertionError("a certificate without t signers was taken")
+            with pytest.raises(RemoteError, match="the lock that it shows is none"):
+                voters.machines[peer].received(lock)
 
 
 # ── attacks on time, memory and the end ──────────────────────────────────────────────────────────────────────────────

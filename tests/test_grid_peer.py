@@ -94,7 +94,7 @@ def test_a_lost_peer_leaves_a_mean_over_the_others_and_comes_back() -> None:
             assert isinstance(one, MixingResult) and 6 <= one.weight <= 9
         lost.close()
         group.peers.insert(3, open_peer(lost.folder.path))
-        for seed in (2, 3):  # who was lost is waited for but briefly, so these may go on without it; a later one may not
+        for seed in (2, 3):  # it is waited for but briefly: these may go on without it, and a later one may not
             ended = tell_each(group, values(9, seed))
             missed = [index for index, one in enumerate(ended) if not isinstance(one, MixingResult)]
             assert missed in ([], [3]), ended

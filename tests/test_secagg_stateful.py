@@ -103,7 +103,7 @@ class Walk(RuleBasedStateMachine):
         self.shown: dict[int, tuple[int, ...]] = {}
         voter = led_by_liars(self.kind, self.liars[0])
         self.voters = [
-            voter(SURVIVORS, CONTEXT, self.peers, self.model.t, c, peer, lambda *_: True, 1.0, out)
+            voter(SURVIVORS, CONTEXT, 1, self.peers, self.model.t, c, peer, lambda *_: True, 1.0, out)
             for peer, out in zip(self.honest, self.out, strict=True)
         ]
         for out in self.out:

@@ -24,12 +24,10 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
     "receiver": ("topic",),
     "slice": ("slice",),
     "part": ("view", "state", "part"),
+    "list": ("view", "peers"),
 }
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""
-
-AGAIN = frozenset(("rendezvous.absent",))
-"""What an honest peer says again in a view with more names: first who is benched, then who else is missing."""
 
 
 def admit(
@@ -47,7 +45,7 @@ def admit(
             continue
         message = ground.spec.messages.get(entry.kind)
         record, said = Record(entry, None), ""
-        if entry.epoch != ground.epoch and not _before_any_round(entry.kind, entry.round):
+        if entry.epoch != ground.epoch:
             said = f"signed for epoch {entry.epoch} in the session of epoch {ground.epoch}"
             findings.append(violation("SESSION", Record(entry, body), said))
             said = ""
@@ -64,11 +62,6 @@ def admit(
             findings.append(Violation("SCHEMA", entry.author, said, number, (Record(entry, body),)))
         records.append(record)
     return records, findings
-
-
-def _before_any_round(kind: str, number: int) -> bool:
-    """Who leaves before it has begun a round names epoch 0 and round 0."""
-    return kind == "rendezvous.leave" and number == 0
 
 
 def citations(round_: Round) -> Iterator[Finding]:
@@ -132,7 +125,7 @@ def once(round_: Round, clauses: Mapping[str, str]) -> Iterator[Finding]:
     seen: dict[tuple[object, ...], Record] = {}
     for record in round_.records:
         allowed = round_.ground.spec.messages.get(record.kind)
-        if allowed is None or record.kind in AGAIN or allowed.once not in (*DISTINCT, "session"):
+        if allowed is None or allowed.once not in (*DISTINCT, "session"):
             continue
         if allowed.once == "session":
             place: tuple[object, ...] = (record.entry.boot,)

@@ -17,6 +17,7 @@ from decentra.wire.reader import Malformed
 
 Fields = Mapping[str, Any]
 
+
 @dataclass(frozen=True)
 class Record:
     """A verified entry. ``body`` is None where no transcript holds it, or where it is none of its kind; there are no
@@ -168,6 +169,8 @@ class Round:
         views, signers = set(), set()
         for one in cited:
             if one is None or one.kind != kind or one.body is None or one.author not in roster["members"]:
+                return -1
+            if one.entry.round != self.number:
                 return -1
             if (one["context"], one["topic"], one["value"]) != (like["context"], like["topic"], hashed):
                 return -1

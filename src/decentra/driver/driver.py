@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
-from typing import Concatenate, ParamSpec
+from functools import partial
 
 from decentra.driver.admission import Admission
 from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
@@ -21,7 +20,7 @@ from decentra.driver.others import Others
 from decentra.driver.ports import Ports
 from decentra.driver.running import Ended, Machine, Running
 from decentra.driver.succession import Charters, Succession
-from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally
+from decentra.driver.tally import BULK, ELSEWHERE, SMALL, Tally, counted
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip.halves import Halves
 from decentra.gossip.membership import Membership
@@ -51,23 +50,6 @@ from decentra.wire.message import Message, Registry, Verified
 TICK = 0.25
 """Seconds between looks at the links: their shortest stall is 2 s."""
 
-P = ParamSpec("P")
-
-
-def _small(method: Callable[Concatenate[Driver, P], None]) -> Callable[Concatenate[Driver, P], None]:
-    """For what the world calls: its CPU is counted as that of the small phases."""
-
-    @wraps(method)
-    def counted(self: Driver, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        before = self.tally.turn(SMALL)
-        try:
-            method(self, *args, **kwargs)
-        finally:
-            if before != SMALL:
-                self.tally.turn(before)
-
-    return counted
-
 
 class Driver:
     """One peer's driver.
@@ -81,6 +63,7 @@ class Driver:
         check: tells whether a member's signature is valid.
         members: everybody in the charter, this peer too.
         limit: the most bytes that a blob may have by the charter.
+        last: the latest round that this peer signed anything in.
         incarnation: 64 bits that no earlier process of this peer used.
         random: randomness for jobs.
         collude: how many members may lie together, the charter's c.
@@ -98,6 +81,7 @@ class Driver:
         check: Checker,
         members: Sequence[PeerId],
         limit: int,
+        last: RoundId,
         incarnation: int,
         random: Random,
         collude: int,
@@ -130,7 +114,7 @@ class Driver:
         """Which of them others may need when their round has ended well here."""
         self.running: Running | None = None
         """The round that is on: from its start until its caller has heard how it ended."""
-        self._last = RoundId(0, 0)
+        self._last = last
         """The latest round that was begun."""
         self._effects: deque[Effect] = deque()
         """What is still to be done, in order: it is one sequence for all of the peer's life, as its chain is, since a
@@ -200,7 +184,7 @@ class Driver:
         posted = not self._suspended and not self._effects
         return posted and all(link.idle or link.wakeup is None for link in self._links.values())
 
-    @_small
+    @counted
     def begin(self, machine: Machine, ended: Callable[[Ended], None]) -> None:
         """Start a round's machine; ``ended`` is called once."""
         self.running = Running(machine, self.workbench(self._witness), ended)
@@ -209,7 +193,7 @@ class Driver:
         for verified in self.others.take():
             self._hand_on(verified)  # what is of a later round still, is kept again
 
-    @_small
+    @counted
     def supply(self, update: Supplied) -> None:
         """Hand its update to the round that is on, which began ahead of it."""
         self._feed(update)
@@ -218,14 +202,14 @@ class Driver:
         """What a job works on, and is counted by."""
         return Workbench(self.blobs, self._random, witness, self.tally)
 
-    @_small
+    @counted
     def cancel(self, error: DecentraError) -> None:
         """End the round that is on, if any, from this side."""
         machine = self.machine
         if machine is not None:
             self._enqueue(machine.cancel(error))
 
-    @_small
+    @counted
     def say(self, message: Message) -> None:
         """Send a message outside a round: to leave."""
         self._enqueue([Send(message)])
@@ -314,7 +298,7 @@ class Driver:
         self._suspended = True
         self._need_ports().journal.entry(verified.signed, spec.log_body, partial(self._post, verified, effect))
 
-    @_small
+    @counted
     def _post(self, verified: Verified, effect: Send) -> None:
         """The entry is durable: send it, and let the machine see its own broadcast."""
         targets = self._others if effect.to is None else (effect.to,)
@@ -341,12 +325,12 @@ class Driver:
         if blob is not None and announcement is not None:
             self._sent[peer, announcement.transfer] = (blob, verified.entry.round)
 
-    @_small
+    @counted
     def _durable(self) -> None:
         self._suspended = False
         self._run()
 
-    @_small
+    @counted
     def _computed(self, running: Running, name: str, value: object) -> None:
         running.jobs -= 1
         if running is self.running:
@@ -354,7 +338,7 @@ class Driver:
         if running is self.running and running.ended is not None and not running.jobs:
             self._end(running, running.ended)
 
-    @_small
+    @counted
     def _expired(self, running: Running, name: str) -> None:
         if running is self.running:
             self._feed(Expired(name))
@@ -394,7 +378,7 @@ class Driver:
 
     # ── arrivals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @_small
+    @counted
     def on_link(self, peer: PeerId, up: bool, reason: str) -> None:
         """The transport's way to a peer opened or broke."""
         link = self._links.get(peer)
@@ -476,7 +460,7 @@ class Driver:
         if self.succession is not None and not same:
             self.succession.elsewhere(peer)
 
-    @_small
+    @counted
     def _deliver(self, received: Received) -> None:
         """A blob is whole, and so is its message: a small matter, though a piece of bulk brought it."""
         self._feed(received)
@@ -583,7 +567,7 @@ class Driver:
         if peer not in self.conduct.cut:
             transport.dial(peer)
 
-    @_small
+    @counted
     def _tick(self) -> None:
         clock = self._need_ports().clock
         for peer, link in self._links.items():

@@ -173,6 +173,7 @@ class Session:
             members=charter.ids,
             # a slice, or a common state of parameters and momentum, with its ranges
             limit=2 * 4 * charter.model.max_parameters + (4 << 20),
+            last=self.round,
             incarnation=int.from_bytes(self._random(8), "little") or 1,
             random=self._random,
             collude=charter.protocol.c,

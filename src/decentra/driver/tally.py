@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from threading import Lock
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 ELSEWHERE, SMALL, BULK = range(3)
 """What a thread works on: nothing of the driver's; messages, from the frame to the machine and from its effects to the
 frame, and what is computed for them; vectors. Small phases can run beside local steps, bulk work takes their time."""
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,28 @@ class Tally:
         """What was counted so far, but for what is at work right now. Safe in any thread."""
         small, bulk = (self._spent[work] + self._jobs[work] for work in (SMALL, BULK))
         return Counts(self.signed, self.verified, small / 1e9, bulk / 1e9)
+
+
+class Counting(Protocol):
+    """What has a tally."""
+
+    @property
+    def tally(self) -> Tally: ...
+
+
+C = TypeVar("C", bound=Counting)
+
+
+def counted(method: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C, P], None]:
+    """For what the world calls: its CPU is counted as that of the small phases."""
+
+    @wraps(method)
+    def counting(self: C, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        before = self.tally.turn(SMALL)
+        try:
+            method(self, *args, **kwargs)
+        finally:
+            if before != SMALL:
+                self.tally.turn(before)
+
+    return counting

@@ -305,11 +305,21 @@ class Reduce(Scatter):
                 if position >= self.n or author not in self._summers(position):
                     self.refuse(author, self.sum_clause, f"it published a sum of slice {position}, not its own")
 
+    def _is_lost(self, position: int) -> bool:
+        """Whether nobody is left to sum a slice: its owner has stopped, and its spare has too, or lacks a part for
+        good, as it does where another survivor stopped and the time to send its part again is over."""
+        owner, spare = self.owners[position], self.spare(position)
+        if owner not in self.gone or position in self._summing:
+            return False
+        if spare is None or spare in self.gone:
+            return True
+        return "spare" in self.waited and not self.gone.isdisjoint(set(self.members) - {owner})
+
     def _step_sum(self) -> bool:
         self._read_sums()
         self._call_on_spares()
         missing = self.missing_sums()
-        if missing and not self._lacking and any(set(self._summers(one)) - self.gone for one in missing):
+        if missing and not self._lacking and not all(self._is_lost(position) for position in missing):
             return False
         self._lacking = bool(missing)
         self.go("every sum, or one is missing")

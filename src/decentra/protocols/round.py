@@ -229,6 +229,7 @@ class Round(ABC):
         vote = Certify(
             topic,
             self.context,
+            self.round.number,
             self.order,
             self.quorum,
             self.setting.c,

@@ -49,6 +49,7 @@ class Certify:
     Args:
         topic: ``survivors`` or ``outcome``.
         context: what all votes cite.
+        number: the round's, in which all votes are signed.
         order: the roster in the order in which its members propose; view v belongs to the v-th, cyclically.
         quorum: t.
         corrupt: how many members may lie together, c.
@@ -63,6 +64,7 @@ class Certify:
         self,
         topic: str,
         context: bytes,
+        number: int,
         order: tuple[PeerId, ...],
         quorum: int,
         corrupt: int,
@@ -72,7 +74,7 @@ class Certify:
         out: list[Effect],
         gone: Collection[PeerId] = (),
     ) -> None:
-        self.topic, self.context = topic, context
+        self.topic, self.context, self._number = topic, context, number
         self._order, self._quorum, self._me = order, quorum, me
         self._spare = max(len(order) - quorum, corrupt)
         self._check, self._timeout, self._out, self._gone = check, timeout, out, gone
@@ -381,7 +383,7 @@ class Certify:
         sound = len(commits) == len(message.commits) and all(
             (commit.context, commit.topic, commit.value) == (self.context, self.topic, digest) for commit in commits
         )
-        signed = {cited.sender: cited for cited in message.commits if cited.sender in self._order}
+        signed = {cited.sender: cited for cited in message.commits if self._may_vote(cited)}
         if not sound or len({commit.view for commit in commits}) > 1:
             raise RemoteError(sender, "CE-5", "its certificate cites more than commits of its value in one view")
         if len(signed) < self._quorum:
@@ -407,12 +409,16 @@ class Certify:
     def _learn(self, value: bytes) -> None:
         self._values.setdefault(self._digest(value), value)
 
+    def _may_vote(self, cited: Verified) -> bool:
+        """Whether a cited vote's author is in the roster, and signed it in this round."""
+        return cited.sender in self._order and cited.entry.round == self._number
+
     def _prepared_view(self, prepares: Iterable[Verified], value: bytes) -> int | None:
         """The view in which t distinct members prepared this value, as shown; None where that is not what is shown."""
         digest, views, signers = self._digest(value), set(), set()
         for cited in prepares:
             message = cited.message
-            if not isinstance(message, Prepare) or cited.sender not in self._order:
+            if not isinstance(message, Prepare) or not self._may_vote(cited):
                 return None
             if (message.context, message.topic, message.value) != (self.context, self.topic, digest):
                 return None
