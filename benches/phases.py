@@ -24,7 +24,7 @@ import starting  # noqa: E402
 
 starting.PROGRAMS = Path(__file__).parent
 PATIENCE = 600.0
-FACTS = ("small", "bulk", "process", "signed", "verified", "seconds")
+FACTS = ("small", "bulk", "kept", "process", "signed", "verified", "seconds")
 
 
 def measure(options: argparse.Namespace, home: Path) -> list[dict[str, Any]]:
@@ -79,6 +79,7 @@ def main() -> None:
         f"  small phases  {figures['small']:7.3f} s   "
         f"({figures['signed']:.0f} messages signed, {figures['verified']:.0f} verified)\n"
         f"  bulk work     {figures['bulk']:7.3f} s\n"
+        f"  journal       {figures['kept']:7.3f} s   with the transcripts\n"
         f"  whole process {figures['process']:7.3f} s   in {figures['seconds']:.2f} s of wall time\n"
         f"  small phases are {mean(shares):.1f} % of both, at most {max(shares):.1f} %; "
         f"{of_process:.1f} % of the process"

@@ -27,6 +27,7 @@ def main() -> None:
                 "seconds": result.seconds,
                 "small": spent.small,
                 "bulk": spent.bulk,
+                "kept": spent.kept,
                 "process": process,
                 "signed": spent.signed,
                 "verified": spent.verified,

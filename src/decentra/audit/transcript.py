@@ -39,6 +39,16 @@ def _record(reader: Reader) -> Signed | str:
         raise Malformed("a charter that is no text") from None
 
 
+def headed(charter: str) -> bytes:
+    """What a transcript begins with."""
+    return pack((HEAD, charter.encode()))
+
+
+def recorded(entry: bytes, body: bytes | None) -> bytes:
+    """An entry in a transcript, with its body, or with none where the spec logs that by hash."""
+    return pack((entry, body or b""))
+
+
 def write(path: Path, charter: str, log: Iterable[tuple[bytes, bytes | None]]) -> None:
     """Write a session's charter and entries; beside the file first, then in its place.
 
@@ -49,9 +59,9 @@ def write(path: Path, charter: str, log: Iterable[tuple[bytes, bytes | None]]) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            file.write(pack((HEAD, charter.encode())))
+            file.write(headed(charter))
             for entry, body in log:
-                file.write(pack((entry, body or b"")))
+                file.write(recorded(entry, body))
         beside.replace(path)
     except OSError as error:
         raise LocalError(
@@ -71,23 +81,46 @@ def read(path: Path, heads: Callable[[str], None] = lambda charter: None) -> Ite
     """
     at = 0
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while at < size:
-                file.seek(at)
-                reader = Reader(file.read(min(2 * MAX_RECORD, size - at)), 2 * MAX_RECORD)
-                end = at + reader.left
-                if reader.left < 2 * MAX_RECORD:
-                    size = end  # the last of it, also where the file has become shorter
-                while reader.left >= MAX_RECORD or (reader.left and end == size):
-                    record = _record(reader)
-                    if isinstance(record, Signed):
-                        yield record
-                    else:
-                        heads(record)
-                    at = end - reader.left
+        for record, end in _records(path):
+            at = end
+            if isinstance(record, Signed):
+                yield record
+            else:
+                heads(record)
     except Malformed as error:
         what = f"{path} is no transcript from byte {at} on ({error})"
         raise LocalError(f"{what}; ask its peer for a whole copy") from error
     except OSError as error:
         raise LocalError(f"the transcript {path} can't be read ({error.strerror}); check who owns it") from error
+
+
+def mend(path: Path) -> None:
+    """Cut what is behind the last whole record of a transcript, which a crash left there.
+
+    Raises:
+        OSError: the file can't be read or written.
+    """
+    whole = 0
+    try:
+        for _, end in _records(path):
+            whole = end
+    except Malformed:
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def _records(path: Path) -> Iterator[tuple[Signed | str, int]]:
+    """The entries and charters of a transcript, each with the place in the file behind it. Raises Malformed."""
+    at = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while at < size:
+            file.seek(at)
+            reader = Reader(file.read(min(2 * MAX_RECORD, size - at)), 2 * MAX_RECORD)
+            end = at + reader.left
+            if reader.left < 2 * MAX_RECORD:
+                size = end  # the last of it, also where the file has become shorter
+            while reader.left >= MAX_RECORD or (reader.left and end == size):
+                record = _record(reader)
+                at = end - reader.left
+                yield record, at

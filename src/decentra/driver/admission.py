@@ -26,12 +26,20 @@ class Admission:
         registry: the messages of the charter's protocol.
         session: what every entry must belong to.
         check: tells whether a member's signature is valid.
+        heard: told each entry that a neighbour signed, once; also what is refused as behind others of its author, since
+            that is what shows a fork.
     """
 
     def __init__(
-        self, me: PeerId, others: Iterable[PeerId], registry: Registry, session: bytes, check: Checker
+        self,
+        me: PeerId,
+        others: Iterable[PeerId],
+        registry: Registry,
+        session: bytes,
+        check: Checker,
+        heard: Callable[[Verified], None],
     ) -> None:
-        self._me, self._registry, self._session, self._check = me, registry, session, check
+        self._me, self._registry, self._session, self._check, self._heard = me, registry, session, check, heard
         self._latest = dict.fromkeys(others, (-1, -1))
         """Boot and number of the latest entry of each peer."""
         self._recent: dict[PeerId, deque[bytes]] = {peer: deque(maxlen=WINDOW_ENTRIES) for peer in self._latest}
@@ -55,8 +63,11 @@ class Admission:
         if place > self._latest[peer]:
             self._latest[peer] = place
             self._recent[peer].append(entry.hash)
+            self._heard(verified)
             return verified, True
         if entry.hash not in self._again[peer]:
+            if entry.hash not in self._recent[peer]:
+                self._heard(verified)
             raise RemoteError(peer, "REPLAY", "it is behind what it signed before: a clone, or a restored disk")
         self._again[peer].remove(entry.hash)
         return verified, False

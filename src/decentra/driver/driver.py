@@ -102,7 +102,7 @@ class Driver:
         self._others = tuple(peer for peer in members if peer != me)
         self.others = Others(self._others, collude)
         self.conduct = Conduct(self._others)
-        self._admission = Admission(me, self._others, registry, chain.session, check)
+        self._admission = Admission(me, self._others, registry, chain.session, check, self._keep)
         self._limit = limit
         self._incarnation, self._random, self._witness = incarnation, random, witness
         self._log = log or logging.getLogger("decentra")
@@ -474,6 +474,10 @@ class Driver:
             self._expect(verified, link, arrived.announcement)
         elif new:
             self._route(verified)
+
+    def _keep(self, verified: Verified) -> None:
+        log_body = self.registry.codec.spec(verified.message.kind).log_body
+        self._need_ports().journal.heard(verified.sender, verified.signed, log_body)
 
     def _expect(self, verified: Verified, link: Neighbour, announcement: Announcement) -> None:
         """Take the blob beside a message, if the round that is on has use for it."""

@@ -13,7 +13,7 @@ from decentra.driver.blobs import Workbench
 from decentra.machine.effects import Job, Record
 from decentra.transport.base import Transport
 from decentra.transport.virtual import Scheduler
-from decentra.types import RoundId
+from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed
 
 
@@ -26,6 +26,10 @@ class Journal(Protocol):
 
     def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
         """Keep a one-time act."""
+        ...
+
+    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
+        """Keep another's entry for the transcript, as one's own. Nothing waits for it."""
         ...
 
 

@@ -12,7 +12,7 @@ from decentra.crypto.suite import REAL, Suite
 from decentra.driver.blobs import Random
 from decentra.driver.fittings import PLAIN, Fittings
 from decentra.driver.ports import Journal, Pool, Ports
-from decentra.driver.session import Session, session_name
+from decentra.driver.session import Session
 from decentra.gossip.beacon import Draw
 from decentra.transport.shared import SharedTransport
 from decentra.transport.virtual import Scheduler
@@ -33,7 +33,7 @@ class Site:
 
     Attributes:
         identity: the peer's keys.
-        journal: opens the journal of the session of a name.
+        journal: opens the journal of a charter's session.
         kept: what this peer knew of the epoch's beacon when it last ran.
         keep: makes durable what it knows now, before it returns.
         attend: has the peer take part in a session's membership; None where nobody asks who is up.
@@ -45,7 +45,7 @@ class Site:
     transport: SharedTransport
     pool: Pool
     random: Random
-    journal: Callable[[bytes], Opened]
+    journal: Callable[[Charter], Opened]
     keep: Callable[[Draw], None]
     kept: Draw | None = None
     attend: Callable[[Session], None] | None = None
@@ -59,7 +59,7 @@ class Site:
         Args:
             before: rounds of other sessions that its members come from.
         """
-        opened = self.journal(session_name(charter))
+        opened = self.journal(charter)
         made = Session(
             self.identity,
             charter,

@@ -26,12 +26,14 @@ class Counts:
         verified: messages of others that it verified.
         small: CPU seconds for messages: reading, verifying, the machine, signing, encoding; dealing and opening shares.
         bulk: CPU seconds for vectors: jobs that touch a blob (encoding, masks, sums, digests), pieces sent or taken in.
+        kept: CPU seconds of the journal's thread: what is made durable before it is sent, and transcripts.
     """
 
     signed: int = 0
     verified: int = 0
     small: float = 0.0
     bulk: float = 0.0
+    kept: float = 0.0
 
     def __sub__(self, earlier: Counts) -> Counts:
         return Counts(
@@ -39,6 +41,7 @@ class Counts:
             self.verified - earlier.verified,
             self.small - earlier.small,
             self.bulk - earlier.bulk,
+            self.kept - earlier.kept,
         )
 
     @property

@@ -23,6 +23,7 @@ from decentra.peer.addresses import FILE as ADDRESSES_FILE
 from decentra.peer.addresses import Addresses
 from decentra.peer.invites import Invites
 from decentra.peer.lineage import Lineage
+from decentra.peer.transcripts import Transcripts
 from decentra.types import PeerId
 
 FILE = "decentra.toml"
@@ -77,6 +78,12 @@ class RunSection(Section):
     threads: int = Field(default=1, ge=1, le=1024, examples=[1])
 
 
+class TranscriptsSection(Section):
+    """What is kept of transcripts: so many megabytes; what is oldest goes first."""
+
+    keep_megabytes: int = Field(default=512, ge=16, le=1 << 20, examples=[512])
+
+
 class Config(Section):
     """``decentra.toml``. ``peers`` maps a member, by name, id or at least the id's first 8 digits, to its address."""
 
@@ -85,6 +92,7 @@ class Config(Section):
         default_factory=lambda: MappingProxyType({})
     )
     run: RunSection = Field(default_factory=RunSection)
+    transcripts: TranscriptsSection = Field(default_factory=TranscriptsSection)
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:
@@ -207,6 +215,9 @@ def write_config(name: str, bind: str, advertise: str | None, peers: Mapping[str
 
 [run]
 threads = 1   # of torch; one a peer is fastest where peers share a machine
+
+[transcripts]
+keep_megabytes = 512   # of the signed logs of all sessions; the oldest files go first
 """
 
 
@@ -295,8 +306,12 @@ class PeerFolder:
 
     @property
     def transcripts(self) -> Path:
-        """One signed log a session."""
+        """Signed logs of each session: what this peer said, and what it heard."""
         return self.path / "transcripts"
+
+    def transcripts_of(self, me: PeerId, config: Config) -> Transcripts:
+        """The transcripts of this peer's sessions."""
+        return Transcripts(self.transcripts, me, config.transcripts.keep_megabytes << 20)
 
     def load(self) -> tuple[Identity, Charter, Config]:
         """Read identity, charter and configuration; neither signatures nor soundness are judged (``ready``).

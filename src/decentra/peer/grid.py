@@ -13,10 +13,10 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from decentra.audit import transcript
+from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.mixing import Mixer
-from decentra.driver.session import Session, Vector
+from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.site import Opened, Site
 from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError
@@ -53,6 +53,7 @@ class GridPeer(Peer):
     @property
     def counts(self) -> Counts:
         told = [session.driver.tally.read() for session in self._mixer.sessions]
+        told.append(Counts(kept=sum(journal.spent for journal in self._journals.values())))
         return Counts(*(sum(getattr(one, name.name) for one in told) for name in fields(Counts)))
 
     def prepare(
@@ -69,8 +70,10 @@ class GridPeer(Peer):
         if witness is not None:
             raise LocalError("a leak check looks at one group's rounds; run it on a charter without a grid")
         self._journals: dict[bytes, SqliteJournal] = {}
+        self._charters: dict[bytes, Charter] = {}
         self._seen = b""
         """The later charter that was told of last."""
+        self._transcripts = self.folder.transcripts_of(identity.id, config)
         self._start_loop()
         pool = ThreadPool(self._later)
         self._release.callback(self._close_journals)
@@ -115,9 +118,17 @@ class GridPeer(Peer):
             undo.pop_all()
         self._tell_status()
 
-    def _open_journal(self, session: bytes) -> Opened:
-        journal = SqliteJournal(self.folder.journal, session, self._later, self._on_broken)
-        self._journals[session] = journal
+    def _open_journal(self, charter: Charter) -> Opened:
+        session = session_name(charter)
+        journal = SqliteJournal(
+            self.folder.journal,
+            session,
+            self._later,
+            self._on_broken,
+            heard=self._transcripts.heard(session, charter),
+            most=self._transcripts.most_own,
+        )
+        self._journals[session], self._charters[session] = journal, charter
         return Opened(journal, journal.boot, journal.last_round)
 
     def _close_ports(self) -> None:
@@ -135,8 +146,7 @@ class GridPeer(Peer):
     def _write_transcript(self) -> None:
         try:
             for session, journal in self._journals.items():
-                path = self.transcript / f"{session.hex()[:16]}-{self.id}.log"
-                transcript.write(path, self.charter.to_toml(), journal.log())
+                self._transcripts.write(session, self._charters[session], journal.log())
         except LocalError as error:
             if self._broken is None:
                 raise

@@ -2,12 +2,15 @@
 
 Everything that waits when a transaction begins shares its commit. WAL with synchronous FULL: once ``durable`` is
 called, the write is on disk. A one-time act has one row a round, so a second, different one cannot even be written
-down.
+down. What others signed goes to the transcripts by the same thread, behind the next commit.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,7 +21,8 @@ from typing import NamedTuple
 
 from decentra.errors import LocalError
 from decentra.machine.effects import Record
-from decentra.types import RoundId
+from decentra.peer.transcripts import Heard
+from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed
 from decentra.wire.entry import parse
 
@@ -34,6 +38,13 @@ CREATE TABLE IF NOT EXISTS acts (
 
 BATCH = 256
 """Writes that share one commit at most: a round's own entries and acts are some twenty."""
+
+WAITING = 256
+"""Entries of others that wait for the next own one to be written with; with so many, they are written by themselves."""
+
+MOST_HEARD = 8 << 20
+"""Bytes that are kept of what one author says while this peer is in one round: honest ones say less, and who floods
+must not have others' words removed."""
 
 LEAST_PAGE = 512
 """Bytes of the smallest page that SQLite knows; the header says, at byte 16, how large a file's are."""
@@ -53,6 +64,10 @@ class _Write(NamedTuple):
     durable: Callable[[], None]
 
 
+_WAKE = _Write("", (), lambda: None)
+"""Nothing to make durable: what was heard is to be written."""
+
+
 class SqliteJournal:
     """One peer's journal for one session.
 
@@ -61,13 +76,32 @@ class SqliteJournal:
         session: the session whose entries and acts these are.
         later: runs a callback on the driver's thread.
         failed: told on the driver's thread, once, why nothing can be written any more.
+        heard: where what others signed is appended; None to let go of it.
+        most: bytes of own entries that are kept: whole rounds, the oldest go first, and the last one stays.
 
     Raises:
         LocalError: the file is no journal, or can't be opened.
     """
 
-    def __init__(self, path: Path, session: bytes, later: Later, failed: Callable[[LocalError], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        session: bytes,
+        later: Later,
+        failed: Callable[[LocalError], None],
+        *,
+        heard: Heard | None = None,
+        most: int = 1 << 40,
+    ) -> None:
         self._session, self._later, self._failed, self._path = session, later, failed, path
+        self._heard, self._most, self._grown = heard, most, 0
+        self._words: deque[tuple[bytes, bytes]] = deque()
+        """What others signed, until it is written."""
+        self._of: Counter[PeerId] = Counter()
+        """Bytes of that by author, since this peer's round began."""
+        self._round = 0
+        self.spent = 0.0
+        """CPU seconds of the journal's thread, for what is made durable and for transcripts."""
         try:
             _check_pages(path)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
@@ -75,6 +109,7 @@ class SqliteJournal:
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(SCHEMA)
             self.boot = int(self._database.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
+            self._prune()
             found = self._database.execute("SELECT MAX(round) FROM entries WHERE session = ?", (session,)).fetchone()
         except (sqlite3.Error, OSError) as error:
             raise LocalError(
@@ -97,12 +132,24 @@ class SqliteJournal:
 
     def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
         entry = parse(signed.entry)
+        if entry.round != self._round:
+            self._round = entry.round
+            self._of.clear()
         values = (entry.session, entry.boot, entry.seq, entry.round, signed.entry, signed.body if log_body else None)
         self._put(_Write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
     def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
         values = (self._session, round_id.epoch, round_id.number, record.kind, record.topic, record.value)
         self._put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
+
+    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
+        word = (signed.entry, signed.body if log_body else b"")
+        self._of[author] += sum(map(len, word))
+        if self._heard is None or self._of[author] > MOST_HEARD:
+            return
+        self._words.append(word)
+        if len(self._words) == WAITING:
+            self._put(_WAKE)
 
     def log(self) -> Iterator[tuple[bytes, bytes | None]]:
         """This session's own entries in order, each with its body unless the spec logs that by hash.
@@ -146,12 +193,25 @@ class SqliteJournal:
             last = None in batch
             writes = [write for write in batch if write is not None]
             try:
-                self._commit(writes)
+                self._commit([write for write in writes if write is not _WAKE])
             except sqlite3.Error as error:
                 self._later(partial(self._failed, self._reason(error)))
                 return
             if writes:
                 self._later(partial(self._tell, writes))
+            self._write_down()
+            self.spent = time.thread_time()
+
+    def _write_down(self) -> None:
+        """Append what others signed to the transcripts: a disk that takes no more of it ends that, and nothing else."""
+        words = [self._words.popleft() for _ in range(len(self._words))]
+        if not words or self._heard is None:
+            return
+        try:
+            self._heard.append(words)
+        except LocalError as error:
+            self._heard = None
+            self._later(partial(logging.getLogger("decentra").warning, "%s", error))
 
     def _reason(self, error: sqlite3.Error) -> LocalError:
         return LocalError(
@@ -166,11 +226,30 @@ class SqliteJournal:
         try:
             for write in writes:
                 self._database.execute(write.statement, write.values)
+                self._grown += sum(len(value) for value in write.values if isinstance(value, bytes))
+            if self._grown > self._most // 8:
+                self._prune()
             self._database.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):  # SQLite may have rolled back itself, and the first error tells the cause
                 self._database.execute("ROLLBACK")
             raise
+
+    def _prune(self) -> None:
+        """Forget the own entries of the oldest rounds, where those of the session take more than they may."""
+        self._grown, kept = 0, 0
+        rounds = self._database.execute(
+            "SELECT round, SUM(LENGTH(entry) + LENGTH(COALESCE(body, ''))) FROM entries WHERE session = ? "
+            "GROUP BY round ORDER BY round DESC",
+            (self._session,),
+        ).fetchall()
+        for place, (number, size) in enumerate(rounds):
+            kept += size
+            if place and kept > self._most:
+                self._database.execute(
+                    "DELETE FROM entries WHERE session = ? AND round <= ?", (self._session, number)
+                )
+                return
 
     def _tell(self, writes: Sequence[_Write]) -> None:
         """On the driver's thread: whoever waited goes on, and may hand over more before it counts as served."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -26,7 +26,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.audit import transcript
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
@@ -223,7 +222,7 @@ class Peer:
     @property
     def transcript(self) -> Path:
         """Where this session's transcript is written."""
-        return self.folder.transcripts / f"{self._session.session.hex()[:16]}-{self.id}.log"
+        return self._transcripts.path(self._session.session)
 
     @property
     def bytes_sent(self) -> int:
@@ -232,7 +231,7 @@ class Peer:
     @property
     def counts(self) -> Counts:
         """Messages of this peer's, and its CPU for small phases and for bulk work, since its start."""
-        return self._session.driver.tally.read()
+        return replace(self._session.driver.tally.read(), kept=self._journal.spent)
 
     @property
     def largest_frame(self) -> int:
@@ -281,7 +280,16 @@ class Peer:
         self, identity: Identity, config: Config, witness: Witness | None, before: Session | None = None
     ) -> None:
         self._start_loop()
-        journal = SqliteJournal(self.folder.journal, session_name(self.charter), self._later, self._on_broken)
+        session = session_name(self.charter)
+        self._transcripts = transcripts = self.folder.transcripts_of(identity.id, config)
+        journal = SqliteJournal(
+            self.folder.journal,
+            session,
+            self._later,
+            self._on_broken,
+            heard=transcripts.heard(session, self.charter),
+            most=transcripts.most_own,
+        )
         self._journal = journal
         self._release.callback(journal.close)
         self._session = Session(
@@ -406,7 +414,7 @@ class Peer:
 
     def _write_transcript(self) -> None:
         try:
-            transcript.write(self.transcript, self.charter.to_toml(), self._journal.log())
+            self._transcripts.write(self._session.session, self.charter, self._journal.log())
         except LocalError as error:
             if self._broken is None:
                 raise

@@ -12,7 +12,7 @@ from decentra.crypto.suite import REAL, Suite
 from decentra.driver.fittings import Fittings
 from decentra.driver.given import Update, check_group, describe
 from decentra.driver.mixing import Mixer
-from decentra.driver.session import Vector
+from decentra.driver.session import Vector, session_name
 from decentra.driver.site import Opened, Site
 from decentra.errors import DecentraError, LocalError
 from decentra.gossip.beacon import Draw
@@ -68,8 +68,8 @@ class GridPeer:
         self.mixer.close()
         self.transport.close()
 
-    def _journal(self, session: bytes) -> Opened:
-        journal = self.journals.setdefault(session, MemoryJournal())
+    def _journal(self, charter: Charter) -> Opened:
+        journal = self.journals.setdefault(session_name(charter), MemoryJournal())
         return Opened(journal, self.boot, journal.last_round)
 
     def _keep(self, draw: Draw) -> None:

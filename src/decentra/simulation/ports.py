@@ -10,7 +10,7 @@ from decentra.driver.blobs import Workbench
 from decentra.errors import DecentraError
 from decentra.machine.effects import Job, Record
 from decentra.transport.virtual import EventHeap, Handle
-from decentra.types import RoundId
+from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed, pack, unpack
 from decentra.wire.entry import parse
 
@@ -43,6 +43,9 @@ class MemoryJournal:
     def record(self, round_id: RoundId, record: Record, durable: Callable[[], None]) -> None:
         self._keep((round_id.epoch, round_id.number, record.kind, record.topic, record.value))
         durable()
+
+    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
+        """Whoever runs a simulation has everybody's own entries."""
 
     def torn(self, reached: float) -> MemoryJournal:
         """What a next process finds, if this one stopped when so much of its last commit was on the disk."""

@@ -218,6 +218,9 @@ class Actor:
         """See ``driver.ports.Journal``."""
         self._write(partial(self.journal.record, round_id, record), durable)
 
+    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
+        """See ``driver.ports.Journal``."""
+
     def _write(self, keep: Callable[[Callable[[], None]], None], durable: Callable[[], None]) -> None:
         crash, count = self._crash, self._writes
         self._writes += 1
