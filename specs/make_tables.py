@@ -77,6 +77,46 @@ def _messages(loaded: spec.Spec, raw: dict[str, Any]) -> Iterator[Sequence[str]]
         yield f"`{short}`", meant.sender, meant.phase, meant.once, keeps, carries, ", ".join(fields)
 
 
+VOTE = re.compile(r"certificate\((\w+)\)")
+CERTIFY = "certify"
+ALL = "over Proposer,Others"
+
+
+def diagram(name: str) -> Iterator[str]:
+    """The messages of a round in the order of its phases, as a Mermaid sequence diagram."""
+    loaded = spec.load(name)
+    parts = [spec.load(used) for used in loaded.uses if used != CERTIFY] + [loaded]
+    votes, whenever = spec.load(CERTIFY), dict[str, None]()
+    yield from ("```mermaid", "sequenceDiagram", "    participant Proposer as the proposer")
+    yield from ("    participant Peer as each peer", "    participant Others as all others")
+    for part in parts:
+        sent = [message for message in part.messages.values() if message.kind.partition(".")[0] == part.name]
+        for phase, opens in part.phases:
+            for topic in VOTE.findall(opens):
+                yield from _vote(votes, topic)
+            yield f"    Note {ALL}: {phase}, opens with {opens}"
+            yield from (_arrow(message) for message in sent if message.phase == phase)
+        if part.phases:
+            whenever |= {message.kind: None for message in sent if message.phase == "any"}
+        else:
+            yield from (_arrow(message) for message in sent)
+    if CERTIFY in loaded.uses:
+        yield from _vote(votes, loaded.phases[-1][0])
+    if whenever:
+        yield f"    Note {ALL}: at any time {' or '.join(whenever)}"
+    yield from ("```", "")
+
+
+def _vote(votes: spec.Spec, topic: str) -> Iterator[str]:
+    yield f"    Note {ALL}: vote on the {topic}"
+    yield from map(_arrow, votes.messages.values())
+
+
+def _arrow(message: spec.MessageSpec) -> str:
+    sender = "Proposer" if message.sender == "proposer" else "Peer"
+    return f"    {sender}->>Others: {message.kind}{', with a blob' if message.blob else ''}"
+
+
 def tables(name: str) -> str:
     """Everything that a protocol's README says in tables."""
     loaded, raw = spec.load(name), tomllib.loads((SPECS / name / "spec.toml").read_text("utf-8"))
@@ -88,6 +128,7 @@ def tables(name: str) -> str:
     lines += table(("threat", ""), ((key.replace("_", " "), listed(value)) for key, value in raw["threat"].items()))
     if loaded.phases:
         lines += table(("phase", "opens with"), ((phase, opens) for phase, opens in loaded.phases))
+    lines += diagram(name)
     head = ("message", "from", "phase", "once a", "the log keeps its", "blob", "fields, in order")
     lines += table(head, _messages(loaded, raw))
     clauses = (loaded.clauses[key] for key in raw["clause"])
