@@ -283,6 +283,33 @@ def test_a_sum_that_some_have_when_its_owner_dies_ends_the_round_alike(reached: 
     assert len(after) == 6
 
 
+@pytest.mark.parametrize("reached", [1, 3])
+def test_a_sum_that_some_have_is_given_up_after_a_view_where_its_owner_has_started_again(reached: int) -> None:
+    group = simulate(7, protocol__c=2)
+    results(play(group, small(group)))
+    victim = group.peers[1]
+    honest, served = victim.driver._post_to, [peer for peer in ids(group) if peer != ids(group)[1]][:reached]
+
+    def post(target: PeerId, verified: Any, blob: Any) -> None:
+        if verified.entry.kind != "secagg.sum" or target in served:
+            honest(target, verified, blob)
+
+    def strike() -> None:
+        kill(victim)
+        group.clock.call_later(2.0, start_again)
+
+    def start_again() -> None:
+        back = SimulatedPeer(group, victim.identity, boot=2)
+        back.session.begin(vector([0.01, 0.0, 0.0], [[0.0]]), back._end, least=3)
+
+    victim.driver._post_to = post  # type: ignore[method-assign]
+    at(victim, "sum", lambda _machine: group.clock.call_later(0.01, strike))
+    began = group.clock.now()
+    for error in errors(play(group, small(group), but=[1])):
+        assert isinstance(error, Unavailable) and "certified as lost" in str(error)
+    assert group.clock.now() - began < PHASE  # views of a quarter of it, and of two
+
+
 def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are_named() -> None:
     group = simulate(4)
     for place in (1, 2):

@@ -92,7 +92,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "steps", "fail", "spare"):
+        if timer in ("hold", "steps", "fail", "spare", "vain"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -322,6 +322,7 @@ class Reduce(Scatter):
         if missing and not self._lacking and not all(self._is_lost(position) for position in missing):
             return False
         self._lacking = bool(missing)
+        self.out.append(SetTimer("vain", self.setting.patience))
         self.go("every sum, or one is missing")
         return True
 
@@ -372,9 +373,9 @@ class Reduce(Scatter):
 
     def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The outcome that the sums give; or ``lost``, where this peer too has waited for one in vain, or has every sum
-        and has seen for a phase's time that too few others have."""
+        and has seen that too few others have."""
         if value == LOST:
-            return (self._lacking and self._assembled is None) or self._overtime > 0
+            return (self._lacking and self._assembled is None) or self._in_vain()
         if self._assembled is None:
             return False
         proposer = self.certify[OUTCOME].proposer()
@@ -393,13 +394,18 @@ class Reduce(Scatter):
             raise RemoteError(proposer, self.outcome_clause, "it proposes another outcome than the shown sums give")
         return True
 
+    def _in_vain(self) -> bool:
+        """Whether others had long enough for every sum: a phase's time, or a quarter of it where an owner has stopped,
+        since who lacks its sum by then gets it from nobody."""
+        return self._overtime > 0 or ("vain" in self.waited and not self.gone.isdisjoint(self.owners))
+
     def _step_outcome(self) -> bool:
         vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)
         if self._assembled is None:
             self._call_on_spares()
         self._assemble()
         self._stand_in()
-        if self._assembled is not None and not (self._overtime and vote.tried(self._digest)):
+        if self._assembled is not None and not (self._in_vain() and vote.tried(self._digest)):
             vote.offer(self._digest, self._shown)
         else:
             vote.offer(LOST if self._assembled is not None or (self._lacking and not self._assembling) else None)
