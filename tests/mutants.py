@@ -8,7 +8,7 @@ the tests play again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,9 @@ OWN = {
 """Adversaries that the simulator has not."""
 
 
-def violations(mutant: Mutant, seed: int, *, real: bool = False) -> tuple[Violation, ...]:
-    """What the oracle finds in one of a mutant's schedules; with ``real`` machines, in the same one."""
+@contextmanager
+def staged(mutant: Mutant, seed: int, *, real: bool = False) -> Iterator[Stage]:
+    """One of a mutant's schedules, to be played; with ``real`` machines, the same one."""
     maker = mutant.make()
     machines = {} if real else dict.fromkeys(range(mutant.play.n), maker)
     play = mutant.play
@@ -134,7 +135,12 @@ def violations(mutant: Mutant, seed: int, *, real: bool = False) -> tuple[Violat
     names = {**ADVERSARIES, **OWN}
     with nullcontext() if real else mutant.around():
         name = mutant.adversary or generator(seed, "which").choice(applicable(play.protocol))
-        stage = Stage(play, seed, hazards, adversary=names[name] if hazards.liars else None, machines=machines)
+        yield Stage(play, seed, hazards, adversary=names[name] if hazards.liars else None, machines=machines)
+
+
+def violations(mutant: Mutant, seed: int, *, real: bool = False) -> tuple[Violation, ...]:
+    """What the oracle finds in one of a mutant's schedules; with ``real`` machines, in the same one."""
+    with staged(mutant, seed, real=real) as stage:
         stage.run()
     return tuple(stage.oracle.violations)
 

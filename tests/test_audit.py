@@ -3,8 +3,11 @@ lies is found under its clause with evidence that convinces by itself, and nothi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +21,13 @@ from hypothesis import strategies as st
 
 from commands import decentra, done, refused, told
 from decentra import derive, spec
-from decentra.audit import Missing, Report, Verdict, Violation, audit
+from decentra.audit import Missing, Report, Verdict, Violation, audit, generic
 from decentra.audit.auditor import Auditor
 from decentra.audit.ground import Ground
 from decentra.audit.rules import BOOKS, GENERIC
 from decentra.audit.transcript import read, write
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
-from decentra.driver import admission
 from decentra.errors import LocalError
 from decentra.protocols.catalogue import registry
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
@@ -37,8 +39,9 @@ from decentra.simulation.hazards import Mix
 from decentra.simulation.search import Play, stage_of
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed, pack
-from decentra.wire.entry import ZERO, Chain
+from decentra.wire.entry import ZERO, Chain, Entry
 from decentra.wire.message import Message, Verified
+from overhearing import damaged, play
 from starting import Group, all_at_once
 
 HARMLESS = ("", "silence")
@@ -59,32 +62,10 @@ class Played:
 
 @cache
 def played(protocol: str, n: int, c: int, seed: int, mix: Mix, adversary: str | None = None) -> Played:
-    seen: dict[bytes, Signed] = {}
-    admit = admission.Admission.admit
-
-    def listen(self: admission.Admission, peer: PeerId, parts: tuple[bytes, ...]) -> tuple[Verified, bool]:
-        verified, new = admit(self, peer, parts)
-        seen[verified.signed.entry] = verified.signed
-        return verified, new
-
     stage = stage_of(Play(protocol, n, c, "ideal"), seed, mix, adversary=adversary)
-    admission.Admission.admit = listen  # type: ignore[method-assign]
-    try:
-        stage.run()
-    finally:
-        admission.Admission.admit = admit  # type: ignore[method-assign]
-    for actor in stage.actors:
-        for signed in actor.journal.entries:
-            seen.setdefault(signed.entry, signed)
-    publics = {member.id: member.ed25519 for member in stage.cast.charter.members}
-
-    def check(author: PeerId, signature: bytes, message: bytes) -> bool:
-        return author in publics and stage.suite.verify(publics[author], signature, message)
-
+    left = play(stage)
     lying = stage.coalition.adversary.name if stage.coalition is not None else ""
-    liars = frozenset(stage.cast.members[place].id for place in stage.hazards.liars)
-    ground = Ground(stage.cast.charter, spec.load(protocol), check)
-    return Played(ground, tuple(seen.values()), frozenset() if lying in HARMLESS else liars, lying)
+    return Played(left.ground, left.entries, frozenset() if lying in HARMLESS else left.liars, lying)
 
 
 def judged(ground: Ground, entries: Iterable[Signed]) -> Report:
@@ -98,22 +79,6 @@ def judged(ground: Ground, entries: Iterable[Signed]) -> Report:
 
 def shown(violation: Violation) -> list[Signed]:
     return [Signed(record.entry.packed, record.body or b"") for record in violation.evidence]
-
-
-def damaged(entries: Sequence[Signed], rng: random.Random, kept: float, whole: float, sound: float) -> list[Signed]:
-    """Logs as they come from others: shuffled, some twice, some missing, some without their bodies, some corrupted."""
-    found = []
-    for signed in entries:
-        for _ in range(1 + (rng.random() < 0.1)):
-            entry, body = signed.entry, signed.body if rng.random() < whole else b""
-            if rng.random() > kept:
-                continue
-            if rng.random() > sound:
-                at = rng.randrange(len(entry))
-                entry = entry[:at] + bytes([entry[at] ^ 1 << rng.randrange(8)]) + entry[at + 1 :]
-            found.append(Signed(entry, body))
-    rng.shuffle(found)
-    return found
 
 
 MIXES: tuple[Mix, ...] = ("none", "drops", "crashes", "journals", "liars", "mixed")
@@ -561,7 +526,7 @@ def test_a_session_of_no_known_charter_is_undecided(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=2000), st.integers(0, 1 << 30))
-@settings(max_examples=200)
+@settings(max_examples=400)
 def test_no_bytes_crash_it(raw: bytes, seed: int) -> None:
     whole = _whole()
     rng = random.Random(seed)
@@ -573,6 +538,59 @@ def test_no_bytes_crash_it(raw: bytes, seed: int) -> None:
         assert not report.violations
         if report.verdict is Verdict.CLEAN:  # what was changed is a charter's text, where it is not hashed
             assert {signed.entry for signed in read(path)} == {signed.entry for signed in _signed()}
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from decentra.audit import audit
+audit([Path(sys.argv[1])])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(audit([Path(sys.argv[2])]).verdict.value, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+HOSTILE_BYTES = 4 << 20
+
+
+@pytest.mark.parametrize("held", ["no entries", "a round of nobody's", "sessions", "rounds", "bodies of others"])
+def test_what_a_file_holds_costs_no_more_memory_than_four_times_its_size(held: str, tmp_path: Path) -> None:
+    scribe, rng = Scribe(), random.Random(1)
+    scribe.endorsed()
+    small = transcript_of(scribe, tmp_path / "small.log")
+    member, body = scribe.ids[0], rng.randbytes(200_000)
+
+    def record(place: int) -> bytes:
+        session = rng.randbytes(32) if held == "sessions" else scribe.ground.session
+        number = place + 1 if held == "rounds" else 1
+        hashed = hashlib.sha256(b"\x90").digest()
+        chained = (member, 1, place + 1, rng.randbytes(32))
+        entry = Entry(session, 1, number, *chained, Leave.kind, ZERO, b"", hashed, bytes(64))
+        match held:
+            case "no entries":
+                return pack((rng.randbytes(300), b""))
+            case "bodies of others":
+                return pack((entry.packed, body))
+        return pack((entry.packed, b"\x90"))
+
+    content, place = bytearray(small.read_bytes()), 0
+    while len(content) < HOSTILE_BYTES:
+        content += record(place)
+        place += 1
+    (tmp_path / "large.log").write_bytes(content)
+    command = [sys.executable, "-c", PEAK, str(small), str(tmp_path / "large.log")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert told[0] == "undecided"
+    assert int(told[1]) < 4 * HOSTILE_BYTES
+
+
+def test_of_one_author_so_many_entries_of_a_round_are_judged_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generic, "MOST", 5)
+    scribe = Scribe()
+    author = scribe.ids[1]
+    for _ in range(9):
+        scribe.sign(author, Leave())
+    report = scribe.report()
+    assert report.verdict is Verdict.UNDECIDED and not report.violations
+    assert any("5 entries a round" in one.what and one.whose == author for one in report.missing)
 
 
 @cache

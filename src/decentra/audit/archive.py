@@ -148,12 +148,21 @@ class Archive:
         rows = self._database.execute("SELECT DISTINCT round FROM entries WHERE session = ? ORDER BY round", (session,))
         return [number for (number,) in rows]
 
-    def entries(self, session: bytes, number: int) -> list[tuple[Entry, bytes | None]]:
-        """The entries of a round."""
+    def entries(self, session: bytes, number: int) -> Iterator[tuple[Entry, bytes | None]]:
+        """The entries of a round, one by one: most of what a hostile log holds is signed by nobody."""
         rows = self._database.execute(
-            "SELECT entry, body FROM entries WHERE session = ? AND round = ?", (session, number)
+            "SELECT entry, body FROM entries WHERE session = ? AND round = ? ORDER BY author, boot, seq, hash",
+            (session, number),
         )
-        return [(parse(entry), body) for entry, body in rows]
+        for entry, body in rows:
+            yield parse(entry), body
+
+    def count(self, session: bytes, number: int) -> int:
+        """How many entries a round has."""
+        rows = self._database.execute(
+            "SELECT COUNT(*) FROM entries WHERE session = ? AND round = ?", (session, number)
+        )
+        return int(rows.fetchone()[0])
 
     def note_valid(self, session: bytes, number: int, hashes: Iterable[bytes]) -> None:
         """These entries of a round carry their authors' signatures."""

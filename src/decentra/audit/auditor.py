@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +21,10 @@ from decentra.wire.codec import Codec, Signed
 SUFFIX = ".log"
 """How the names of transcripts in a folder end."""
 
+Watch = Callable[[Round, Sequence[Finding]], None]
+"""Told each round as soon as it is judged, with what it came to; and once more, behind a session's last round, each in
+which an author's chain is broken, with what shows that."""
+
 
 def audit(
     paths: Iterable[Path],
@@ -28,6 +32,7 @@ def audit(
     charters: Iterable[Charter] = (),
     room: Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Report:
     """Tell from transcripts who broke which clause.
 
@@ -38,6 +43,7 @@ def audit(
         charters: charters beside those.
         room: the folder of the specs; the published ones by default.
         progress: told how many entries were read so far, now and then.
+        watch: told each round as it is judged; nothing of it is kept here.
 
     Raises:
         LocalError: a path does not exist, or there is no transcript in any of them.
@@ -51,7 +57,7 @@ def audit(
             auditor.know_text(text)
         for path in files:
             auditor.archive.add_file(path, auditor.codec, progress, auditor.know_text)
-        return auditor.judge()
+        return auditor.judge(watch)
     finally:
         auditor.close()
 
@@ -115,34 +121,39 @@ class Auditor:
         """Take in entries from elsewhere than files."""
         self.archive.add(signed, self.codec)
 
-    def judge(self) -> Report:
+    def judge(self, watch: Watch | None = None) -> Report:
         """What everything that was taken in comes to."""
-        sessions = tuple(self._session(name, count) for name, count in self.archive.sessions().items())
+        told = watch or (lambda round_, found: None)
+        sessions = tuple(self._session(name, count, told) for name, count in self.archive.sessions().items())
         archive = self.archive
         return Report(sessions, archive.read, archive.garbled, tuple(archive.unreadable))
 
-    def _session(self, name: bytes, count: int) -> SessionReport:
+    def _session(self, name: bytes, count: int, watch: Watch) -> SessionReport:
         ground = self._grounds.get(name)
         if ground is None or ground.spec.name not in BOOKS:
             return SessionReport(name, None, count, 0, (), ())
         rounds, findings, unsigned = [], list[Finding](), 0
         for number in self.archive.rounds(name):
-            entries = self.archive.entries(name, number)
-            records, found = generic.admit(ground, entries, number)
-            unsigned += len(entries) - len(records)
+            records, found = generic.admit(ground, self.archive.entries(name, number), number)
+            unsigned += self.archive.count(name, number) - len(records)
             self.archive.note_valid(name, number, (record.entry.hash for record in records))
             if not records:
                 continue
             rounds.append(number)
+            round_ = Round(ground, number, records)
+            found += self._judged(round_)
             findings += found
-            findings += self._judged(Round(ground, number, records))
+            watch(round_, found)
 
         def at(link: Link) -> Record:
             return Record(*self.archive.entry(name, link.round, link.hash))
 
-        findings += generic.chains(self.archive.chains(name), at)
-        return SessionReport(name, ground, count, unsigned, tuple(rounds), tuple(_once(findings)))
-
+        chained = list(generic.chains(self.archive.chains(name), at))
+        broken = [one for one in chained if isinstance(one, Violation)]
+        for number in sorted({one.round for one in broken}):
+            records, _ = generic.admit(ground, self.archive.entries(name, number), number)
+            watch(Round(ground, number, records), [one for one in broken if one.round == number])
+        return SessionReport(name, ground, count, unsigned, tuple(rounds), tuple(_once([*findings, *chained])))
 
     @staticmethod
     def _judged(round_: Round) -> Iterator[Finding]:

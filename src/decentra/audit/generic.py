@@ -5,6 +5,7 @@ A rule looks at what was signed and at nothing else. Each finds the author itsel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 
@@ -29,6 +30,10 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""
 
+MOST = 16_384
+"""Entries of one author in one round that are judged. An honest one that hands a large common state to 63 others signs
+half as many."""
+
 
 def admit(
     ground: Ground, entries: Iterable[tuple[Entry, bytes | None]], number: int
@@ -40,8 +45,12 @@ def admit(
     """
     records: list[Record] = []
     findings: list[Finding] = []
+    of = Counter[PeerId]()
     for entry, body in entries:
         if entry.author not in ground.members or not ground.check(entry.author, entry.signature, entry.signed_bytes):
+            continue
+        of[entry.author] += 1
+        if of[entry.author] > MOST:
             continue
         message = ground.spec.messages.get(entry.kind)
         record, said = Record(entry, None), ""
@@ -61,6 +70,11 @@ def admit(
         if said:
             findings.append(Violation("SCHEMA", entry.author, said, number, (Record(entry, body),)))
         records.append(record)
+    findings += [
+        Missing(f"a judgement of all that it signed: {MOST} entries a round are looked at", author, number)
+        for author, count in of.items()
+        if count > MOST
+    ]
     return records, findings
 
 

@@ -211,8 +211,13 @@ def as_record(ground: Ground, entry: Entry, body: bytes | None) -> Record:
     """An entry with the fields that its body holds. Raises Malformed where the body is none of its kind."""
     if body is None:
         return Record(entry, None)
-    names = (name for name, _ in ground.codec.spec(entry.kind).fields)
-    return Record(entry, body, dict(zip(names, ground.codec.decode(entry.kind, body), strict=True)))
+    return Record(entry, body, as_fields(ground, entry.kind, body))
+
+
+def as_fields(ground: Ground, kind: str, body: bytes) -> Fields:
+    """The fields of a body, by name. Raises Malformed where it is none of its kind."""
+    names = (name for name, _ in ground.codec.spec(kind).fields)
+    return dict(zip(names, ground.codec.decode(kind, body), strict=True))
 
 
 def packed(record: Record) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, local
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,18 @@ from decentra.wire.entry import ZERO
 
 Random = Callable[[int], bytes]
 Witness = Callable[[RoundId, NDArray[Any]], None]
+
+
+class Keeper(Protocol):
+    """Keeps a session's secrets for self-audit, where this peer's owner asked for it. Called on threads of the pool."""
+
+    def ran(self, job: Job, drawn: bytes) -> None:
+        """A job has run, with this randomness."""
+        ...
+
+    def encoded(self, round_id: RoundId, vector: NDArray[Any]) -> None:
+        """This is an encoded update, before any mask is on it."""
+        ...
 
 
 @dataclass
@@ -97,9 +109,14 @@ class Workbench:
     """The tools of a job (``machine.effects.Tools``) over a store of blobs; remembers what a round made, to free it."""
 
     def __init__(
-        self, store: BlobStore, random: Random, witness: Witness | None = None, tally: Tally | None = None
+        self,
+        store: BlobStore,
+        random: Random,
+        witness: Witness | None = None,
+        tally: Tally | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
-        self._store, self._random, self._witness = store, random, witness
+        self._store, self._random, self._witness, self._keeper = store, random, witness, keeper
         self._tally = tally or Tally()
         self._at = local()
         self._lock = Lock()
@@ -109,13 +126,20 @@ class Workbench:
     def run(self, job: Job) -> object:
         """Run a job here, as a pool does, and count its CPU: as bulk where it touches a blob. Raises what it raises."""
         self._at.work, began = SMALL, self._tally.now()
+        self._at.drawn = bytearray()
         try:
-            return job.run(self)
+            value = job.run(self)
         finally:
             self._tally.job(began, self._at.work)
+        if self._keeper is not None:
+            self._keeper.ran(job, bytes(self._at.drawn))
+        return value
 
     def random(self, count: int) -> bytes:
-        return self._random(count)
+        drawn = self._random(count)
+        if self._keeper is not None:
+            self._at.drawn += drawn
+        return drawn
 
     def view(self, blob: Blob) -> NDArray[np.uint8]:
         self._at.work = BULK
@@ -143,6 +167,8 @@ class Workbench:
     def witness(self, round_id: RoundId, encoded: NDArray[Any]) -> None:
         if self._witness is not None:
             self._witness(round_id, encoded)
+        if self._keeper is not None:
+            self._keeper.encoded(round_id, encoded)
 
     def clear(self, keep: Blob | None = None) -> None:
         """Release everything that the round made, but for its result; what is still being sent stays until it is."""

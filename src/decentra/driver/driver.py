@@ -90,6 +90,7 @@ class Driver:
         fittings: Fittings = PLAIN,
     ) -> None:
         self._make_link, self._ticks, self._watch = fittings.link, fittings.ticks, fittings.watch
+        self._keeper = None if fittings.keeper is None else fittings.keeper(chain.session)
         self.me, self.chain, self.epoch, self.registry = me, chain, epoch, registry
         self.blobs = BlobStore()
         self.tally = Tally(fittings.cpu)
@@ -200,7 +201,7 @@ class Driver:
 
     def workbench(self, witness: Witness | None = None) -> Workbench:
         """What a job works on, and is counted by."""
-        return Workbench(self.blobs, self._random, witness, self.tally)
+        return Workbench(self.blobs, self._random, witness, self.tally, self._keeper)
 
     @counted
     def cancel(self, error: DecentraError) -> None:

@@ -79,9 +79,11 @@ class RunSection(Section):
 
 
 class TranscriptsSection(Section):
-    """What is kept of transcripts: so many megabytes; what is oldest goes first."""
+    """What is kept of transcripts: so many megabytes; what is oldest goes first. And of how many rounds the secrets
+    are kept beside them, for self-audit."""
 
     keep_megabytes: int = Field(default=512, ge=16, le=1 << 20, examples=[512])
+    keep_secrets: int = Field(default=0, ge=0, le=1 << 20, examples=[0])
 
 
 class Config(Section):
@@ -218,6 +220,7 @@ threads = 1   # of torch; one a peer is fastest where peers share a machine
 
 [transcripts]
 keep_megabytes = 512   # of the signed logs of all sessions; the oldest files go first
+keep_secrets = 0       # rounds whose secrets are kept for `decentra audit --self`; who reads them can read your updates
 """
 
 
@@ -308,6 +311,11 @@ class PeerFolder:
     def transcripts(self) -> Path:
         """Signed logs of each session: what this peer said, and what it heard."""
         return self.path / "transcripts"
+
+    @property
+    def secrets(self) -> Path:
+        """The secrets of the latest rounds, where the configuration keeps any."""
+        return self.path / "secrets"
 
     def transcripts_of(self, me: PeerId, config: Config) -> Transcripts:
         """The transcripts of this peer's sessions."""

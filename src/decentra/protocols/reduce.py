@@ -92,7 +92,7 @@ class Reduce(Scatter):
         return self.missing(f"{self.protocol}.{self.phase}")
 
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "steps", "fail", "spare", "vain"):
+        if timer in ("hold", "steps", "fail", "spare"):
             self.waited.add(timer)
             return True
         if timer == "takeover":
@@ -322,7 +322,6 @@ class Reduce(Scatter):
         if missing and not self._lacking and not all(self._is_lost(position) for position in missing):
             return False
         self._lacking = bool(missing)
-        self.out.append(SetTimer("vain", self.setting.patience))
         self.go("every sum, or one is missing")
         return True
 
@@ -395,9 +394,14 @@ class Reduce(Scatter):
         return True
 
     def _in_vain(self) -> bool:
-        """Whether others had long enough for every sum: a phase's time, or a quarter of it where an owner has stopped,
-        since who lacks its sum by then gets it from nobody."""
-        return self._overtime > 0 or ("vain" in self.waited and not self.gone.isdisjoint(self.owners))
+        """Whether others had long enough for every sum: a phase's time. Or, where an owner has stopped, since who lacks
+        its sum by then gets it from nobody, a view of this outcome, or as many proposals of `LOST` as not only liars
+        make."""
+        if self._overtime or self.gone.isdisjoint(self.owners):
+            return self._overtime > 0
+        vote = self.certify[OUTCOME]
+        tried = self._assembled is not None and vote.tried(self._digest)
+        return tried or len(vote.proposers_of(LOST)) > self.setting.c
 
     def _step_outcome(self) -> bool:
         vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)

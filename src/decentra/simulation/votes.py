@@ -142,7 +142,7 @@ class Votes:
                     said = "it prepared survivors that the shown holdings do not give"
                     self._case.violated("CE-2", actor.id, said)
             case topic if topic == OUTCOME and proposal.value == LOST:
-                if place in notes.refutes and not actor.machine._overtime:  # in overtime others' lack of sums counts
+                if place in notes.refutes and not actor.machine._in_vain():  # then others' lack of sums counts
                     self._case.violated("SA-9", actor.id, "it prepared `lost` though it has every sum")
             case topic if topic == VERDICT and proposal.value != STANDS:
                 self._repairs(actor, proposal.value)

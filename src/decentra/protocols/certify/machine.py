@@ -82,8 +82,8 @@ class Certify:
         """Of each proposer the latest, with its view: it may have a mebibyte, and its author has left earlier views."""
         self._proposed: dict[int, bytes] = {}
         """The hash of what was proposed in each view."""
-        self._tried: dict[bytes, int] = {}
-        """Of each value the first view that it was proposed in."""
+        self._tried: dict[bytes, set[int]] = {}
+        """Of each value the views that it was proposed in."""
         self._prepares, self._commits = Votes(quorum), Votes(quorum)
         self._locks: dict[PeerId, tuple[int, Verified]] = {}
         """Of each peer the latest, with its view."""
@@ -129,7 +129,11 @@ class Certify:
 
     def tried(self, value: bytes) -> bool:
         """Whether an earlier view proposed this value, and has ended without a certificate of it."""
-        return self._tried.get(value, self.view) < self.view
+        return min(self._tried.get(value, ()), default=self.view) < self.view
+
+    def proposers_of(self, value: bytes) -> set[PeerId]:
+        """Who has proposed this value, in any view."""
+        return {self.proposer(view) for view in self._tried.get(value, ())}
 
     @property
     def offers(self) -> bool:
@@ -354,7 +358,7 @@ class Certify:
         if self._proposed.setdefault(message.view, verified.body_hash) != verified.body_hash:
             raise RemoteError(sender, "CE-1", f"it proposed two values of {self.topic!r} in view {message.view}")
         self._learn(message.value)
-        self._tried[message.value] = min(message.view, self._tried.get(message.value, message.view))
+        self._tried.setdefault(message.value, set()).add(message.view)
         if message.view >= self._proposals.get(sender, (0, verified))[0]:
             self._proposals[sender] = message.view, verified
 

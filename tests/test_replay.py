@@ -1,0 +1,126 @@
+"""Self-audit: a peer's log replayed with its own seeds, and what is found where log and seeds don't agree."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decentra.audit import audit
+from decentra.audit.replay import Replay, Replayed, root
+from decentra.audit.secrets import DEAL, DEALS, VECTOR, DealSeeds, Kept, pack_deals, unpack_deals
+from decentra.driver.session import session_name
+from decentra.errors import LocalError
+from decentra.peer.config import PeerFolder
+from decentra.transfer import blob_root, piece_digests
+from decentra.types import PeerId, RoundId
+from decentra.wire.codec import Malformed
+from starting import Group, all_at_once
+
+SIZE = 200_001
+
+
+def keeps(folder: PeerFolder, rounds: int) -> None:
+    text = folder.config.read_text().replace("keep_secrets = 0 ", f"keep_secrets = {rounds} ")
+    folder.config.write_text(text)
+
+
+@pytest.fixture
+def run(make_group: Callable[..., Group]) -> Group:
+    """Three rounds of four peers, of which the first keeps the secrets of two."""
+    group = make_group(4)
+    keeps(group.folders[0], 2)
+    peers = [group.peer(index) for index in range(4)]
+    for number in range(3):
+        updates = [[np.full(SIZE, 0.01 * index + 0.001 * number, np.float32)] for index in range(4)]
+        all_at_once([partial(peer.average, update) for peer, update in zip(peers, updates, strict=True)])
+    all_at_once([peer.close for peer in peers])
+    return group
+
+
+def replayed(folder: PeerFolder) -> Sequence[Replayed]:
+    replay = Replay(folder.secrets)
+    audit([folder.path], watch=replay)
+    return replay.rounds
+
+
+def test_a_peers_own_rounds_are_computed_again_share_by_share_mask_by_mask_and_slice_by_slice(run: Group) -> None:
+    folder = run.folders[0]
+    first, *rest = replayed(folder)
+    assert [one.round for one in (first, *rest)] == [1, 2, 3]
+    assert first.missing and not first.flaws  # it was to keep two
+    for one in rest:
+        assert (one.flaws, one.missing) == ([], [])
+        # of its deal three shares a member; shown were one of each survivor's seed and one of each part of the beacon
+        assert (one.shares, one.masks, one.slices) == (3 * 4 + 4 + 4, 4, 4)
+    assert not run.folders[1].secrets.exists()
+    assert stat.S_IMODE(folder.secrets.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.secrets.iterdir()} == {0o600}
+    keeps(folder, 0)
+    text = folder.config.read_text()
+    folder.config.write_text(text.replace("keep_secrets = 2", "keep_secrets = 0"))
+    run.peer(0).close()
+    assert not list(folder.secrets.iterdir())  # who keeps none has none
+
+
+def test_what_is_not_what_the_seeds_give_is_found_under_its_clause(run: Group) -> None:
+    folder = run.folders[0]
+    kept = Kept(folder.secrets, session_name(run.charter), 3)
+    (view,) = kept.views()
+    seeds, deals, vector = kept.seeds(view), kept.deals(view), kept.vector()
+    assert seeds is not None and deals is not None and vector is not None
+
+    def found() -> list[str]:
+        return [clause for clause, _ in replayed(folder)[-1].flaws]
+
+    drawn = bytes([seeds.drawn[0] ^ 1]) + seeds.drawn[1:]
+    kept.path(DEAL, view).write_bytes(replace(seeds, drawn=drawn).pack())
+    assert found() == ["SA-1", "SA-10"]  # other seeds give another deal, and other masks
+    kept.path(DEAL, view).write_bytes(seeds.pack())
+    kept.path(VECTOR).write_bytes(vector[:-1] + bytes([vector[-1] ^ 1]))
+    assert found() == ["SA-10"]
+    kept.path(VECTOR).write_bytes(vector)
+    other = next(peer for peer in deals if peer != seeds.me)
+    kept.path(DEALS, view).write_bytes(pack_deals({**deals, other: deals[seeds.me]}))
+    assert found() == ["SA-2"]
+    kept.path(DEALS, view).write_bytes(pack_deals(deals))
+    assert found() == []
+    for part in (kept.path(DEAL, view), kept.path(DEALS, view), kept.path(VECTOR)):
+        whole = part.read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2 * 2 - 1], b"\xc1" * 100):
+            part.write_bytes(damaged)
+            last = replayed(folder)[-1]
+            assert last.missing or last.flaws
+        part.write_bytes(whole)
+
+
+def test_where_nothing_was_kept_it_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="no secrets of any round; set keep_secrets"):
+        Replay(tmp_path)
+    (tmp_path / f"aa-00000001-{DEAL}-0").write_bytes(b"noise")
+    with pytest.raises(LocalError, match="no secrets of any round"):
+        Replay(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 1_000_000])
+def test_its_root_of_a_blob_is_the_one_that_peers_sign(size: int) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    assert root(data) == blob_root(size, piece_digests(memoryview(data)))
+
+
+def test_what_is_kept_reads_back_and_anything_else_is_malformed() -> None:
+    ids = tuple(PeerId(bytes([place]) * 32) for place in range(3))
+    seeds = DealSeeds(bytes(32), RoundId(1, 2), 0, ids[0], ids, 3, (bytes(32),) * 3, b"drawn")
+    assert DealSeeds.unpack(seeds.pack()) == seeds
+    assert unpack_deals(pack_deals({ids[1]: b"body"})) == {ids[1]: b"body"}
+    for raw in (b"", b"\x90", b"\x01", pack_deals({ids[0]: b""})[:-1], seeds.pack()[:-1]):
+        with pytest.raises(Malformed):
+            DealSeeds.unpack(raw)
+    for raw in (b"", b"\x01", b"\x91\x01", seeds.pack()):
+        with pytest.raises(Malformed):
+            unpack_deals(raw)
