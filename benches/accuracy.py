@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
 
-from decentra.simulation.hazards import MIXES  # noqa: E402
+from decentra.simulation.hazards import MIXES, Mix  # noqa: E402
 from decentra.simulation.search import Play, stage_of, unhurried  # noqa: E402
 from overhearing import Left, damaged, judged, play  # noqa: E402
 
@@ -30,6 +30,19 @@ EVERY = 500
 
 SHARES = (1.0, 0.9, 0.5)
 """Of entries, what part there is, with bodies, and sound."""
+
+
+def example(setting: Play, seed: int, mix: Mix) -> tuple[str, list[str]]:
+    """The verdict on what one schedule leaves, and what is wrong with it."""
+    stage = stage_of(setting, seed, mix)
+    left = play(stage)
+    rng = random.Random(seed)
+    logs = damaged(left.entries, rng, rng.choice(SHARES), rng.choice(SHARES), rng.choice(SHARES))
+    report = judged(Left(left.ground, tuple(logs), left.liars))
+    honest = [one for one in report.violations if one.who not in left.liars]
+    wrong = [f"{mix}, seed {seed}: the auditor blames {one.who}, honest, for {one.clause}" for one in honest]
+    wrong += [f"{mix}, seed {seed}: {one.who} broke {one.clause}" for one in stage.oracle.violations]
+    return report.verdict.value, wrong
 
 
 def main() -> int:
@@ -47,15 +60,9 @@ def main() -> int:
     for place in range(options.examples):
         seed, mix = options.first + place, options.faults[place % len(options.faults)]
         with unhurried():
-            stage = stage_of(setting, seed, mix)
-            left = play(stage)
-            rng = random.Random(seed)
-            logs = damaged(left.entries, rng, rng.choice(SHARES), rng.choice(SHARES), rng.choice(SHARES))
-            report = judged(Left(left.ground, tuple(logs), left.liars))
-        came[report.verdict.value] += 1
-        honest = [one for one in report.violations if one.who not in left.liars]
-        wrong += [f"{mix}, seed {seed}: the auditor blames {one.who}, honest, for {one.clause}" for one in honest]
-        wrong += [f"{mix}, seed {seed}: {one.who} broke {one.clause}" for one in stage.oracle.violations]
+            verdict, found = example(setting, seed, mix)
+        came[verdict] += 1
+        wrong += found
         if (place + 1) % EVERY == 0 or place + 1 == options.examples:
             rate = (place + 1) * 60 / (time.process_time() - began)
             told = {"first": options.first, "examples": place + 1, "a_cpu_minute": round(rate), **came, "wrong": wrong}

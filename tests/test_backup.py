@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra.errors import DecentraError, Unavailable
+from decentra.machine.effects import Send
 from decentra.machine.events import Blob
+from decentra.protocols.rendezvous.messages import AbortRound
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.types import PeerId, RoundResult
 from decentra.wire.message import Verified
@@ -113,6 +115,25 @@ def test_where_a_second_stop_keeps_a_part_from_who_would_stand_in_nobody_waits_a
     for error in errors(play(group, small(group), but=[1, other])):
         assert isinstance(error, Unavailable) and "certified as lost" in str(error)
     assert group.clock.now() - began < PHASE  # half a phase's time for parts that may be on their way, and a vote
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_a_false_proposal_and_a_stop_of_one_owner_lose_no_round_that_all_others_can_end(n: int) -> None:
+    """It is the first proposer and names the right outcome, but shows no sums; then it says that it stops."""
+    group = simulate(n, protocol__backup=True)
+    first = proposer_of(group, 1)
+
+    def twist(effect: object) -> list[object]:
+        if effect.message.topic != "outcome":  # type: ignore[attr-defined]
+            return [effect]
+        shown = replace(effect.message, shown=())  # type: ignore[attr-defined]
+        stops = Send(AbortRound("LOCAL", (ids(group)[first],), "it stops"))
+        return [replace(effect, message=shown), stops]  # type: ignore[type-var]
+
+    lie(group.peers[first], "certify.propose", twist)  # type: ignore[arg-type]
+    began = group.clock.now()
+    assert len(results(play(group, small(group), but=[first]))) == n - 1
+    assert group.clock.now() - began < PHASE
 
 
 @settings(max_examples=25)

@@ -25,8 +25,16 @@ from decentra.wire.reader import Malformed
 _SCHEMA = """
 CREATE TABLE entries (
     session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, entry BLOB NOT NULL, body BLOB,
-    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, prev BLOB NOT NULL, valid INTEGER NOT NULL,
-    PRIMARY KEY (session, round, hash)) WITHOUT ROWID
+    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (session, round, hash)) WITHOUT ROWID;
+CREATE TABLE links (
+    session BLOB NOT NULL, author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+    round INTEGER NOT NULL, prev BLOB NOT NULL, PRIMARY KEY (session, author, boot, seq, hash)) WITHOUT ROWID
+"""
+
+_KEEP = """
+INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET body = excluded.body WHERE body IS NULL AND excluded.body IS NOT NULL
 """
 
 Progress = Callable[[int], None]
@@ -36,6 +44,9 @@ Reads = Callable[[bytes], Codec | None]
 """What reads the bodies of a session's messages; None where nobody knows its charter."""
 
 TOLD_EVERY = 4096
+
+MOST_KNOWN = 1 << 16
+"""Records that are known to have been read, so that the same ones from other transcripts cost next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Archive:
         self.garbled = 0
         """Entries whose bytes are none, or whose body is another one's: these accuse nobody."""
         self.unreadable: list[Unreadable] = []
+        self._known: set[bytes] = set()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -99,6 +111,12 @@ class Archive:
             self._database.execute("COMMIT")
 
     def _add(self, signed: Signed, codec: Reads, depth: int) -> None:
+        name = sha256(b"%d.%b%b" % (len(signed.entry), signed.entry, signed.body)).digest()
+        if name in self._known:
+            return
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known.add(name)
         try:
             entry = parse(signed.entry)
         except Malformed:
@@ -108,23 +126,9 @@ class Archive:
         if body is not None and sha256(body).digest() != entry.body:
             self.garbled += bool(body)
             body = None
-        hashed = entry.hash
-        held = self._database.execute(
-            "SELECT body IS NOT NULL FROM entries WHERE session = ? AND round = ? AND hash = ?",
-            (entry.session, entry.round, hashed),
-        ).fetchone()
-        if held is None:
-            place = (entry.author, entry.boot, entry.seq, entry.prev)
-            self._database.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                (entry.session, entry.round, hashed, signed.entry, body, *place),
-            )
-        elif body is not None and not held[0]:
-            self._database.execute(
-                "UPDATE entries SET body = ? WHERE session = ? AND round = ? AND hash = ?",
-                (body, entry.session, entry.round, hashed),
-            )
-        else:
+        hashed, place = sha256(signed.entry).digest(), (entry.author, entry.boot, entry.seq)
+        kept = self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place))
+        if kept.rowcount != 1:
             return
         reads = codec(entry.session)
         if body is None or reads is None or depth == 0 or not reads.cites(entry.kind):
@@ -164,17 +168,17 @@ class Archive:
         )
         return int(rows.fetchone()[0])
 
-    def note_valid(self, session: bytes, number: int, hashes: Iterable[bytes]) -> None:
-        """These entries of a round carry their authors' signatures."""
+    def note_valid(self, session: bytes, entries: Iterable[Entry]) -> None:
+        """These entries carry their authors' signatures."""
         self._database.executemany(
-            "UPDATE entries SET valid = 1 WHERE session = ? AND round = ? AND hash = ?",
-            ((session, number, hashed) for hashed in hashes),
+            "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((session, one.author, one.boot, one.seq, one.hash, one.round, one.prev) for one in entries),
         )
 
     def chains(self, session: bytes) -> Iterator[Link]:
         """The places of a session's valid entries in their authors' chains, by author, boot and number."""
         rows = self._database.execute(
-            "SELECT author, boot, seq, round, hash, prev FROM entries WHERE session = ? AND valid "
+            "SELECT author, boot, seq, round, hash, prev FROM links WHERE session = ? "
             "ORDER BY author, boot, seq, hash",
             (session,),
         )

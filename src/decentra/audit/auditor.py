@@ -136,7 +136,7 @@ class Auditor:
         for number in self.archive.rounds(name):
             records, found = generic.admit(ground, self.archive.entries(name, number), number)
             unsigned += self.archive.count(name, number) - len(records)
-            self.archive.note_valid(name, number, (record.entry.hash for record in records))
+            self.archive.note_valid(name, (record.entry for record in records))
             if not records:
                 continue
             rounds.append(number)

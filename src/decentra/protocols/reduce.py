@@ -110,6 +110,8 @@ class Reduce(Scatter):
         if self.phase == self.scattering and (self.mine.update is None or self.in_steps()):
             return True  # local steps take the time that they take
         self._overtime += 1
+        if self.phase == OUTCOME and self._overtime == 1 and self._assembled is not None and OUTCOME in self.certify:
+            self.certify[OUTCOME].give_up(self._digest)
         return self._overtime < OVERTIME and bool(self.own_slices)
 
     def go(self, why: str) -> None:
@@ -394,14 +396,12 @@ class Reduce(Scatter):
         return True
 
     def _in_vain(self) -> bool:
-        """Whether others had long enough for every sum: a phase's time. Or, where an owner has stopped, since who lacks
-        its sum by then gets it from nobody, a view of this outcome, or as many proposals of `LOST` as not only liars
-        make."""
+        """Whether others had long enough for every sum: a phase's time. Or, where an owner has stopped, since nobody who
+        lacks its sum then gets it any more: more proposers than may lie offered `LOST`, or this outcome in vain."""
         if self._overtime or self.gone.isdisjoint(self.owners):
             return self._overtime > 0
         vote = self.certify[OUTCOME]
-        tried = self._assembled is not None and vote.tried(self._digest)
-        return tried or len(vote.proposers_of(LOST)) > self.setting.c
+        return len(vote.proposers_of(LOST) | vote.failed_with(self._digest)) > self.setting.c
 
     def _step_outcome(self) -> bool:
         vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)

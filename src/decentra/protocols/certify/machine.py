@@ -84,6 +84,8 @@ class Certify:
         """The hash of what was proposed in each view."""
         self._tried: dict[bytes, set[int]] = {}
         """Of each value the views that it was proposed in."""
+        self._backed: dict[bytes, set[int]] = {}
+        """Of each value the views that this peer prepared it in."""
         self._prepares, self._commits = Votes(quorum), Votes(quorum)
         self._locks: dict[PeerId, tuple[int, Verified]] = {}
         """Of each peer the latest, with its view."""
@@ -128,12 +130,23 @@ class Certify:
         return tuple(sorted(peer for peer in self._order if not votes.voted(peer, self.view)))
 
     def tried(self, value: bytes) -> bool:
-        """Whether an earlier view proposed this value, and has ended without a certificate of it."""
-        return min(self._tried.get(value, ()), default=self.view) < self.view
+        """Whether this peer prepared this value in an earlier view, which has ended without a certificate of it. A
+        proposal that nobody may prepare gives a value no chance."""
+        return min(self._backed.get(value, ()), default=self.view) < self.view
 
     def proposers_of(self, value: bytes) -> set[PeerId]:
         """Who has proposed this value, in any view."""
         return {self.proposer(view) for view in self._tried.get(value, ())}
+
+    def failed_with(self, value: bytes) -> set[PeerId]:
+        """Whose proposals of this value, in earlier views, this peer prepared in vain."""
+        return {self.proposer(view) for view in self._backed.get(value, ()) if view < self.view}
+
+    def give_up(self, value: bytes) -> None:
+        """Leave the view that is on, where it is for this value and has no certificate yet."""
+        proposal = self._proposal()
+        if not self.certificate and proposal is not None and _as(Propose, proposal).value == value:
+            self._enter(self.view + 1)
 
     @property
     def offers(self) -> bool:
@@ -241,6 +254,7 @@ class Certify:
             self._out.append(Blame(error))
             return
         self._prepared.add(self.view)
+        self._backed.setdefault(proposal.value, set()).add(self.view)
         self._acted = self.view
         prepare = Prepare(self.context, self.topic, self.view, self._digest(proposal.value))
         self._vote("prepare", prepare, verified.entry.hash)
