@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands import decentra, refused
 from decentra.audit import audit
 from decentra.audit.replay import Replay, Replayed, root
 from decentra.audit.secrets import DEAL, DEALS, VECTOR, DealSeeds, Kept, pack_deals, unpack_deals
@@ -124,3 +126,30 @@ def test_what_is_kept_reads_back_and_anything_else_is_malformed() -> None:
     for raw in (b"", b"\x01", b"\x91\x01", seeds.pack()):
         with pytest.raises(Malformed):
             unpack_deals(raw)
+
+
+def test_the_command_tells_what_was_computed_again_and_what_was_not_kept(run: Group) -> None:
+    first, second = run.folders[0].path, run.folders[1].path
+    ended = decentra("audit", first, "--self", "--json")
+    told = json.loads(ended.out)
+    assert ended.code == 2 and told["self"]["verdict"] == "undecided"
+    assert [(one["round"], one["masks"]) for one in told["self"]["rounds"]] == [(1, 0), (2, 4), (3, 4)]
+    ended = decentra("audit", *(folder.path for folder in run.folders), "--self")
+    assert ended.code == 2 and "verdict: clean" in ended.out  # of the transcripts; the others kept nothing to replay
+    assert ended.out.count("has no secrets of any round; set keep_secrets") == 3
+    assert "round 3: 20 shares, 4 masks and 4 slices computed again are what was signed" in ended.out
+    vector = Kept(run.folders[0].secrets, session_name(run.charter), 3).path(VECTOR)
+    vector.write_bytes(bytes(vector.stat().st_size))
+    ended = decentra("audit", first, "--self")
+    assert ended.code == 1 and "FLAW SA-10: its slices are not its vector under the masks of its deal" in ended.out
+    assert "needs a peer's whole folder" in refused("audit", second / "charter.toml", "--self", code=3)
+
+
+def test_no_deal_and_no_seed_is_in_a_transcript(run: Group) -> None:
+    logged = b"".join(path.read_bytes() for folder in run.folders for path in folder.transcripts.iterdir())
+    for number in (2, 3):
+        kept = Kept(run.folders[0].secrets, session_name(run.charter), number)
+        for view in kept.views():
+            seeds, deals = kept.seeds(view), kept.deals(view)
+            assert seeds is not None and deals is not None and len(deals) == 4
+            assert seeds.drawn[:32] not in logged and not any(body in logged for body in deals.values())

@@ -8,6 +8,7 @@
 - ``generic``: the rules that follow from any spec; ``rules``: those of the protocols, by clause.
 - ``evidence``: of all that shows a violation, the few entries that show it by themselves.
 - ``auditor``: holds an archive against the rules; ``report``: what it came to, for people and programs.
+- ``page``: the report as an HTML page for everybody.
 
 Nothing here imports the machines that are judged: a mistake of theirs must not be one of its judge.
 """

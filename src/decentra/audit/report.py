@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,19 @@ BEYOND = (
     "when anything was sent: clocks are nowhere signed",
 )
 """What no transcript shows, whoever reads it."""
+
+
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+"""Categories of characters that are not seen, that move a terminal's cursor, or turn the writing around them."""
+
+
+def visible(text: str) -> str:
+    """A text in which every character that is not seen is written as its number: what others signed may hold any.
+
+    >>> visible("a\\u202eb")
+    'a\\\\u202eb'
+    """
+    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN else char for char in text)
 
 
 @dataclass(frozen=True)

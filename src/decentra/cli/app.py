@@ -293,15 +293,22 @@ def audit(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", metavar="DIR", help="Write what shows each violation, a file each.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page that anybody can read, in one file.")
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--self", help="Compute your own peer's rounds again, with the secrets that it kept.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tell from transcripts who broke which clause.
 
-    It works offline, from any number of transcripts, whoever they come from, and says what is missing to tell.
+    It works offline, from any number of transcripts, whoever they come from, and says what is missing to tell. The page
+    of --html needs no network and no knowledge of cryptography: the verdict, a timeline, and what shows each violation.
     """
     from decentra.cli import audit as body
 
-    raise typer.Exit(body.run(paths, charter or [], spec, evidence, json))
+    raise typer.Exit(body.run(paths, charter or [], spec, evidence, html, own, json))
 
 
 @app.command(epilog=_EPILOG)

@@ -10,13 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decentra.audit import Missing, Report, Verdict, Violation, audit, transcript
-from decentra.audit.report import BEYOND, SessionReport
+from decentra.audit.auditor import SUFFIX
+from decentra.audit.findings import Finding
+from decentra.audit.page import Courses, render
+from decentra.audit.record import Round
+from decentra.audit.report import BEYOND, SessionReport, visible
 from decentra.audit.rules import BOOKS, GENERIC
 from decentra.charter.charter import Charter
+from decentra.cli.replay import SelfAudit
 from decentra.cli.report import emit, tell
 from decentra.errors import LocalError
 
 CODES = {Verdict.CLEAN: 0, Verdict.VIOLATION: 1, Verdict.UNDECIDED: 2}
+WORST = (Verdict.VIOLATION, Verdict.UNDECIDED)
 UNUSABLE = 3
 
 MOST_LINES = 12
@@ -24,7 +30,13 @@ MOST_LINES = 12
 
 
 def run(
-    paths: Sequence[Path], charters: Sequence[Path], room: Path | None, evidence: Path | None, as_json: bool
+    paths: Sequence[Path],
+    charters: Sequence[Path],
+    room: Path | None,
+    evidence: Path | None,
+    html: Path | None,
+    own: bool,
+    as_json: bool,
 ) -> int:
     """Audit transcripts and print what came of it.
 
@@ -32,17 +44,37 @@ def run(
         charters: charters beside those that the transcripts hold.
         room: the folder of the specs; the published ones by default.
         evidence: where each violation's entries are written, a transcript each.
+        html: where a page for people is written.
+        own: whether the paths are peers' own folders, whose rounds are computed again with the secrets that they kept.
     """
     try:
         known = [Charter.parse(_text(path), str(path)) for path in charters]
         if room is not None and not room.is_dir():
             raise LocalError(f"{room} is no folder of specs; give one that holds <protocol>/spec.toml")
-        report = audit(paths, charters=known, room=room, progress=None if as_json else _progress)
-        files = [] if evidence is None else _write(report, evidence)
+        if html is not None:
+            _check(html)
+        courses, replays = Courses(), SelfAudit(paths) if own else None
+        watches = [*([] if html is None else [courses.watch]), *([] if replays is None else [replays.watch])]
+
+        def watch(round_: Round, findings: Sequence[Finding]) -> None:
+            for each in watches:
+                each(round_, findings)
+
+        report = audit(paths, charters=known, room=room, progress=None if as_json else _progress, watch=watch)
+        written = [] if evidence is None else [f"evidence: {path}" for path in _write(report, evidence)]
+        if html is not None:
+            _write_page(html, render(report, courses))
+            written.append(f"page: {html}")
     except LocalError as error:
         return tell(as_json, str(error), "local", UNUSABLE)
-    emit(as_json, report.as_dict(), [*_lines(report), *(f"evidence: {path}" for path in files)])
-    return CODES[report.verdict]
+    told, lines = report.as_dict(), [*_lines(report), *written]
+    verdicts = [report.verdict]
+    if replays is not None:
+        told["self"] = replays.as_dict()
+        lines += replays.lines()
+        verdicts.append(replays.verdict)
+    emit(as_json, told, map(visible, lines))
+    return CODES[next((one for one in WORST if one in verdicts), Verdict.CLEAN)]
 
 
 def _text(path: Path) -> str:
@@ -63,12 +95,34 @@ def _write(report: Report, folder: Path) -> list[Path]:
     for each in report.sessions:
         found = [one for one in each.findings if isinstance(one, Violation)]
         for place, one in enumerate(found):
-            path = folder / f"{place:03}-{one.clause}-round-{one.round}-{one.who.hex()[:8]}.log"
+            name = f"{place:03}-{one.clause}-round-{one.round}-{one.who.hex()[:8]}-{each.session.hex()[:8]}.log"
+            path = folder / name
             if each.ground is not None:
                 log = ((record.entry.packed, record.body) for record in one.evidence)
                 transcript.write(path, each.ground.charter.to_toml(), log)
                 files.append(path)
     return files
+
+
+def _check(html: Path) -> None:
+    """Refuse a place for the page before the transcripts are read, which may take long."""
+    if html.suffix == SUFFIX:
+        raise LocalError(f"{html} would be taken for a transcript; give --html a name that does not end in {SUFFIX}")
+    try:
+        is_folder, has_folder = html.is_dir(), html.parent.is_dir()
+    except OSError as error:
+        raise LocalError(f"the page can't be {html} ({error.strerror}); give --html another place") from error
+    if is_folder:
+        raise LocalError(f"{html} is a folder; give --html the name of a file in it, such as {html / 'report.html'}")
+    if not has_folder:
+        raise LocalError(f"there is no folder {html.parent} for the page; make it, or give --html another place")
+
+
+def _write_page(html: Path, page: str) -> None:
+    try:
+        html.write_text(page, "utf-8")
+    except OSError as error:
+        raise LocalError(f"the page {html} can't be written ({error.strerror}); give --html another place") from error
 
 
 def _lines(report: Report) -> Iterator[str]:
