@@ -157,6 +157,13 @@ def named_in_tests(clause: str) -> list[str]:
     return [name for name, text in texts.items() if name not in NOT_COUNTED and re.search(rf"\b{clause}\b", text)]
 
 
+def bad_transcripts(clause: str) -> str:
+    """The transcripts that are flagged under a clause alone; none where transcripts don't tell it."""
+    prefix = f"bad-{clause}-"
+    found = ((path.stem.removeprefix(prefix), path) for path in sorted(SPECS.glob(f"*/transcripts/{prefix}*.log")))
+    return ", ".join(f"[{name}]({path.relative_to(SPECS).as_posix()})" for name, path in found) or "—"
+
+
 def matrix() -> str:
     """A row for every clause: what holds it, and what shows that it is held."""
     raised = clause_literals(*MACHINES)
@@ -166,9 +173,10 @@ def matrix() -> str:
             where = code(sorted(raised.get(clause.id, ()))) or NOT_RAISED.get(clause.id, "—")
             model = f"`{clause.model}`" if clause.model else f"none: {clause.unmodelled}"
             told = f"no: {UNTOLD[clause.id]}" if clause.id in UNTOLD else PARTLY.get(clause.id, "yes")
-            rows.append((clause.id, f"`{clause.rule}`", told, where, code(named_in_tests(clause.id)) or "—", model))
-    raised_in = "raised in a room of machines, or why not"
-    head = ("clause", "auditor's rule", "told from transcripts", raised_in, "named in tests", "the model")
+            named = code(named_in_tests(clause.id)) or "—"
+            rows.append((clause.id, f"`{clause.rule}`", told, bad_transcripts(clause.id), where, named, model))
+    auditor = ("auditor's rule", "told from transcripts", "bad transcripts")
+    head = ("clause", *auditor, "raised in a room of machines, or why not", "named in tests", "the model")
     return "\n".join(table(head, rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,7 +45,9 @@ def one_context(round_: Round, clauses: Clauses) -> Iterator[Finding]:
 
 def holdings(round_: Round, clauses: Clauses) -> Iterator[Finding]:
     """A holding is of a slice of the roster, names members of it, its author first of all, and their lists truly."""
-    lists: dict[bytes, Record] = {record.author: record for record in round_.of(clauses.slices)}
+    lists: dict[bytes, list[Record]] = defaultdict(list)
+    for record in round_.of(clauses.slices):
+        lists[record.author].append(record)
     for record in round_.of(f"{round_.ground.spec.name}.holding"):
         held = dict(record["held"])
         roster = round_.roster(record.author, record["context"])
@@ -54,12 +57,13 @@ def holdings(round_: Round, clauses: Clauses) -> Iterator[Finding]:
                 yield violation(clauses.holding, record, "signed a holding that is of no slice of its round", roster)
                 continue
         for peer, hashed in held.items():
-            signed = lists.get(peer)
-            if signed is None or signed.entry.body == hashed:
+            signed = lists[peer]
+            if not signed or any(one.entry.body == hashed for one in signed):
                 continue
             if peer == record.author:
-                yield violation(clauses.holding, record, "holds another list of its own slices than it signed", signed)
-            elif all(one.entry.body != hashed for one in round_.of(clauses.slices) if one.author == peer):
+                said = "holds another list of its own slices than it signed"
+                yield violation(clauses.holding, record, said, signed[0])
+            else:
                 other, holder = round_.ground.name(peer), round_.ground.name(record.author)
                 yield Missing(f"whether {other} signed the list that {holder} says to hold", peer, round_.number)
 

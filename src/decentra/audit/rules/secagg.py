@@ -77,6 +77,8 @@ def certified_unmask(round_: Round) -> Iterator[Finding]:
         commits = [one for one in round_.of("certify.commit") if one["topic"] == "survivors"]
         if record["survivors"] != derive.vote_value(record["context"], "survivors", certified):
             yield violation("SA-7", record, "showed shares under other survivors than are certified", roster, *commits)
+        elif certified == survivors.FAIL:
+            yield violation("SA-7", record, "showed shares in a round that is certified as failed", roster, *commits)
         elif parts is not None:
             dropped = tuple(peer for peer in roster["members"] if peer not in parts[0])
             if tuple(peer for peer, _ in record["key_shares"]) != dropped:
