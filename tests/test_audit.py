@@ -481,6 +481,21 @@ def test_form_is_judged_only_where_it_was_signed() -> None:
     assert found == {("SCHEMA", liar), ("SESSION", liar)}
 
 
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("body", [b"", b"\x91\x01"])
+def test_who_cites_an_entry_with_a_body_that_is_not_its_own_is_found(here: bool, body: bytes) -> None:
+    scribe = Scribe()
+    scribe.endorsed()
+    scribe.number = 2
+    left = scribe.sign(scribe.ids[3], AbortRound("LOCAL", (scribe.ids[3],), "it ends"))
+    if not here:
+        scribe.said.remove(left)
+    cited = Verified(left.entry, left.message, Signed(left.signed.entry, body))
+    roster = scribe.roster(scribe.ids[:3], (cited,))
+    assert ("SIGNATURE", roster.sender) in scribe.accused()
+    assert scribe.ids[3] not in {who for _, who in scribe.accused()}
+
+
 def test_who_cites_what_nobody_signed_is_found_and_the_named_author_is_not() -> None:
     scribe = Scribe(8, 2)
     for who in scribe.ids[:7]:
@@ -586,11 +601,74 @@ def test_of_one_author_so_many_entries_of_a_round_are_judged_and_no_more(monkeyp
     monkeypatch.setattr(generic, "MOST", 5)
     scribe = Scribe()
     author = scribe.ids[1]
-    for _ in range(9):
-        scribe.sign(author, Leave())
+    for place in range(9):
+        scribe.sign(author, Absent(0, (PeerId(bytes([place]) * 32),)))
     report = scribe.report()
     assert report.verdict is Verdict.UNDECIDED and not report.violations
-    assert any("5 entries a round" in one.what and one.whose == author for one in report.missing)
+    assert [(one.what, one.whose) for one in report.missing] == [
+        ("a judgement of every rendezvous.absent: 5 a round are looked at", author)
+    ]
+
+
+@pytest.mark.parametrize("behind", ["the same again", "another kind", "another topic"])
+def test_nobody_hides_what_it_signed_behind_more_that_it_signs(behind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generic, "MOST", 20)
+    scribe = Scribe()
+    liar = scribe.ids[2]
+    scribe.endorsed()
+    scribe.chains[liar] = Chain(scribe.members[2], scribe.ground.session, 2)
+    for place in range(100):  # of an earlier boot than the lie, so they are read before it
+        match behind:
+            case "the same again":
+                scribe.sign(liar, Ready(b"m" * 32, b"l" * 32, ZERO, ZERO, b"s" * 32))
+            case "another kind":
+                scribe.sign(liar, Absent(0, (PeerId(place.to_bytes(32)),)))
+            case _:
+                scribe.sign(liar, Propose(CONTEXT, f"topic {place}", 0, b"lost", (), ()))
+    scribe.chains[liar] = Chain(scribe.members[2], scribe.ground.session, 3)
+    scribe.sign(liar, Ready(b"other" + bytes(27), b"l" * 32, ZERO, ZERO, b"s" * 32))
+    accused = scribe.accused()
+    assert ("RV-1", liar) in accused and {who for _, who in accused} == {liar}
+    assert (("SCHEMA", liar) in accused) == (behind == "another topic")
+
+
+def test_a_number_far_ahead_costs_nothing() -> None:
+    scribe = Scribe()
+    liar = scribe.ids[1]
+    scribe.endorsed()
+    digest = [derive.vote_value(CONTEXT, "outcome", value) for value in (b"lost", b"other")]
+    scribe.sign(liar, Commit(CONTEXT, "outcome", 0, digest[0]))
+    scribe.chains[liar].seq = (1 << 63) - 3
+    other = scribe.sign(scribe.proposer, Propose(CONTEXT, "outcome", 1, b"other", (), ()))
+    scribe.sign(liar, Prepare(CONTEXT, "outcome", 1, digest[1]), other)
+    report = scribe.report()
+    assert any(one.what == "what its author signed before a vote" for one in report.missing)
+
+
+def test_what_others_signed_moves_no_cursor(tmp_path: Path) -> None:
+    scribe = Scribe()
+    liar = scribe.ids[1]
+    scribe.endorsed()
+    kind = "\x1b[1A\x1b[2K\u202e"
+    entry = scribe.chains[liar].sign(RoundId(1, 1), kind, b"\x90", ZERO, bytes(liar))
+    scribe.said.append(Verified(entry, Leave(), Signed(entry.packed, b"\x90")))
+    ended = decentra("audit", transcript_of(scribe, tmp_path / "run.log"))
+    assert ended.code == 1 and "VIOLATION ROLE" in ended.out
+    assert "\x1b" not in ended.out and "\u202e" not in ended.out
+
+
+def test_what_is_cited_is_read_also_where_its_charter_comes_in_a_later_file(tmp_path: Path) -> None:
+    scribe = Scribe()
+    liar = scribe.ids[2]
+    scribe.endorsed()
+    hidden = scribe.sign(liar, Ready(b"other" + bytes(27), b"l" * 32, ZERO, ZERO, b"s" * 32))
+    scribe.number = 2
+    scribe.roster(scribe.ids[:2] + scribe.ids[3:], (hidden,))
+    scribe.said.remove(hidden)
+    write(tmp_path / "a.log", "no charter", [(one.signed.entry, one.signed.body) for one in scribe.said])
+    write(tmp_path / "b.log", scribe.charter.to_toml(), [])
+    found = {(one.clause, one.who) for one in audit([tmp_path]).violations}
+    assert ("RV-1", liar) in found
 
 
 @cache

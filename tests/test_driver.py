@@ -485,6 +485,7 @@ def test_a_peer_that_left_is_known_until_it_speaks_again() -> None:
     settle(group, 3.0)
     assert list(driver.others.left) == [ids(group)[1]]
     assert driver.reasons == {ids(group)[1]: "it has left the group"}
+    author.session.round = RoundId(1, 1)
     verified = sign(author, Endorse(bytes(32)), bytes(32))
     post_raw(author, verified.signed.entry, verified.signed.body)
     settle(group, 3.0)

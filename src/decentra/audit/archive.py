@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -45,6 +46,9 @@ Reads = Callable[[bytes], Codec | None]
 
 TOLD_EVERY = 4096
 
+AT_ONCE = 1024
+"""Links that are written together."""
+
 MOST_KNOWN = 1 << 16
 """Records that are known to have been read, so that the same ones from other transcripts cost next to nothing."""
 
@@ -68,6 +72,27 @@ class Link(NamedTuple):
     prev: bytes
 
 
+class Noted:
+    """Entries that members signed, on their way to where chains are read from."""
+
+    def __init__(self, database: sqlite3.Connection, session: bytes) -> None:
+        self._database, self._session = database, session
+        self._links: list[tuple[object, ...]] = []
+        self.count = 0
+
+    def add(self, entry: Entry) -> None:
+        """This one is signed by its author."""
+        self.count += 1
+        place = (entry.author, entry.boot, entry.seq, entry.hash, entry.round, entry.prev)
+        self._links.append((self._session, *place))
+        if len(self._links) == AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        self._database.executemany("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)", self._links)
+        self._links.clear()
+
+
 class Archive:
     """A bag of entries, and of those that they cite."""
 
@@ -85,18 +110,32 @@ class Archive:
         """Let go of everything."""
         self._database.close()
 
-    def add_file(self, path: Path, codec: Reads, progress: Progress | None, heads: Callable[[str], None]) -> None:
+    @staticmethod
+    def heads(path: Path, tell: Callable[[str], None]) -> None:
+        """Tell every charter that a transcript holds, as far as it can be read."""
+        with suppress(LocalError):
+            for _ in transcript.read(path, tell):
+                pass
+
+    def add_file(self, path: Path, codec: Reads, progress: Progress | None) -> None:
         """Take in a transcript; what can't be read of it is noted.
 
         Args:
             codec: reads the bodies of a session's messages; None for a session of no known charter.
             progress: told how many entries were read so far.
-            heads: told the charter that a transcript begins with, before its entries are read.
+
+        Raises:
+            LocalError: there is no room for what was read.
         """
         try:
-            self.add(transcript.read(path, heads), codec, progress)
+            self.add(transcript.read(path), codec, progress)
         except LocalError as error:
             self.unreadable.append(Unreadable(path, str(error)))
+        except sqlite3.Error as error:
+            raise LocalError(
+                f"what transcripts hold can't be kept while it is judged ({error}); free the disk that temporary files "
+                "go to, or set TMPDIR to another"
+            ) from error
 
     def add(self, signed: Iterable[Signed], codec: Reads, progress: Progress | None = None) -> None:
         """Take in entries, and those that they cite."""
@@ -168,12 +207,12 @@ class Archive:
         )
         return int(rows.fetchone()[0])
 
-    def note_valid(self, session: bytes, entries: Iterable[Entry]) -> None:
-        """These entries carry their authors' signatures."""
-        self._database.executemany(
-            "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((session, one.author, one.boot, one.seq, one.hash, one.round, one.prev) for one in entries),
-        )
+    @contextmanager
+    def noting(self, session: bytes) -> Iterator[Noted]:
+        """Takes down, in the order of a round's entries, which of them carry their authors' signatures."""
+        noted = Noted(self._database, session)
+        yield noted
+        noted.flush()
 
     def chains(self, session: bytes) -> Iterator[Link]:
         """The places of a session's valid entries in their authors' chains, by author, boot and number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from decentra.audit.report import Report, SessionReport
 from decentra.audit.rules import BOOKS, Book
 from decentra.charter.charter import FILE, Charter
 from decentra.errors import LocalError
+from decentra.types import PeerId
 from decentra.wire.codec import Codec, Signed
 
 SUFFIX = ".log"
 """How the names of transcripts in a folder end."""
+
+MOST_CHARTERS = 4096
+"""Charters that are read, of all that transcripts begin with: one an epoch, and one a group and axis of a grid."""
 
 Watch = Callable[[Round, Sequence[Finding]], None]
 """Told each round as soon as it is judged, with what it came to; and once more, behind a session's last round, each in
@@ -55,8 +60,10 @@ def audit(
         files, found = _files(paths)
         for text in found:
             auditor.know_text(text)
+        for path in files:  # what an entry cites is read by its charter, in whichever file that stands
+            auditor.archive.heads(path, auditor.know_text)
         for path in files:
-            auditor.archive.add_file(path, auditor.codec, progress, auditor.know_text)
+            auditor.archive.add_file(path, auditor.codec, progress)
         return auditor.judge(watch)
     finally:
         auditor.close()
@@ -81,9 +88,11 @@ def _files(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 def _text(path: Path) -> str:
     """A charter's text; nothing where it can't be read: its sessions are undecided then."""
+    if not path.is_file():  # to open a pipe would wait for whoever writes to it
+        return ""
     try:
         with path.open("rb") as file:
-            return file.read(transcript.MAX_CHARTER).decode("utf-8", "replace") if path.is_file() else ""
+            return file.read(transcript.MAX_CHARTER).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -94,6 +103,7 @@ class Auditor:
     def __init__(self, room: Path | None = None, grounds: Iterable[Ground] = ()) -> None:
         self.archive = Archive()
         self._room = room
+        self._texts: set[bytes] = set()
         self._grounds: dict[bytes, Ground] = {ground.session: ground for ground in grounds}
 
     def close(self) -> None:
@@ -107,6 +117,10 @@ class Auditor:
 
     def know_text(self, text: str) -> None:
         """Judge the sessions of a charter, if the text is one."""
+        name = sha256(text.encode()).digest()
+        if name in self._texts or len(self._texts) >= MOST_CHARTERS:
+            return
+        self._texts.add(name)
         try:
             self.know(Charter.parse(text))
         except (LocalError, OSError):  # a protocol's name may be none that a file can have
@@ -134,9 +148,9 @@ class Auditor:
             return SessionReport(name, None, count, 0, (), ())
         rounds, findings, unsigned = [], list[Finding](), 0
         for number in self.archive.rounds(name):
-            records, found = generic.admit(ground, self.archive.entries(name, number), number)
-            unsigned += self.archive.count(name, number) - len(records)
-            self.archive.note_valid(name, (record.entry for record in records))
+            with self.archive.noting(name) as signed:
+                records, found = generic.admit(ground, self.archive.entries(name, number), number, signed.add)
+            unsigned += self.archive.count(name, number) - signed.count
             if not records:
                 continue
             rounds.append(number)
@@ -148,7 +162,7 @@ class Auditor:
         def at(link: Link) -> Record:
             return Record(*self.archive.entry(name, link.round, link.hash))
 
-        chained = list(generic.chains(self.archive.chains(name), at))
+        chained = list(_firsts(generic.chains(self.archive.chains(name), at)))
         broken = [one for one in chained if isinstance(one, Violation)]
         for number in sorted({one.round for one in broken}):
             records, _ = generic.admit(ground, self.archive.entries(name, number), number)
@@ -178,6 +192,16 @@ def judge_round(round_: Round, book: Book) -> Iterator[Finding]:
     yield from generic.order(round_, book.opens)
     yield from generic.once(round_, book.once)
     yield from chain.from_iterable(rule(round_) for rule in book.rules)
+
+
+def _firsts(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Of an author's broken or open chain the first place in each round: a liar may leave as many as it likes."""
+    seen: set[tuple[str, PeerId | None, int]] = set()
+    for one in findings:
+        what = (one.clause, one.who) if isinstance(one, Violation) else ("", one.whose)
+        if (*what, one.round) not in seen:
+            seen.add((*what, one.round))
+            yield one
 
 
 def _once(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -31,51 +31,64 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
 starts again may say it again."""
 
 MOST = 16_384
-"""Entries of one author in one round that are judged. An honest one that hands a large common state to 63 others signs
-half as many."""
+"""Entries of one author, round and kind that are judged. An honest one that hands a large common state to 63 others
+signs half as many, and of any other kind far fewer."""
 
 
 def admit(
-    ground: Ground, entries: Iterable[tuple[Entry, bytes | None]], number: int
+    ground: Ground,
+    entries: Iterable[tuple[Entry, bytes | None]],
+    number: int,
+    signed: Callable[[Entry], None] = lambda entry: None,
 ) -> tuple[list[Record], list[Finding]]:
     """The entries that members signed, as records, and what their form alone shows.
 
     SIGNATURE accuses nobody whose signature is not there: what nobody signed is left out. SCHEMA and SESSION are what a
-    member did sign, of a kind or body that the spec does not know, or for another epoch than the session's.
+    member did sign, of a kind, body or topic that the spec does not know, or for another epoch than the session's; each
+    is found once. Nobody hides what it signed behind more that it signs: what says the same again counts once, and a
+    kind's limit is its own, so that who exceeds it has said two things in one place.
+
+    Args:
+        signed: told every entry that a member signed, also those that are left out.
     """
     records: list[Record] = []
-    findings: list[Finding] = []
-    of = Counter[PeerId]()
+    findings: dict[tuple[str, PeerId], Finding] = {}
+    of = Counter[tuple[PeerId, str]]()
+    said: set[tuple[PeerId, str, bytes, bytes]] = set()
     for entry, body in entries:
-        if entry.author not in ground.members or not ground.check(entry.author, entry.signature, entry.signed_bytes):
+        author, kind = entry.author, entry.kind
+        if author not in ground.members or not ground.check(author, entry.signature, entry.signed_bytes):
             continue
-        of[entry.author] += 1
-        if of[entry.author] > MOST:
+        signed(entry)
+        word = (author, kind, entry.body, entry.receiver)
+        of[author, kind] += word not in said
+        if word in said or of[author, kind] > MOST:
             continue
-        message = ground.spec.messages.get(entry.kind)
-        record, said = Record(entry, None), ""
+        said.add(word)
+        message, record, flaw = ground.spec.messages.get(kind), Record(entry, None), ""
         if entry.epoch != ground.epoch:
-            said = f"signed for epoch {entry.epoch} in the session of epoch {ground.epoch}"
-            findings.append(violation("SESSION", Record(entry, body), said))
-            said = ""
+            wrong = f"signed for epoch {entry.epoch} in the session of epoch {ground.epoch}"
+            findings.setdefault(("SESSION", author), violation("SESSION", Record(entry, body), wrong))
         if message is None or message.datagram:
-            said = f"signed a {entry.kind!r}, which the spec does not know"
+            flaw = f"signed a {kind!r}, which the spec does not know"
         elif body is None and message.log_body:
-            findings.append(Missing(f"the body of a {entry.kind}", entry.author, number))
+            findings.setdefault((kind, author), Missing(f"the body of a {kind}", author, number))
         else:
             try:
                 record = as_record(ground, entry, body)
             except Malformed as error:
-                said = f"signed a body that is no {entry.kind}: {error}"
-        if said:
-            findings.append(Violation("SCHEMA", entry.author, said, number, (Record(entry, body),)))
+                flaw = f"signed a body that is no {kind}: {error}"
+        if record["topic"] is not None and record["topic"] not in ground.topics:
+            flaw, record = f"votes on {record['topic'][:40]!r}, which no round votes on", Record(entry, None)
+        if flaw:
+            findings.setdefault(("SCHEMA", author), Violation("SCHEMA", author, flaw, number, (Record(entry, body),)))
         records.append(record)
-    findings += [
-        Missing(f"a judgement of all that it signed: {MOST} entries a round are looked at", author, number)
-        for author, count in of.items()
+    beyond = [
+        Missing(f"a judgement of every {kind}: {MOST} a round are looked at", author, number)
+        for (author, kind), count in of.items()
         if count > MOST
     ]
-    return records, findings
+    return records, [*findings.values(), *beyond]
 
 
 def citations(round_: Round) -> Iterator[Finding]:
@@ -83,7 +96,9 @@ def citations(round_: Round) -> Iterator[Finding]:
     for record in round_.records:
         for name, value in record.fields.items():
             for signed in cited_in(value):
-                if round_.find(sha256(signed.entry).digest()) is None and (flaw := _unsigned(round_.ground, signed)):
+                known = round_.find(sha256(signed.entry).digest())
+                sound = known is not None and sha256(signed.body).digest() == known.entry.body
+                if not sound and (flaw := _unsigned(round_.ground, signed)):
                     yield violation("SIGNATURE", record, f"cites in {name!r} of its {record.kind} {flaw}")
 
 
@@ -105,7 +120,7 @@ def roles(round_: Round) -> Iterator[Finding]:
     for record in round_.records:
         receiver = record.entry.receiver
         if receiver and (PeerId(receiver) not in round_.ground.members or receiver == record.author):
-            yield violation("ROLE", record, f"addressed its {record.kind} to who is no other member")
+            yield violation("ROLE", record, f"addressed its {record.kind!r} to who is no other member")
 
 
 def order(round_: Round, opens: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
@@ -126,7 +141,7 @@ def order(round_: Round, opens: Mapping[str, tuple[str, ...]]) -> Iterator[Findi
         if opened is None:
             yield Missing(f"the entry that opened the phase of a {record.kind}", record.author, round_.number)
         elif opened.kind not in allowed:
-            said = f"names a {opened.kind} as what opened the phase of its {record.kind}"
+            said = f"names a {opened.kind!r} as what opened the phase of its {record.kind}"
             yield violation("ORDER", record, said, opened)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from decentra.spec import Spec
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Codec
 from decentra.wire.entry import Checker
+
+_VOTE = re.compile(r"certificate\((\w+)\)")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ class Ground:
     @cached_property
     def members(self) -> tuple[PeerId, ...]:
         return self.charter.ids
+
+    @cached_property
+    def topics(self) -> frozenset[str]:
+        """What rounds vote on: what a certificate opens a phase with, and what the last phase ends by."""
+        phases = self.spec.phases
+        opening = (found for _, opens in phases for found in _VOTE.findall(opens))
+        return frozenset((*opening, *(name for name, _ in phases[-1:])))
 
     @property
     def c(self) -> int:

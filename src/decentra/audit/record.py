@@ -118,6 +118,8 @@ class Round:
         if first.place[0] != last.place[0]:
             return None
         places = self._places[last.author]
+        if last.place[1] - first.place[1] >= len(places):
+            return None
         found = [places.get((last.place[0], seq)) for seq in range(first.place[1], last.place[1] + 1)]
         logged = [one for one in found if one is not None and (one.body is not None or not self._logs(one.kind))]
         return tuple(logged) if len(logged) == len(found) else None

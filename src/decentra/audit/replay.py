@@ -174,13 +174,18 @@ class _Replay:
         for entry in entries:
             if entry.entry.body in made:
                 self._came.shares += 3 * len(made[entry.entry.body][0].roster)
-            elif len(made) < len(entries):
+            elif self._view_of(entry) not in {seeds.view for seeds, _ in made.values()}:
                 self._came.missing.append(f"the seeds of a deal: {MEND}")
             else:
                 self._came.flaws.append(("SA-1", "its deal is not what its seeds give"))
         for endorsed in self._own("endorse"):
             self._under(endorsed, {seeds.view: again for seeds, again in made.values()})
         return self._came
+
+    def _view_of(self, dealt: Record) -> int | None:
+        """The view that a deal is of, by the roster that it names."""
+        roster = self._round.find(dealt.entry.after)
+        return None if roster is None else roster["view"]
 
     def _own(self, kind: str) -> list[Record]:
         return [one for one in self._round.of(f"{PROTOCOL}.{kind}") if one.author == self._me]
@@ -193,6 +198,9 @@ class _Replay:
             self._came.missing.append("the roster or the deals of a context: add this peer's whole folder")
             return
         members, view = tuple(map(PeerId, roster["members"])), roster["view"]
+        if self._me not in members:
+            self._came.flaws.append(("SA-2", "it endorsed a context of a roster that it is not in"))
+            return
         bodies = self._kept.deals(view)
         if bodies is None or view not in made:
             self._came.missing.append(f"the deals that it opened: {MEND}")

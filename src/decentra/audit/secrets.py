@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import MAX_BODY, Malformed, pack, unpack
+from decentra.wire.codec import Malformed, pack, unpack
 
 DEAL, DEALS, VECTOR = "deal", "deals", "vector"
 """The parts of a round's secrets: the seeds of an own deal and the deals that were opened, for each view; the encoded
 vector in the ring's words, little-endian, with the weight behind it."""
 
-MOST = 64 * MAX_BODY
-"""Bytes of the largest file but the vector: the deals of 64 members."""
+MOST = 1 << 34
+"""Bytes of the largest file: a vector of more parameters than a charter allows."""
 
 NUMBER = 8
 """Digits of a round's number in a name, so that names sort by round."""
@@ -90,7 +90,7 @@ class Kept:
     def views(self) -> Iterator[int]:
         """The views in which this peer dealt, ascending."""
         names = (one.name.rpartition("-")[2] for one in self._folder.glob(f"{self._stem}-{DEAL}-*"))
-        return iter(sorted(int(name) for name in names if name.isdigit()))
+        return iter(sorted(int(name) for name in names if name.isdecimal() and name.isascii()))
 
     def seeds(self, view: int) -> DealSeeds | None:
         raw = self._read(self.path(DEAL, view))
@@ -112,7 +112,7 @@ class Kept:
     @staticmethod
     def _read(path: Path) -> bytes | None:
         try:
-            return path.read_bytes()
+            return path.read_bytes() if path.stat().st_size <= MOST else None
         except OSError:
             return None
 
@@ -120,6 +120,6 @@ class Kept:
 def round_of(path: Path) -> tuple[str, int] | None:
     """The session, as names have it, and the round that a file is of; None for another file."""
     match path.name.split("-"):
-        case [session, number, _, *_] if number.isdigit():
+        case [session, number, _, *_] if number.isdecimal() and number.isascii():
             return session, int(number)
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from decentra.errors import RemoteError
+from decentra.protocols.rendezvous.messages import Leave
 from decentra.transfer.entries import WINDOW_ENTRIES
 from decentra.types import PeerId
 from decentra.wire.codec import Signed
@@ -27,7 +28,7 @@ class Admission:
         session: what every entry must belong to.
         check: tells whether a member's signature is valid.
         heard: told each entry that a neighbour signed, once; also what is refused as behind others of its author, since
-            that is what shows a fork.
+            that is what shows a fork. It raises RemoteError for what is not to be let in.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Admission:
         entry = verified.entry
         if entry.author != peer or not addressed_to(entry, self._me):
             raise RemoteError(peer, "ROLE", f"it delivered a {entry.kind} that is not its own or not for this peer")
+        if entry.round == 0 and not isinstance(verified.message, Leave):
+            raise RemoteError(peer, "SCHEMA", f"it signed a {entry.kind} for no round")
         place = (entry.boot, entry.seq)
         if place > self._latest[peer]:
             self._latest[peer] = place

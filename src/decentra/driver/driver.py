@@ -477,8 +477,10 @@ class Driver:
             self._route(verified)
 
     def _keep(self, verified: Verified) -> None:
+        """Nobody acts on what no transcript will hold: a liar must not fill them first and break clauses then."""
         log_body = self.registry.codec.spec(verified.message.kind).log_body
-        self._need_ports().journal.heard(verified.sender, verified.signed, log_body)
+        if not self._need_ports().journal.heard(verified, log_body):
+            raise RemoteError(verified.sender, "SCHEMA", "it says more in one round than anybody honest does")
 
     def _expect(self, verified: Verified, link: Neighbour, announcement: Announcement) -> None:
         """Take the blob beside a message, if the round that is on has use for it."""

@@ -13,8 +13,9 @@ from decentra.driver.blobs import Workbench
 from decentra.machine.effects import Job, Record
 from decentra.transport.base import Transport
 from decentra.transport.virtual import Scheduler
-from decentra.types import PeerId, RoundId
+from decentra.types import RoundId
 from decentra.wire.codec import Signed
+from decentra.wire.message import Verified
 
 
 class Journal(Protocol):
@@ -28,8 +29,12 @@ class Journal(Protocol):
         """Keep a one-time act."""
         ...
 
-    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
-        """Keep another's entry for the transcript, as one's own. Nothing waits for it."""
+    def heard(self, verified: Verified, log_body: bool) -> bool:
+        """Keep another's entry for the transcript, as one's own. Nothing waits for it.
+
+        Returns:
+            Whether it is kept; not where its author says more in a round than anybody honest does.
+        """
         ...
 
 

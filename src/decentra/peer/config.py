@@ -317,9 +317,9 @@ class PeerFolder:
         """The secrets of the latest rounds, where the configuration keeps any."""
         return self.path / "secrets"
 
-    def transcripts_of(self, me: PeerId, config: Config) -> Transcripts:
-        """The transcripts of this peer's sessions."""
-        return Transcripts(self.transcripts, me, config.transcripts.keep_megabytes << 20)
+    def transcripts_of(self, me: PeerId, config: Config, sessions: int = 1) -> Transcripts:
+        """The transcripts of this peer's sessions, of which it has so many at a time."""
+        return Transcripts(self.transcripts, me, config.transcripts.keep_megabytes << 20, sessions)
 
     def load(self) -> tuple[Identity, Charter, Config]:
         """Read identity, charter and configuration; neither signatures nor soundness are judged (``ready``).

@@ -20,6 +20,7 @@ from decentra.driver.session import Session, Vector, session_name
 from decentra.driver.site import Opened, Site
 from decentra.driver.tally import Counts
 from decentra.errors import DecentraError, LocalError
+from decentra.grids import grid
 from decentra.machine.state import SharedState
 from decentra.peer import beacon
 from decentra.peer.clock import LoopClock
@@ -74,7 +75,7 @@ class GridPeer(Peer):
         self._charters: dict[bytes, Charter] = {}
         self._seen = b""
         """The later charter that was told of last."""
-        self._transcripts = self.folder.transcripts_of(identity.id, config)
+        self._transcripts = self.folder.transcripts_of(identity.id, config, self._sessions())
         self._start_loop()
         pool = ThreadPool(self._later)
         self._release.callback(self._close_journals)
@@ -84,6 +85,11 @@ class GridPeer(Peer):
         self._release.callback(self._finish_journals)
         self._release.callback(pool.close)
         self._release.callback(lambda: self._call(self._close_ports, START_DEADLINE))
+
+    def _sessions(self) -> int:
+        """How many sessions this peer has at a time: one an axis, and the drawers'."""
+        groups = self.charter.groups
+        return 1 if groups is None else 1 + grid(len(self.charter.members), groups.size, self.charter.protocol.c).axes
 
     def _listen(self, identity: Identity, config: Config, witness: Witness | None, pool: ThreadPool) -> None:
         """On the I/O thread: open the port, and take part in the drawing of the beacon."""

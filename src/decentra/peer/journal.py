@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +25,7 @@ from decentra.peer.transcripts import Heard
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed
 from decentra.wire.entry import parse
+from decentra.wire.message import Verified
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS starts (boot INTEGER PRIMARY KEY AUTOINCREMENT);
@@ -43,8 +44,8 @@ WAITING = 256
 """Entries of others that wait for the next own one to be written with; with so many, they are written by themselves."""
 
 MOST_HEARD = 8 << 20
-"""Bytes that are kept of what one author says while this peer is in one round: honest ones say less, and who floods
-must not have others' words removed."""
+"""Bytes that one author may sign for this peer in one round. Of an honest one of 64 they are less than two mebibytes:
+what it proposes, and its votes and what they cite."""
 
 LEAST_PAGE = 512
 """Bytes of the smallest page that SQLite knows; the header says, at byte 16, how large a file's are."""
@@ -95,11 +96,10 @@ class SqliteJournal:
     ) -> None:
         self._session, self._later, self._failed, self._path = session, later, failed, path
         self._heard, self._most, self._grown = heard, most, 0
-        self._words: deque[tuple[bytes, bytes]] = deque()
-        """What others signed, until it is written."""
-        self._of: Counter[PeerId] = Counter()
-        """Bytes of that by author, since this peer's round began."""
-        self._round = 0
+        self._words: deque[tuple[PeerId, bytes, bytes]] = deque()
+        """What others signed, by author, until it is written."""
+        self._of: dict[PeerId, tuple[int, int]] = {}
+        """Of each author the latest round that it signed in, and the bytes of what it signed there."""
         self.spent = 0.0
         """CPU seconds of the journal's thread, for what is made durable and for transcripts."""
         try:
@@ -122,7 +122,7 @@ class SqliteJournal:
         """The last round in which this peer signed anything in this session; it never takes part in it again."""
         self._waiting = 0
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name="decentra-journal", daemon=True)
+        self._thread = Thread(target=self._run, name="decentra-journal", daemon=True)
         self._thread.start()
 
     @property
@@ -132,9 +132,6 @@ class SqliteJournal:
 
     def entry(self, signed: Signed, log_body: bool, durable: Callable[[], None]) -> None:
         entry = parse(signed.entry)
-        if entry.round != self._round:
-            self._round = entry.round
-            self._of.clear()
         values = (entry.session, entry.boot, entry.seq, entry.round, signed.entry, signed.body if log_body else None)
         self._put(_Write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
@@ -142,14 +139,18 @@ class SqliteJournal:
         values = (self._session, round_id.epoch, round_id.number, record.kind, record.topic, record.value)
         self._put(_Write("INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)", values, durable))
 
-    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
-        word = (signed.entry, signed.body if log_body else b"")
-        self._of[author] += sum(map(len, word))
-        if self._heard is None or self._of[author] > MOST_HEARD:
-            return
-        self._words.append(word)
-        if len(self._words) == WAITING:
-            self._put(_WAKE)
+    def heard(self, verified: Verified, log_body: bool) -> bool:
+        author, signed, number = verified.sender, verified.signed, verified.entry.round
+        latest, size = self._of.get(author, (0, 0))
+        size = (size if number <= latest else 0) + len(signed.entry) + len(signed.body)
+        self._of[author] = max(latest, number), size
+        if size > MOST_HEARD:
+            return False
+        if self._heard is not None:
+            self._words.append((author, signed.entry, signed.body if log_body else b""))
+            if len(self._words) == WAITING:
+                self._put(_WAKE)
+        return True
 
     def log(self) -> Iterator[tuple[bytes, bytes | None]]:
         """This session's own entries in order, each with its body unless the spec logs that by hash.
@@ -183,6 +184,17 @@ class SqliteJournal:
     def _put(self, write: _Write) -> None:
         self._waiting += 1
         self._queue.put(write)
+
+    def _run(self) -> None:
+        """Work to the end; whatever else ends it is told, since the peer would wait for ever for what is written."""
+        ended = False
+        try:
+            self._work()
+            ended = True
+        finally:
+            if not ended:
+                said = f"the journal {self._path} is not written any more, by a defect of decentra"
+                self._later(partial(self._failed, LocalError(f"{said}; start this peer again")))
 
     def _work(self) -> None:
         last = False

@@ -24,6 +24,8 @@ from decentra.protocols.secagg.deal import DealSecrets, OpenDeals
 from decentra.types import RoundId
 
 PROTOCOL = "secagg"
+SESSIONS = 4
+"""Sessions of which secrets are kept: those of a grid, or of some epochs."""
 
 
 class Secrets:
@@ -41,7 +43,14 @@ class Secrets:
             self._erase(folder.glob("*") if folder.is_dir() else ())
 
     def keeper(self, session: bytes) -> SessionSecrets:
-        """What keeps a session's secrets."""
+        """What keeps a session's secrets. Those of all but the latest sessions are erased."""
+        latest: dict[str, int] = {}
+        for path in self.folder.glob("*-*"):
+            place = secrets.round_of(path)
+            if place is not None:
+                latest[place[0]] = max(latest.get(place[0], 0), path.stat().st_mtime_ns)
+        for old in sorted(latest, key=lambda name: latest[name], reverse=True)[SESSIONS:]:
+            self._erase(self.folder.glob(f"{old}-*"))
         return SessionSecrets(self, session)
 
     def write(self, path: Path, data: bytes | memoryview) -> None:
@@ -49,7 +58,9 @@ class Secrets:
         beside = path.with_name(f"{path.name}.part")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            self.folder.chmod(0o700)
+            mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(beside, mode, 0o600), "wb") as file:
                 file.write(data)
             beside.replace(path)
         except OSError as error:
@@ -79,10 +90,13 @@ class SessionSecrets:
 
     def __init__(self, room: Secrets, session: bytes) -> None:
         self._room, self._session = room, session
+        self._dealt: set[RoundId] = set()
+        """The rounds in which this peer dealt: in others no mask hides anything, and there is nothing to keep."""
 
     def ran(self, job: Job, drawn: bytes) -> None:
         match job:
             case DealSecrets(table=table, me=me, sealing_keys=keys):
+                self._dealt = {table.round_id}
                 place = (table.session, table.round_id, table.view)
                 seeds = DealSeeds(*place, me, table.roster, table.quorum, keys, drawn)
                 self._room.expire(self._session, table.round_id.number)
@@ -93,6 +107,8 @@ class SessionSecrets:
                 self._room.write(self._kept(table.round_id).path(secrets.DEALS, table.view), packed)
 
     def encoded(self, round_id: RoundId, vector: NDArray[Any]) -> None:
+        if round_id not in self._dealt:
+            return
         raw = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
         self._room.write(self._kept(round_id).path(secrets.VECTOR), raw.data.cast("B"))
 

@@ -396,8 +396,8 @@ class Reduce(Scatter):
         return True
 
     def _in_vain(self) -> bool:
-        """Whether others had long enough for every sum: a phase's time. Or, where an owner has stopped, since nobody who
-        lacks its sum then gets it any more: more proposers than may lie offered `LOST`, or this outcome in vain."""
+        """Whether others had long enough for every sum: a phase's time. Or, where an owner has stopped, so that nobody
+        gets its sum any more: more proposers than may lie have offered `LOST`, or this outcome in vain."""
         if self._overtime or self.gone.isdisjoint(self.owners):
             return self._overtime > 0
         vote = self.certify[OUTCOME]

@@ -40,6 +40,7 @@ from decentra.transport.virtual import EventHeap
 from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import Signer
+from decentra.wire.message import Verified
 
 PATIENCE = 7200.0
 """Virtual seconds within which every round must have ended for everyone, under the deadlines of the templates: two
@@ -218,8 +219,9 @@ class Actor:
         """See ``driver.ports.Journal``."""
         self._write(partial(self.journal.record, round_id, record), durable)
 
-    def heard(self, author: PeerId, signed: Signed, log_body: bool) -> None:
+    def heard(self, verified: Verified, log_body: bool) -> bool:
         """See ``driver.ports.Journal``."""
+        return self.journal.heard(verified, log_body)
 
     def _write(self, keep: Callable[[Callable[[], None]], None], durable: Callable[[], None]) -> None:
         crash, count = self._crash, self._writes
