@@ -38,6 +38,15 @@ STEP = 0.001
 ONCE = ("secagg.endorse", "secagg.masked", "secagg.unmask", "secagg.beacon", "certify.prepare", "certify.commit")
 PATIENCE = 240.0
 
+ENDS = {
+    "certified as lost": "lost",
+    "certified as failed": "failed",
+    "of the certified result": "certified, and a slice of it is not here",
+}
+"""What a round came to, by what the error of one that has no result says."""
+
+UNCERTIFIED = "spent, uncertified"
+
 starting.PROGRAMS = Path(__file__).parent
 
 
@@ -140,6 +149,8 @@ class Bench:
                 fact = self.take(index)
                 longest = max(longest, fact.get("seconds", 0.0))
                 ends[outcome(fact)] += 1
+                if outcome(fact) == UNCERTIFIED:
+                    self.wrong.append(f"a round ended spent, and nothing of it is certified: {fact['error']}")
                 if "error" in fact:
                     errors.add(fact["error"])
         survived = time.monotonic() - began
@@ -188,10 +199,10 @@ class Bench:
 def outcome(fact: dict[str, Any]) -> str:
     if fact["event"] == "round":
         return "completed"
-    for word in ("certified as lost", "certified as failed"):
+    for word, came in ENDS.items():
         if word in fact["error"]:
-            return word.removeprefix("certified as ")
-    return "spent, uncertified" if fact["spent"] else "not begun"
+            return came
+    return UNCERTIFIED if fact["spent"] else "not begun"
 
 
 def arguments(description: str | None, kills: int, log: str) -> argparse.ArgumentParser:

@@ -310,6 +310,33 @@ def test_a_sum_that_some_have_is_given_up_after_a_view_where_its_owner_has_start
     assert group.clock.now() - began < PHASE  # views of a quarter of it, and of two
 
 
+def test_who_lacks_a_slice_of_a_certified_result_whose_owner_has_started_again_waits_no_phase_for_it() -> None:
+    group = simulate(8, protocol__c=2)
+    results(play(group, small(group)))
+    victim, without_it = group.peers[1], ids(group)[3]
+    honest = victim.driver._post_to
+
+    def post(target: PeerId, verified: Any, blob: Any) -> None:
+        if verified.entry.kind != "secagg.sum" or target != without_it:
+            honest(target, verified, blob)
+
+    def strike() -> None:
+        kill(victim)
+        group.clock.call_later(2.0, start_again)
+
+    def start_again() -> None:
+        back = SimulatedPeer(group, victim.identity, boot=2)
+        back.session.begin(vector([0.01, 0.0, 0.0], [[0.0]]), back._end, least=3)
+
+    victim.driver._post_to = post  # type: ignore[method-assign]
+    at(victim, "sum", lambda _machine: group.clock.call_later(0.01, strike))
+    began = group.clock.now()
+    ended = [one for place, one in enumerate(play(group, small(group), but=[1])) if place != 1]
+    assert group.clock.now() - began < PHASE / 2
+    (lacks,) = [one for one in ended if not isinstance(one, RoundResult)]
+    assert isinstance(lacks, Unavailable) and "of the certified result" in str(lacks) and lacks.spent
+
+
 def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are_named() -> None:
     group = simulate(4)
     for place in (1, 2):
