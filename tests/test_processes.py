@@ -49,7 +49,7 @@ def test_a_peer_that_is_told_to_stop_leaves_and_the_others_go_on_at_once(
     gone.signal(number)
     assert gone.end() == code
     assert "Traceback" not in gone.errors
-    assert [parse(signed.entry).kind for signed in read(next(gone.folder.transcripts.glob("*.log")))][-1] == (
+    assert [parse(signed.entry).kind for signed in read(next(gone.folder.transcripts.glob("*-????????.log")))][-1] == (
         "rendezvous.leave"
     )
     for _ in range(2):
@@ -118,7 +118,7 @@ def test_a_killed_peer_that_starts_again_takes_part_again(make_group: MakeGroup)
     assert any(len(fact["participants"]) == 4 for fact in others[0].told[3:] if fact["event"] == "round")
     back.signal(signal.SIGTERM)
     assert back.end() == 143
-    journal_rounds = [parse(signed.entry) for signed in read(next(back.folder.transcripts.glob("*.log")))]
+    journal_rounds = [parse(signed.entry) for signed in read(next(back.folder.transcripts.glob("*-????????.log")))]
     assert sorted({entry.boot for entry in journal_rounds}) == [1, 2]
 
 
@@ -153,7 +153,7 @@ def test_a_newcomer_takes_a_state_of_many_mib_from_those_that_are_left_when_a_so
     stopped.end()
     newcomer.signal(signal.SIGTERM)
     assert newcomer.end() == 143
-    log = [parse(signed.entry) for signed in read(next(newcomer.folder.transcripts.glob("*.log")))]
+    log = [parse(signed.entry) for signed in read(next(newcomer.folder.transcripts.glob("*-????????.log")))]
     asked = [entry.receiver for entry in log if entry.kind == "rendezvous.want"]
     assert set(asked) == {bytes(identity.id) for identity in group.identities[:4]}
     assert 25 < len(asked) <= 27  # 24 parts and the index, and what the stopped one did not send once more

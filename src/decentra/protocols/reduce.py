@@ -418,7 +418,8 @@ class Reduce(Scatter):
         if vote.value == LOST:
             silent = sorted({self.owners[position] for position in self.missing_sums()})
             raise Unavailable(silent, 0.0, f"a slice's sum in round {self.round}", "it is certified as lost, and spent")
-        if self._assembled is None and self._overtime == 0 and not all(map(self._is_lost, self.missing_sums())):
+        missing = self.missing_sums()
+        if self._assembled is None and self._overtime == 0 and not (missing and all(map(self._is_lost, missing))):
             return False  # the result is certified, and a slice of it may still come
         if self._assembled is not None and self._digest != vote.value:
             raise self._two_sums or RemoteError(
