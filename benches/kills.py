@@ -72,6 +72,8 @@ class Bench:
         self.names = {str(identity.id): index for index, identity in enumerate(self.group.identities)}
         self.rounds: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
         self.wrong: list[str] = []
+        self.uncertified: list[str] = []
+        """Ends that are wrong as well, and go on to be counted."""
         self.programs: dict[int, starting.Program] = {}
         self.told: dict[int, list[dict[str, Any]]] = defaultdict(list)
         """What each peer's process told so far."""
@@ -150,7 +152,7 @@ class Bench:
                 longest = max(longest, fact.get("seconds", 0.0))
                 ends[outcome(fact)] += 1
                 if outcome(fact) == UNCERTIFIED:
-                    self.wrong.append(f"a round ended spent, and nothing of it is certified: {fact['error']}")
+                    self.uncertified.append(f"a round ended spent, and nothing of it is certified: {fact['error']}")
                 if "error" in fact:
                     errors.add(fact["error"])
         survived = time.monotonic() - began
@@ -172,6 +174,7 @@ class Bench:
 
     def end(self) -> None:
         """Kill everybody, and look into their journals."""
+        self.wrong += self.uncertified
         for program in self.programs.values():
             program.process.kill()
             program.process.wait()

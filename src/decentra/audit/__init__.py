@@ -9,6 +9,7 @@
 - ``evidence``: of all that shows a violation, the few entries that show it by themselves.
 - ``auditor``: holds an archive against the rules; ``report``: what it came to, for people and programs.
 - ``page``: the report as an HTML page for everybody.
+- ``secrets``: what a peer may keep of its rounds; ``replay``: its rounds computed again from that.
 
 Nothing here imports the machines that are judged: a mistake of theirs must not be one of its judge.
 """

@@ -104,7 +104,8 @@ class Archive:
         self.garbled = 0
         """Entries whose bytes are none, or whose body is another one's: these accuse nobody."""
         self.unreadable: list[Unreadable] = []
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, int] = {}
+        """Of each record that was read lately, how deep its citations were followed."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -151,11 +152,11 @@ class Archive:
 
     def _add(self, signed: Signed, codec: Reads, depth: int) -> None:
         name = sha256(b"%d.%b%b" % (len(signed.entry), signed.entry, signed.body)).digest()
-        if name in self._known:
+        if self._known.get(name, -1) >= depth:
             return
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known.add(name)
+        self._known[name] = depth
         try:
             entry = parse(signed.entry)
         except Malformed:
@@ -166,9 +167,7 @@ class Archive:
             self.garbled += bool(body)
             body = None
         hashed, place = sha256(signed.entry).digest(), (entry.author, entry.boot, entry.seq)
-        kept = self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place))
-        if kept.rowcount != 1:
-            return
+        self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place))
         reads = codec(entry.session)
         if body is None or reads is None or depth == 0 or not reads.cites(entry.kind):
             return

@@ -74,9 +74,13 @@ def _files(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     files: dict[Path, None] = {}
     charters: list[str] = []
     for path in paths:
-        if not path.exists():
+        try:
+            is_there, is_folder = path.exists(), path.is_dir()
+        except OSError as error:
+            raise LocalError(f"{path} can't be looked at ({error.strerror}); give a transcript, or a folder") from error
+        if not is_there:
             raise LocalError(f"{path} does not exist; give a transcript, or a folder that holds some")
-        if not path.is_dir():
+        if not is_folder:
             files[path] = None
             continue
         files |= dict.fromkeys(one for one in sorted(path.rglob(f"*{SUFFIX}")) if one.is_file())

@@ -45,7 +45,7 @@ class Missing:
 
     Attributes:
         what: what is missing, as a noun.
-        whose: whose entry it is, where that can be told.
+        whose: who had it when it signed: its author, or the author of what cites it, where that can be told.
         round: the round of the entry that cites it.
     """
 
@@ -55,10 +55,3 @@ class Missing:
 
 
 Finding = Violation | Missing
-
-
-def verdict(findings: tuple[Finding, ...]) -> Verdict:
-    """What the findings come to together."""
-    if any(isinstance(one, Violation) for one in findings):
-        return Verdict.VIOLATION
-    return Verdict.UNDECIDED if findings else Verdict.CLEAN

@@ -21,7 +21,6 @@ from decentra.wire.reader import Malformed
 DISTINCT: Mapping[str, tuple[str, ...]] = {
     "round": (),
     "view": ("topic", "view"),
-    "topic": ("topic",),
     "receiver": ("topic",),
     "slice": ("slice",),
     "part": ("view", "state", "part"),

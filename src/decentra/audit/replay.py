@@ -43,6 +43,7 @@ class Replayed:
     """What the replay of one round came to.
 
     Attributes:
+        peer: the name of the one that replays its round.
         shares, masks, slices: how many were computed again and are what this peer signed.
         flaws: what is not, each with its clause.
         missing: what was not kept and is needed.
@@ -50,6 +51,7 @@ class Replayed:
 
     session: bytes
     round: int
+    peer: str = ""
     shares: int = 0
     masks: int = 0
     slices: int = 0
@@ -162,7 +164,7 @@ class _Replay:
 
     def __init__(self, kept: Kept, me: PeerId, round_: Round) -> None:
         self._kept, self._me, self._round = kept, me, round_
-        self._came = Replayed(round_.ground.session, round_.number)
+        self._came = Replayed(round_.ground.session, round_.number, round_.ground.name(me))
 
     def run(self, entries: Sequence[Record]) -> Replayed:
         made: dict[bytes, tuple[DealSeeds, Dealt]] = {}

@@ -15,15 +15,18 @@ from decentra.audit.findings import Finding
 from decentra.audit.page import Courses, render
 from decentra.audit.record import Round
 from decentra.audit.report import BEYOND, SessionReport, visible
-from decentra.audit.rules import BOOKS, GENERIC
+from decentra.audit.rules import BOOKS, GENERIC, PARTLY, UNTOLD
 from decentra.charter.charter import Charter
-from decentra.cli.replay import SelfAudit
 from decentra.cli.report import emit, tell
+from decentra.cli.self_audit import SelfAudit
 from decentra.errors import LocalError
 
 CODES = {Verdict.CLEAN: 0, Verdict.VIOLATION: 1, Verdict.UNDECIDED: 2}
 WORST = (Verdict.VIOLATION, Verdict.UNDECIDED)
 UNUSABLE = 3
+
+DOCTYPE = b"<!doctype html>"
+"""What a page begins with; nothing else is replaced by one."""
 
 MOST_LINES = 12
 """Missing things that are listed one by one for each session; the JSON report has all."""
@@ -53,6 +56,8 @@ def run(
             raise LocalError(f"{room} is no folder of specs; give one that holds <protocol>/spec.toml")
         if html is not None:
             _check(html)
+        if evidence is not None and evidence.exists() and not evidence.is_dir():
+            raise LocalError(f"{evidence} is no folder; give --evidence one, which is made if it is not there")
         courses, replays = Courses(), SelfAudit(paths) if own else None
         watches = [*([] if html is None else [courses.watch]), *([] if replays is None else [replays.watch])]
 
@@ -61,7 +66,12 @@ def run(
                 each(round_, findings)
 
         report = audit(paths, charters=known, room=room, progress=None if as_json else _progress, watch=watch)
-        written = [] if evidence is None else [f"evidence: {path}" for path in _write(report, evidence)]
+        if sys.stderr.isatty() and not as_json:
+            print(file=sys.stderr)
+        files = [] if evidence is None else _write(report, evidence)
+        written = [f"evidence: {path}" for path in files]
+        if evidence is not None and not files:
+            written.append("evidence: none, since nobody broke a clause")
         if html is not None:
             _write_page(html, render(report, courses))
             written.append(f"page: {html}")
@@ -114,8 +124,18 @@ def _check(html: Path) -> None:
         raise LocalError(f"the page can't be {html} ({error.strerror}); give --html another place") from error
     if is_folder:
         raise LocalError(f"{html} is a folder; give --html the name of a file in it, such as {html / 'report.html'}")
+    if html.exists() and not _is_page(html):
+        raise LocalError(f"{html} is there and is no page of an audit; give --html another name, or remove it")
     if not has_folder:
         raise LocalError(f"there is no folder {html.parent} for the page; make it, or give --html another place")
+
+
+def _is_page(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(DOCTYPE)) == DOCTYPE
+    except OSError:
+        return False
 
 
 def _write_page(html: Path, page: str) -> None:
@@ -143,28 +163,36 @@ def _session(each: SessionReport) -> Iterator[str]:
         yield f"session {each.session.hex()[:16]}: {each.entries} entries, and no charter of it; give it with --charter"
         return
     book, named = BOOKS[ground.spec.name], ground.spec.clauses
-    rounds = f"{len(each.rounds)} rounds ({each.rounds[0]} to {each.rounds[-1]})" if each.rounds else "no rounds"
+    first, last = (each.rounds[0], each.rounds[-1]) if each.rounds else (0, 0)
+    between = f"{first} to {last}" if last > first else f"{first}"
+    rounds = f"{_counted(len(each.rounds), 'round')} ({between})" if each.rounds else "no rounds"
     yield f"group {ground.charter.group.name!r}, epoch {ground.epoch}, {ground.spec.name} version {ground.spec.version}"
-    yield f"  {each.entries} entries of {len(ground.members)} members in {rounds}"
-    yield f"  clauses held: {', '.join(sorted(book.clauses, key=_by_number))}; of any spec: {', '.join(GENERIC)}"
-    beyond = sorted(named.keys() - book.clauses, key=_by_number)
-    yield f"  not told from transcripts: {', '.join(beyond) or 'none'}"
+    yield f"  {_counted(each.entries, 'entry', 'entries')} in {rounds}; the group has {len(ground.members)} members"
+    clauses = sorted(book.clauses, key=_by_number)
+    yield f"  checked: {', '.join(one for one in clauses if one not in PARTLY)}; of any spec: {', '.join(GENERIC)}"
+    yield f"  checked in part: {', '.join(one for one in clauses if one in PARTLY)}"
+    beyond = [f"{one}, {UNTOLD[one]}" for one in sorted(named.keys() - book.clauses, key=_by_number)]
+    yield f"  not told from transcripts: {'; '.join(beyond) or 'none'}"
     for one in each.findings:
         if isinstance(one, Violation):
             yield f"  VIOLATION {one.clause}, round {one.round}: {ground.name(one.who)} {one.says}"
             if one.clause in named:
                 yield f"    {named[one.clause].says}"
-            yield f"    shown by {len(one.evidence)} signed entries"
+            yield f"    shown by {_counted(len(one.evidence), 'signed entry', 'signed entries')}"
     if each.unsigned:
         yield f"  {each.unsigned} entries carry no signature of the member that they name: they accuse nobody"
     missing = [one for one in each.findings if isinstance(one, Missing)]
     for gap in missing[:MOST_LINES]:
-        whose = "" if gap.whose is None else f" of {ground.name(gap.whose)}"
+        whose = "" if gap.whose is None else f"; {ground.name(gap.whose)} had it"
         yield f"  missing, round {gap.round}: {gap.what}{whose}"
     if len(missing) > MOST_LINES:
         yield f"  and {len(missing) - MOST_LINES} more that are missing"
     if missing:
-        yield "  whoever has the transcripts of the other members can tell"
+        yield "  whoever has all transcripts of the members named, also of what they heard, can tell"
+
+
+def _counted(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 def _by_number(clause: str) -> tuple[str, int]:

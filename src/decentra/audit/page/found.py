@@ -127,7 +127,8 @@ def _gaps(judged: Sequence[Judged]) -> Iterator[tuple[Content, ...]]:
             things = "; ".join(f"{one.what} (round {one.round})" for one in gaps[:MOST_THINGS])
             more = f"; and {len(gaps) - MOST_THINGS:,} more" if len(gaps) > MOST_THINGS else ""
             name = "all other members" if whose is None else ground.name(whose)
-            which = join("the transcript of ", bdi(ground.charter.group.name), f", epoch {ground.epoch}")
+            group = bdi(ground.charter.group.name)
+            which = join("all its transcripts of ", group, f", epoch {ground.epoch}, with what it heard")
             yield name, which, bdi(things + more)
 
 

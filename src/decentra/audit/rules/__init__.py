@@ -68,7 +68,7 @@ UNTOLD: Mapping[str, str] = {
 """Clauses that transcripts don't tell, and why."""
 
 GENERIC = ("SIGNATURE", "SCHEMA", "SESSION", "ROLE", "ORDER", "EQUIVOCATION", "CHAIN", "FORK", "REPLAY")
-"""The rules that follow from any spec (``specs/wire``)."""
+"""The rules that follow from any spec (``specs/audit``)."""
 
 BOOKS = {
     "secagg": _book(*_BASE, (secagg.RULES, secagg.OPENS, secagg.CLAUSES)),

@@ -28,7 +28,8 @@ class SelfAudit:
         self._without: list[str] = []
         for path in paths:
             if not path.is_dir():
-                raise LocalError(f"--self needs a peer's whole folder, with its {SECRETS}, and {path} is none")
+                said = f"--self needs a peer's whole folder, with its {SECRETS}, such as run/peer-0"
+                raise LocalError(f"{said}, and {path} is none")
             try:
                 self._replays.append(Replay(path / SECRETS))
             except LocalError as error:
@@ -45,19 +46,22 @@ class SelfAudit:
 
     @property
     def verdict(self) -> Verdict:
-        """A violation where a peer signed something else than its secrets give; undecided where some are missing."""
+        """A violation where a peer signed something else than its secrets give; undecided where those of a round are
+        missing, or nobody kept any."""
         if any(one.flaws for one in self._rounds):
             return Verdict.VIOLATION
-        if self._without or not self._rounds or any(one.missing for one in self._rounds):
+        if not self._rounds or any(one.missing for one in self._rounds):
             return Verdict.UNDECIDED
         return Verdict.CLEAN
 
     def lines(self) -> Iterator[str]:
         yield f"self-audit: {self.verdict.value}"
-        yield from (f"  {why}" for why in self._without)
+        if not self._replays:
+            yield from (f"  {why}" for why in self._without)
         for one in self._rounds:
             counts = f"{one.shares} shares, {one.masks} masks and {one.slices} slices"
-            yield f"  round {one.round}: {counts} computed again are what was signed"
+            right = "are what it signed" if not one.flaws else "are what it signed, and not everything is"
+            yield f"  {one.peer}, round {one.round}: of what was computed again {counts} {right}"
             yield from (f"    FLAW {clause}: {says}" for clause, says in one.flaws)
             yield from (f"    missing: {what}" for what in dict.fromkeys(one.missing))
 
@@ -69,6 +73,7 @@ class SelfAudit:
                 {
                     "session": one.session.hex(),
                     "round": one.round,
+                    "peer": one.peer,
                     "shares": one.shares,
                     "masks": one.masks,
                     "slices": one.slices,
