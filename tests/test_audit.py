@@ -645,6 +645,30 @@ def test_a_number_far_ahead_costs_nothing() -> None:
     assert any(one.what == "what its author signed before a vote" for one in report.missing)
 
 
+@settings(max_examples=30)
+@given(st.permutations(range(4)))
+def test_the_verdict_is_the_same_in_whatever_order_records_come(order: Sequence[int]) -> None:
+    """Entries that cite entries that cite entries: what stands deepest shows a fork where it is followed."""
+    reports = []
+    for places in (range(4), order):
+        scribe = Scribe()
+        liar = scribe.ids[2]
+        scribe.endorsed()
+        fork = Chain(scribe.members[2], scribe.ground.session, 1)
+        body = scribe.registry.encode(Leave())
+        entry = fork.sign(RoundId(1, 1), Leave.kind, body)
+        inner = Verified(entry, Leave(), Signed(entry.packed, body))
+        nested = []
+        for number in (2, 3, 4, 5):
+            scribe.number = number
+            members = [one for one in scribe.ids if one != liar]
+            inner = scribe.sign(members[0], Roster(0, tuple(members), b"m" * 32, b"l" * 32, ZERO, ZERO, (inner,)))
+            nested.append(scribe.said.pop())
+        said = [one.signed for one in scribe.said] + [nested[place].signed for place in places]
+        reports.append({(one.clause, one.who, one.round) for one in judged(scribe.ground, said).violations})
+    assert reports[0] == reports[1] and ("FORK", liar, 1) in reports[0]
+
+
 def test_what_others_signed_moves_no_cursor(tmp_path: Path) -> None:
     scribe = Scribe()
     liar = scribe.ids[1]

@@ -213,7 +213,8 @@ def test_what_is_missing_is_asked_of_whom_it_is() -> None:
     read = check(page)
     assert report.verdict is Verdict.UNDECIDED and MEANS[Verdict.UNDECIDED] in read.text
     name, group = scribe.ground.name(author), scribe.ground.charter.group.name
-    assert f"{name} the transcript of {group}, epoch 1 entry 1 of boot 1 (round 1)" in read.text
+    asked = f"{name} all its transcripts of {group}, epoch 1, with what it heard entry 1 of boot 1 (round 1)"
+    assert asked in read.text
     assert read.classed("s-missing") > 1
 
 
@@ -400,6 +401,9 @@ def test_a_place_where_no_page_can_be_is_refused_before_anything_is_read(tmp_pat
     nowhere = tmp_path / "none" / "report.html"
     assert f"there is no folder {nowhere.parent}" in refused("audit", noise, "--html", nowhere, code=3)
     assert "give --html another place" in refused("audit", noise, "--html", tmp_path / ("x" * 300), code=3)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    assert "is no page of an audit" in refused("audit", noise, "--html", notes, code=3) and notes.read_text() == "mine"
     assert "can't be written (No space left" in refused("audit", noise, "--html", Path("/dev/full"), code=3)
     ended = decentra("audit", noise, "--html", tmp_path / "report.html")
     assert ended.code == 2 and "is no transcript from byte 0 on" in (tmp_path / "report.html").read_text("utf-8")

@@ -136,13 +136,23 @@ def test_the_command_tells_what_was_computed_again_and_what_was_not_kept(run: Gr
     assert [(one["round"], one["masks"]) for one in told["self"]["rounds"]] == [(1, 0), (2, 4), (3, 4)]
     ended = decentra("audit", *(folder.path for folder in run.folders), "--self")
     assert ended.code == 2 and "verdict: clean" in ended.out  # of the transcripts; the others kept nothing to replay
-    assert ended.out.count("has no secrets of any round; set keep_secrets") == 3
-    assert "round 3: 20 shares, 4 masks and 4 slices computed again are what was signed" in ended.out
+    assert "peer-0, round 3: of what was computed again 20 shares, 4 masks and 4 slices are what it signed" in ended.out
+    assert "has no secrets of any round; set keep_secrets" in decentra("audit", second, "--self").out
     vector = Kept(run.folders[0].secrets, session_name(run.charter), 3).path(VECTOR)
     vector.write_bytes(bytes(vector.stat().st_size))
-    ended = decentra("audit", first, "--self")
+    ended = decentra("audit", *(folder.path for folder in run.folders), "--self")
     assert ended.code == 1 and "FLAW SA-10: its slices are not its vector under the masks of its deal" in ended.out
     assert "needs a peer's whole folder" in refused("audit", second / "charter.toml", "--self", code=3)
+
+
+def test_a_peer_that_kept_every_round_is_clean_beside_the_logs_of_all(make_group: Callable[..., Group]) -> None:
+    group = make_group(3)
+    keeps(group.folders[2], 5)
+    peers = [group.peer(index) for index in range(3)]
+    all_at_once([partial(peer.average, [np.full(9, 0.01, np.float32)]) for peer in peers])
+    all_at_once([peer.close for peer in peers])
+    ended = decentra("audit", *(folder.path for folder in group.folders), "--self")
+    assert ended.code == 0 and ended.out.count("clean") == 2
 
 
 def test_no_deal_and_no_seed_is_in_a_transcript(run: Group) -> None:

@@ -124,7 +124,7 @@ def _check(html: Path) -> None:
         raise LocalError(f"the page can't be {html} ({error.strerror}); give --html another place") from error
     if is_folder:
         raise LocalError(f"{html} is a folder; give --html the name of a file in it, such as {html / 'report.html'}")
-    if html.exists() and not _is_page(html):
+    if html.is_file() and not _is_page(html):
         raise LocalError(f"{html} is there and is no page of an audit; give --html another name, or remove it")
     if not has_folder:
         raise LocalError(f"there is no folder {html.parent} for the page; make it, or give --html another place")
