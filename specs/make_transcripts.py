@@ -47,7 +47,7 @@ left away, where a lie does not need it."""
 
 PARTS = {
     **dict.fromkeys(("ready", "later", "absent", "roster", "abort", "leave", "deal", "context", "endorse"), START),
-    **dict.fromkeys(("masked", "slices", "again", "holding", "survivors"), MASKED),
+    **dict.fromkeys(("endorsed", "masked", "slices", "again", "holding", "survivors"), MASKED),
     **dict.fromkeys(("unmask", "sum", "outcome"), SUMMED),
     **dict.fromkeys(("beacon", "part", "checked"), CHECKED),
     "verdict": ENDED,

@@ -166,7 +166,9 @@ def test_a_lie_about_a_slice_that_is_not_picked_goes_through_alike_everywhere() 
 def test_who_accuses_an_honest_owner_is_named_and_nothing_changes() -> None:
     attack = all_picked()
     lie(attack.liar, "secagg.checked", change(root=OTHER))
-    attack.survived("SA-13", dropped=False, vectors=vectors(attack.group))
+    attack.survived("SA-13", dropped=False, vectors=vectors(attack.group), witnesses=())
+    # The verdict needs t of four: one honest peer may end its round before every part of the dispute is here.
+    assert sum(bool(attack.watch.blames[name]) for name in attack.others) >= 2
 
 
 def test_who_accuses_an_owner_that_lies_of_another_lie_is_named_too() -> None:

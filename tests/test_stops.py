@@ -11,11 +11,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from decentra.errors import DecentraError, LocalError, Unavailable, Underway
-from decentra.machine.effects import Job, Record, Tools
+from decentra.machine.effects import Job, Record, Send, Tools
 from decentra.machine.events import Received
 from decentra.protocols.allreduce.transitions import TRANSITIONS as ALLREDUCE
 from decentra.protocols.jobs import Encode
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, Ready
+from decentra.protocols.secagg.messages import Endorsed
 from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.simulation.ports import InlinePool, MemoryJournal
@@ -335,6 +336,52 @@ def test_who_lacks_a_slice_of_a_certified_result_whose_owner_has_started_again_w
     assert group.clock.now() - began < PHASE / 2
     (lacks,) = [one for one in ended if not isinstance(one, RoundResult)]
     assert isinstance(lacks, Unavailable) and "of the certified result" in str(lacks) and lacks.spent
+
+
+@pytest.mark.parametrize("reached", [1, 2, 5])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+def test_an_endorsement_that_reached_some_before_its_author_died_is_shown_to_the_others(
+    protocol: str, reached: int
+) -> None:
+    """Who got it masks and spends its update; without it the others would end the round, and certify nothing."""
+    group = simulate(7, protocol, protocol__c=2)
+    watch = Watch(group)
+    victim = group.peers[3]
+    honest, others = victim.driver._post_to, [peer for peer in ids(group) if peer != ids(group)[3]]
+
+    def post(target: PeerId, verified: Any, blob: Any) -> None:
+        if verified.entry.kind == f"{protocol}.endorse":
+            group.clock.call_later(0.01, partial(kill, victim))
+            if target not in others[:reached]:
+                return
+        if verified.entry.kind not in ("secagg.masked", "allreduce.slices"):
+            honest(target, verified, blob)
+
+    victim.driver._post_to = post  # type: ignore[method-assign]
+    began = group.clock.now()
+    done = results(play(group, small(group), but=[3]))
+    assert group.clock.now() - began < 1.1 * PHASE
+    assert len(done) == 6 and ids(group)[3] not in done[0].participants
+    watch.exact(1, done)
+    assert not any(watch.blames.values())
+
+
+def test_an_endorsement_of_another_round_is_none_whoever_shows_it() -> None:
+    group = simulate(4)
+    results(play(group, small(group)))
+    old = next(one for one in group.peers[1].journal.entries if parse(one.entry).kind == "secagg.endorse")
+    liar, registry = group.peers[0], group.peers[0].driver.registry
+    check = liar.session._check_signed
+    stale = registry.verify(Signed(old.entry, old.body), liar.session.session, check)
+
+    def twist(effect: Any) -> list[Any]:
+        shows = Send(Endorsed(effect.message.context, (stale,)), after=effect.after)
+        return [effect, shows]
+
+    lie(liar, "secagg.endorse", twist)
+    watch = Watch(group)
+    assert len(results(play(group, small(group)))) == 4
+    assert not any(watch.blames.values())
 
 
 def test_more_than_n_minus_t_that_die_end_the_round_within_its_deadlines_and_are_named() -> None:

@@ -19,6 +19,7 @@ from decentra.machine.events import Computed, Event, Start
 from decentra.protocols.secagg.messages import Endorse
 from decentra.simulation.group import SimulatedGroup, charter_for, identities
 from decentra.transport.base import Lane
+from decentra.types import RoundId
 from helpers import ids, play, post_raw, results, settle, sign, simulate, vector
 from test_driver import Scripted
 
@@ -193,6 +194,7 @@ def test_a_message_is_counted_once_it_is_verified_and_not_where_it_is_refused() 
     settle(group, 3.0)
     author, driver = group.peers[1], group.peers[0].driver
     before = driver.tally.read().verified
+    author.session.round = RoundId(1, 1)
     verified = sign(author, Endorse(bytes(32)), bytes(32))
     post_raw(author, verified.signed.entry, verified.signed.body)
     post_raw(author, verified.signed.entry, b"\x90")

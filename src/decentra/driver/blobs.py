@@ -34,6 +34,10 @@ class Keeper(Protocol):
         ...
 
 
+Keeps = Callable[[bytes], Keeper]
+"""Gives what keeps the secrets of a session."""
+
+
 @dataclass
 class _Held:
     data: NDArray[np.uint8]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from decentra.driver.admission import Admission
-from decentra.driver.blobs import BlobStore, Random, Witness, Workbench
+from decentra.driver.blobs import BlobStore, Keeper, Random, Witness, Workbench
 from decentra.driver.conduct import Conduct, worth_saying
 from decentra.driver.fittings import PLAIN, Fittings, Neighbour
 from decentra.driver.gossip import Gossip
@@ -68,6 +68,7 @@ class Driver:
         random: randomness for jobs.
         collude: how many members may lie together, the charter's c.
         witness: shown every encoded update, for a leak check; None for nobody.
+        keeper: keeps the secrets of rounds for self-audit; None to keep none.
         fittings: what a simulation puts in place of the driver's own parts.
     """
 
@@ -86,11 +87,11 @@ class Driver:
         random: Random,
         collude: int,
         witness: Witness | None = None,
+        keeper: Keeper | None = None,
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
     ) -> None:
         self._make_link, self._ticks, self._watch = fittings.link, fittings.ticks, fittings.watch
-        self._keeper = None if fittings.keeper is None else fittings.keeper(chain.session)
         self.me, self.chain, self.epoch, self.registry = me, chain, epoch, registry
         self.blobs = BlobStore()
         self.tally = Tally(fittings.cpu)
@@ -105,7 +106,7 @@ class Driver:
         self.conduct = Conduct(self._others)
         self._admission = Admission(me, self._others, registry, chain.session, check, self._keep)
         self._limit = limit
-        self._incarnation, self._random, self._witness = incarnation, random, witness
+        self._incarnation, self._random, self._witness, self._keeper = incarnation, random, witness, keeper
         self._log = log or logging.getLogger("decentra")
         self._ports: Ports | None = None
         self._links: dict[PeerId, Neighbour] = {}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from decentra.driver.blobs import Keeper
 from decentra.machine.effects import Effect
 from decentra.machine.events import Event
 from decentra.protocols.setting import Contribution, Setting
@@ -85,7 +84,6 @@ class Fittings:
         registry: encodes and verifies messages in place of the protocol's own.
         machine: makes what plays a round in place of the protocol's own.
         cpu: the calling thread's CPU time in nanoseconds, for the peer's counters; None where nobody asks for it.
-        keeper: for a session, what keeps its secrets for self-audit; None to keep none.
     """
 
     link: LinkMaker = Link
@@ -94,7 +92,6 @@ class Fittings:
     registry: Registry | None = None
     machine: MachineMaker | None = None
     cpu: Callable[[], int] | None = time.thread_time_ns
-    keeper: Callable[[bytes], Keeper] | None = None
 
 
 PLAIN = Fittings()

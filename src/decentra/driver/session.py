@@ -15,7 +15,7 @@ from decentra.charter.policy import Policy
 from decentra.crypto.ring import DecodeError, Ring, decode
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.admission import memberships
-from decentra.driver.blobs import Random, Witness
+from decentra.driver.blobs import Keeps, Random, Witness
 from decentra.driver.common import GroupState
 from decentra.driver.division import Division, weigh
 from decentra.driver.driver import Driver
@@ -114,6 +114,7 @@ class Session:
         random: randomness for secrets, masks and rounding.
         last_round: the last round that this peer signed anything in; it takes part in later ones only.
         witness: shown every encoded update, for a leak check.
+        keeps: gives what keeps the secrets of a session's rounds, for self-audit; None to keep none.
         suite: its cryptography; only a simulation has another one than the real.
         fittings: what a simulation puts in place of this peer's own parts.
         before: rounds of other sessions that members come from, as along a later axis of a grid.
@@ -128,6 +129,7 @@ class Session:
         random: Random,
         last_round: int = 0,
         witness: Witness | None = None,
+        keeps: Keeps | None = None,
         suite: Suite = REAL,
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
@@ -153,6 +155,7 @@ class Session:
         self.halves = Halves(identity.id, charter.ids, terms.c)
         self.round = RoundId(charter.group.epoch, last_round)
         self._random, self._witness = random, witness
+        self._keeper = None if keeps is None else keeps(self.session)
         self._ports: Ports | None = None
         self._leaps = 0
         self._part: Part | None = None
@@ -178,6 +181,7 @@ class Session:
             random=self._random,
             collude=charter.protocol.c,
             witness=self._witness,
+            keeper=self._keeper,
             log=self._log,
             fittings=fittings,
         )

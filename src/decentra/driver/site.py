@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from decentra.charter.charter import Charter
 from decentra.crypto.suite import REAL, Suite
-from decentra.driver.blobs import Random
+from decentra.driver.blobs import Keeps, Random
 from decentra.driver.fittings import PLAIN, Fittings
 from decentra.driver.ports import Journal, Pool, Ports
 from decentra.driver.session import Session
@@ -36,6 +36,7 @@ class Site:
         journal: opens the journal of a charter's session.
         kept: what this peer knew of the epoch's beacon when it last ran.
         keep: makes durable what it knows now, before it returns.
+        keeps: gives what keeps a session's secrets for self-audit; None to keep none.
         attend: has the peer take part in a session's membership; None where nobody asks who is up.
         suite, fittings: what a simulation puts in place of the real.
     """
@@ -48,6 +49,7 @@ class Site:
     journal: Callable[[Charter], Opened]
     keep: Callable[[Draw], None]
     kept: Draw | None = None
+    keeps: Keeps | None = None
     attend: Callable[[Session], None] | None = None
     suite: Suite = REAL
     fittings: Fittings = PLAIN
@@ -66,6 +68,7 @@ class Site:
             boot=opened.boot,
             random=self.random,
             last_round=opened.last_round,
+            keeps=self.keeps,
             suite=self.suite,
             log=self.log,
             fittings=self.fittings,

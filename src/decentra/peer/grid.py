@@ -29,7 +29,7 @@ from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.prepared import Ended, Prepared
 from decentra.peer.runtime import SETTLE_SECONDS, START_DEADLINE, Peer, resolve
-from decentra.peer.secrets import fittings_for
+from decentra.peer.secrets import keeps_for
 from decentra.peer.status import EVERY, Status, observe
 from decentra.peer.witness import Witness
 from decentra.transport.shared import SharedTransport
@@ -119,7 +119,7 @@ class GridPeer(Peer):
                 kept=beacon.load(self.folder.beacon, name),
                 attend=lambda session: session.attend(os.urandom(32), self._on_double),
                 log=self._log,
-                fittings=fittings_for(self.folder.secrets, config.transcripts.keep_secrets),
+                keeps=keeps_for(self.folder.secrets, config.transcripts.keep_secrets),
             )
             self._shared, self._mixer = shared, Mixer(self.charter, site)
             self._mixer.open()

@@ -40,7 +40,7 @@ from decentra.peer.epochs import Epochs
 from decentra.peer.journal import SqliteJournal
 from decentra.peer.pool import ThreadPool
 from decentra.peer.prepared import Ended, Prepared
-from decentra.peer.secrets import fittings_for
+from decentra.peer.secrets import keeps_for
 from decentra.peer.status import EVERY, observe
 from decentra.peer.witness import Witness
 from decentra.transport.zeromq import ZeroMQTransport
@@ -301,7 +301,7 @@ class Peer:
             last_round=journal.last_round,
             witness=None if witness is None else witness.update,
             log=self._log,
-            fittings=fittings_for(self.folder.secrets, config.transcripts.keep_secrets),
+            keeps=keeps_for(self.folder.secrets, config.transcripts.keep_secrets),
         )
         if before is not None:
             self._session.follow(before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from decentra.audit import secrets
 from decentra.audit.secrets import DealSeeds, Kept
-from decentra.driver.fittings import PLAIN, Fittings
+from decentra.driver.blobs import Keeps
 from decentra.machine.effects import Job
 from decentra.protocols.catalogue import registry
 from decentra.protocols.secagg.deal import DealSecrets, OpenDeals
@@ -116,7 +115,7 @@ class SessionSecrets:
         return Kept(self._room.folder, self._session, round_id.number)
 
 
-def fittings_for(folder: Path, rounds: int) -> Fittings:
-    """A peer's own parts, with a keeper of secrets where it is to have one."""
+def keeps_for(folder: Path, rounds: int) -> Keeps | None:
+    """What keeps the secrets of so many rounds of each session; None, and nothing is left of earlier ones, for 0."""
     room = Secrets(folder, rounds)
-    return replace(PLAIN, keeper=room.keeper) if rounds else PLAIN
+    return room.keeper if rounds else None

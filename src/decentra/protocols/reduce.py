@@ -95,6 +95,9 @@ class Reduce(Scatter):
         if timer in ("hold", "steps", "fail", "spare"):
             self.waited.add(timer)
             return True
+        if timer == "endorsed":
+            self.hand_endorsements()
+            return True
         if timer == "takeover":
             if self.phase == SURVIVORS:
                 self.waited.add(timer)

@@ -32,6 +32,7 @@ class Scatter(Round):
     scattering: ClassVar[str]
     """The phase in which slices travel."""
     endorse_type: ClassVar[type[slices.Endorse]]
+    endorsed_type: ClassVar[type[slices.Endorsed]]
     slices_type: ClassVar[type[slices.Slices]]
     again_type: ClassVar[type[slices.Again]]
     holding_type: ClassVar[type[slices.Holding]]
@@ -103,6 +104,10 @@ class Scatter(Round):
 
     def keep(self, event: Received) -> None:
         super().keep(event)
+        if isinstance(event.verified.message, slices.Endorsed):
+            for one in event.verified.message.endorsements:
+                if isinstance(one.message, self.endorse_type) and one.entry.round == self.round.number:
+                    super().keep(Received(one))
         waits = self.rendezvous.later and self.phase == self.scattering
         if waits and isinstance(event.verified.message, slices.Holding):
             self._stays = False  # it may show that others have stopped waiting for somebody's local steps
@@ -192,9 +197,21 @@ class Scatter(Round):
         self.out.append(Send(message, blobs=blobs, after=self.rendezvous.opened_by))
         if self.setting.backup:
             self.send_again(self.position, self.roster[(self.position + 1) % self.n])
+        self.out.append(SetTimer("endorsed", self.setting.patience))
         self.out.append(SetTimer("hold", 2 * self.setting.patience))
         if self.rendezvous.later and not self._hurried:
             self._await_steps(None)
+
+    def hand_endorsements(self) -> None:
+        """Who has sent no slices by now may lack somebody's endorsement, which reached this peer before its author
+        died: show it all of them."""
+        sent, endorsed = self.got(self.slices_type.kind), self.got(self.endorse_type.kind)
+        passed = sent.keys() | self.gone | self.rendezvous.later | {self.setting.me}
+        lacking = [peer for peer in self.roster if peer not in passed]
+        if self.phase == self.scattering and lacking:
+            message = self.endorsed_type(self.context, tuple(endorsed[peer].verified for peer in self.roster))
+            for peer in lacking:
+                self.out.append(Send(message, to=peer, after=self.rendezvous.opened_by))
 
     def step_scatter(self) -> bool:
         """Say whose part of this peer's slice is whole: everybody's, or, when the time is over, that of who came."""

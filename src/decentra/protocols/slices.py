@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decentra.types import PeerId
-from decentra.wire.message import Message
+from decentra.wire.message import Message, Verified
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,13 @@ class InContext(Message):
 @dataclass(frozen=True)
 class Endorse(InContext):
     """I take part under this context."""
+
+
+@dataclass(frozen=True)
+class Endorsed(InContext):
+    """Everybody in the roster endorsed this context: here is each endorsement, for you to whom one did not come."""
+
+    endorsements: tuple[Verified, ...]
 
 
 @dataclass(frozen=True)

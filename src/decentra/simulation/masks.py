@@ -8,6 +8,7 @@ from decentra import derive
 from decentra.crypto.agreement import check_public
 from decentra.protocols.rendezvous.messages import Ready, Roster
 from decentra.protocols.secagg.messages import Beacon, Context, Deal, Masked, Unmask
+from decentra.protocols.slices import Endorse, Endorsed
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.case import OUTCOME, SURVIVORS, Case, Notes, members_of
 from decentra.simulation.ideal import IdealCrypto
@@ -42,6 +43,11 @@ class Masks:
 
     def hear_endorse(self, actor: Actor, notes: Notes, verified: Verified, message: Message) -> None:
         notes.endorsed[getattr(message, "context", b"")].add(verified.sender)
+
+    def hear_endorsed(self, actor: Actor, notes: Notes, verified: Verified, message: Endorsed) -> None:
+        for one in message.endorsements:
+            if isinstance(one.message, Endorse) and one.entry.round_id == verified.entry.round_id:
+                self.hear_endorse(actor, notes, one, one.message)
 
     # ── contexts and deals ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -88,6 +88,8 @@ class Oracle:
             secagg.Masked: masks.hear_masked,
             secagg.Endorse: masks.hear_endorse,
             allreduce.Endorse: masks.hear_endorse,
+            secagg.Endorsed: masks.hear_endorsed,
+            allreduce.Endorsed: masks.hear_endorsed,
         }
         self._says: dict[type[Message], Say] = {
             Prepare: votes.prepare,

@@ -22,6 +22,7 @@ ROSTER = ("rendezvous.roster",)
 
 OPENS: Mapping[str, tuple[str, ...]] = {
     "allreduce.endorse": ROSTER,
+    "allreduce.endorsed": ROSTER,
     "allreduce.slices": ROSTER,
     "allreduce.holding": ROSTER,
     "allreduce.again": ROSTER,

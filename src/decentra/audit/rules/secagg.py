@@ -32,6 +32,7 @@ OPENS: Mapping[str, tuple[str, ...]] = {
     "secagg.deal": ROSTER,
     "secagg.context": ROSTER,
     "secagg.endorse": ("secagg.context",),
+    "secagg.endorsed": ROSTER,
     "secagg.masked": ROSTER,
     "secagg.holding": ROSTER,
     "secagg.again": ROSTER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decentra.errors import LocalError
 from decentra.machine.effects import Compute, Send
 from decentra.machine.events import Blob
-from decentra.protocols.allreduce.messages import Again, Endorse, Holding, Slices, SliceSum
+from decentra.protocols.allreduce.messages import Again, Endorse, Endorsed, Holding, Slices, SliceSum
 from decentra.protocols.allreduce.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.jobs import Encoded
 from decentra.protocols.reduce import Reduce
@@ -17,7 +17,7 @@ class AllReduce(Reduce):
 
     protocol = "allreduce"
     transitions, reads, shows = TRANSITIONS, READS, SHOWS
-    endorse_type, slices_type, again_type = Endorse, Slices, Again
+    endorse_type, endorsed_type, slices_type, again_type = Endorse, Endorsed, Slices, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "slices"
     context_clause, slice_clause, holding_clause = "AR-1", "AR-2", "AR-3"

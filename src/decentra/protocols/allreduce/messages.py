@@ -9,6 +9,10 @@ class Endorse(slices.Endorse):
     kind = "allreduce.endorse"
 
 
+class Endorsed(slices.Endorsed):
+    kind = "allreduce.endorsed"
+
+
 class Slices(slices.Slices):
     kind = "allreduce.slices"
 
@@ -25,4 +29,4 @@ class SliceSum(slices.SliceSum):
     kind = "allreduce.sum"
 
 
-MESSAGES = (Endorse, Slices, Again, Holding, SliceSum)
+MESSAGES = (Endorse, Endorsed, Slices, Again, Holding, SliceSum)

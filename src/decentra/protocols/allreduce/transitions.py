@@ -10,7 +10,7 @@ TRANSITIONS = {
 }
 
 READS = {
-    "context": {"endorse"},
+    "context": {"endorse", "endorsed"},
     "slices": {"slices", "again"},
     "survivors": {"holding", "slices", "again"},
     "sum": {"sum", "slices", "again"},

@@ -36,6 +36,7 @@ from decentra.protocols.secagg.messages import (
     Context,
     Deal,
     Endorse,
+    Endorsed,
     Holding,
     Masked,
     SliceSum,
@@ -54,7 +55,7 @@ class SecAgg(Reduce):
 
     protocol = "secagg"
     transitions, reads, shows = TRANSITIONS, READS, SHOWS
-    endorse_type, slices_type, again_type = Endorse, Masked, Again
+    endorse_type, endorsed_type, slices_type, again_type = Endorse, Endorsed, Masked, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "masked"
     patient = (*Reduce.patient, BEACON, VERDICT)

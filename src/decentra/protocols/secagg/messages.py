@@ -40,6 +40,12 @@ class Endorse(slices.Endorse):
     kind = "secagg.endorse"
 
 
+class Endorsed(slices.Endorsed):
+    """Everybody in the roster endorsed this context: here is each endorsement, for you to whom one did not come."""
+
+    kind = "secagg.endorsed"
+
+
 class Masked(slices.Slices):
     """The roots of my masked vector's slices in roster order; the receiver's own is the blob beside this."""
 
@@ -75,7 +81,6 @@ class SliceSum(slices.SliceSum):
     kind = "secagg.sum"
 
 
-
 @dataclass(frozen=True)
 class Beacon(Message):
     """My shares of the survivors' parts of the beacon, now that this outcome is certified."""
@@ -103,4 +108,4 @@ class Checked(slices.OfSlice):
     lacking: tuple[PeerId, ...]
 
 
-MESSAGES = (Deal, Context, Endorse, Masked, Again, Holding, Unmask, SliceSum, Beacon, Part, Checked)
+MESSAGES = (Deal, Context, Endorse, Endorsed, Masked, Again, Holding, Unmask, SliceSum, Beacon, Part, Checked)

@@ -15,7 +15,7 @@ TRANSITIONS = {
 
 READS = {
     "deal": {"deal"},
-    "context": {"context", "endorse"},
+    "context": {"context", "endorse", "endorsed"},
     "masked": {"masked", "again"},
     "survivors": {"holding", "masked", "again"},
     "unmask": {"unmask"},
