@@ -14,6 +14,7 @@ import pytest
 
 from commands import decentra, refused
 from decentra.audit import audit
+from decentra.audit.record import Record, Round
 from decentra.audit.replay import Replay, Replayed, root
 from decentra.audit.secrets import DEAL, DEALS, VECTOR, DealSeeds, Kept, pack_deals, unpack_deals
 from decentra.driver.session import session_name
@@ -99,6 +100,29 @@ def test_what_is_not_what_the_seeds_give_is_found_under_its_clause(run: Group) -
             last = replayed(folder)[-1]
             assert last.missing or last.flaws
         part.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "clause"),
+    [("unmask", "self_shares", "SA-7"), ("unmask", "key_shares", "SA-7"), ("beacon", "shares", "SA-12")],
+)
+def test_a_share_that_it_was_not_dealt_is_found(run: Group, said: str, name: str, clause: str) -> None:
+    """Its log is sound by itself: only who has the deals can tell that it showed something else."""
+    folder = run.folders[0]
+    rounds = dict[int, Round]()
+    audit([folder.path], watch=lambda round_, found: rounds.setdefault(round_.number, round_) and None)
+    replay, sound = Replay(folder.secrets), rounds[3]
+
+    def lies(record: Record) -> Record:
+        if (record.author, record.kind) != (replay.me, f"secagg.{said}"):
+            return record
+        shown = record[name] or ((PeerId(next(one for one in sound.ground.members if one != replay.me)), bytes(33)),)
+        (dealer, share), *rest = shown
+        return replace(record, fields={**record.fields, name: ((dealer, share[:-1] + bytes([share[-1] ^ 1])), *rest)})
+
+    replay(Round(sound.ground, 3, map(lies, sound.records)), ())
+    (last,) = replay.rounds
+    assert [found for found, _ in last.flaws] == [clause] and (last.masks, last.slices) == (4, 4)
 
 
 def test_where_nothing_was_kept_it_says_what_to_set(tmp_path: Path) -> None:

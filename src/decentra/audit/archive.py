@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ from decentra.wire.reader import Malformed
 _SCHEMA = """
 CREATE TABLE entries (
     session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, entry BLOB NOT NULL, body BLOB,
-    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
+    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, depth INTEGER NOT NULL,
     PRIMARY KEY (session, round, hash)) WITHOUT ROWID;
 CREATE TABLE links (
     session BLOB NOT NULL, author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
@@ -34,8 +34,14 @@ CREATE TABLE links (
 """
 
 _KEEP = """
-INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET body = excluded.body WHERE body IS NULL AND excluded.body IS NOT NULL
+INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET body = coalesce(body, excluded.body), depth = max(depth, excluded.depth)
+WHERE depth < excluded.depth OR (body IS NULL AND excluded.body IS NOT NULL)
+"""
+
+_BEHIND = """
+SELECT round, hash, entry, body, depth FROM entries
+WHERE session = ? AND (round, hash) > (?, ?) ORDER BY round, hash LIMIT 64
 """
 
 Progress = Callable[[int], None]
@@ -106,22 +112,18 @@ class Archive:
         self.unreadable: list[Unreadable] = []
         self._known: dict[bytes, int] = {}
         """Of each record that was read lately, how deep its citations were followed."""
+        self._unread: set[bytes] = set()
+        """Sessions of which entries came before their charter was known."""
 
     def close(self) -> None:
         """Let go of everything."""
         self._database.close()
 
-    @staticmethod
-    def heads(path: Path, tell: Callable[[str], None]) -> None:
-        """Tell every charter that a transcript holds, as far as it can be read."""
-        with suppress(LocalError):
-            for _ in transcript.read(path, tell):
-                pass
-
-    def add_file(self, path: Path, codec: Reads, progress: Progress | None) -> None:
+    def add_file(self, path: Path, heads: Callable[[str], None], codec: Reads, progress: Progress | None) -> None:
         """Take in a transcript; what can't be read of it is noted.
 
         Args:
+            heads: told each charter that the file holds, before the entries behind it are taken in.
             codec: reads the bodies of a session's messages; None for a session of no known charter.
             progress: told how many entries were read so far.
 
@@ -129,7 +131,7 @@ class Archive:
             LocalError: there is no room for what was read.
         """
         try:
-            self.add(transcript.read(path), codec, progress)
+            self.add(transcript.read(path, heads), codec, progress)
         except LocalError as error:
             self.unreadable.append(Unreadable(path, str(error)))
         except sqlite3.Error as error:
@@ -150,29 +152,49 @@ class Archive:
         finally:
             self._database.execute("COMMIT")
 
+    def follow(self, codec: Reads) -> None:
+        """Take in what is cited by entries that came before anyone knew their session's charter."""
+        for session in sorted(self._unread):
+            reads, last = codec(session), (-1, b"")
+            while reads is not None:  # some at a time: what they cite goes into the same table
+                rows = self._database.execute(_BEHIND, (session, *last)).fetchall()
+                for _, _, raw, body, depth in rows:
+                    self._cited(reads, parse(raw).kind, body, codec, depth)
+                if not rows:
+                    break
+                last = rows[-1][:2]
+        self._unread.clear()
+
     def _add(self, signed: Signed, codec: Reads, depth: int) -> None:
-        name = sha256(b"%d.%b%b" % (len(signed.entry), signed.entry, signed.body)).digest()
-        if self._known.get(name, -1) >= depth:
+        hashed, found = sha256(signed.entry).digest(), sha256(signed.body).digest()
+        if self._known.get(hashed + found, -1) >= depth:
             return
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known[name] = depth
+        self._known[hashed + found] = depth
         try:
             entry = parse(signed.entry)
         except Malformed:
             self.garbled += 1
             return
         body: bytes | None = signed.body
-        if body is not None and sha256(body).digest() != entry.body:
+        if found != entry.body:
             self.garbled += bool(body)
             body = None
-        hashed, place = sha256(signed.entry).digest(), (entry.author, entry.boot, entry.seq)
-        self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place))
+        place = (entry.author, entry.boot, entry.seq)
+        self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place, depth))
         reads = codec(entry.session)
-        if body is None or reads is None or depth == 0 or not reads.cites(entry.kind):
+        if reads is None:
+            self._unread.add(entry.session)
+        else:
+            self._cited(reads, entry.kind, body, codec, depth)
+
+    def _cited(self, reads: Codec, kind: str, body: bytes | None, codec: Reads, depth: int) -> None:
+        """Take in what a body cites."""
+        if body is None or depth == 0 or not reads.cites(kind):
             return
         try:
-            fields = reads.decode(entry.kind, body)
+            fields = reads.decode(kind, body)
         except Malformed:
             return  # its author signed it all the same: the judge says so
         for cited in cited_in(fields):
@@ -193,11 +215,13 @@ class Archive:
     def entries(self, session: bytes, number: int) -> Iterator[tuple[Entry, bytes | None]]:
         """The entries of a round, one by one: most of what a hostile log holds is signed by nobody."""
         rows = self._database.execute(
-            "SELECT entry, body FROM entries WHERE session = ? AND round = ? ORDER BY author, boot, seq, hash",
+            "SELECT entry, body, hash FROM entries WHERE session = ? AND round = ? ORDER BY author, boot, seq, hash",
             (session, number),
         )
-        for entry, body in rows:
-            yield parse(entry), body
+        for raw, body, hashed in rows:
+            entry = parse(raw)
+            vars(entry)["hash"] = hashed
+            yield entry, body
 
     def count(self, session: bytes, number: int) -> int:
         """How many entries a round has."""

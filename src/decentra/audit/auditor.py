@@ -60,10 +60,9 @@ def audit(
         files, found = _files(paths)
         for text in found:
             auditor.know_text(text)
-        for path in files:  # what an entry cites is read by its charter, in whichever file that stands
-            auditor.archive.heads(path, auditor.know_text)
         for path in files:
-            auditor.archive.add_file(path, auditor.codec, progress)
+            auditor.archive.add_file(path, auditor.know_text, auditor.codec, progress)
+        auditor.archive.follow(auditor.codec)  # a charter may stand behind its entries, or in a later file
         return auditor.judge(watch)
     finally:
         auditor.close()
@@ -136,7 +135,7 @@ class Auditor:
         return None if ground is None else ground.codec
 
     def add(self, signed: Iterable[Signed]) -> None:
-        """Take in entries from elsewhere than files."""
+        """Take in entries from elsewhere than files, of charters that are known."""
         self.archive.add(signed, self.codec)
 
     def judge(self, watch: Watch | None = None) -> Report:

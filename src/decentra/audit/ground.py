@@ -47,7 +47,11 @@ class Ground:
     @cached_property
     def session(self) -> bytes:
         """The session's name; it carries charter, spec and epoch, so an entry of it was signed under these."""
-        return derive.session(self.spec.source, self.charter.hash, self.epoch)
+        return derive.session(self.spec.source, self._charter_hash, self.epoch)
+
+    @cached_property
+    def _charter_hash(self) -> bytes:
+        return self.charter.hash
 
     @cached_property
     def codec(self) -> Codec:
@@ -77,7 +81,7 @@ class Ground:
 
     def order(self, number: int) -> tuple[PeerId, ...]:
         """In which order the members propose rosters in a round."""
-        return derive.proposer_order(self.charter.hash, RoundId(self.epoch, number), self.members)
+        return derive.proposer_order(self._charter_hash, RoundId(self.epoch, number), self.members)
 
     def name(self, peer: PeerId) -> str:
         """A member's name, for people."""

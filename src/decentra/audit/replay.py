@@ -35,7 +35,7 @@ SHOWN = {"unmask": (("self", "self_shares"), ("key", "key_shares")), "beacon": (
 """By message, the shares that it shows: of which secret, in which field."""
 
 CLAUSES = {"unmask": "SA-7", "beacon": "SA-12"}
-MEND = "set keep_secrets in [transcripts] of decentra.toml before a run that you want to replay"
+MEND = "set keep_secrets in [transcripts] of decentra.toml before a run under secagg that you want to replay"
 
 
 @dataclass

@@ -18,6 +18,8 @@ BEYOND = (
 )
 """What no transcript shows, whoever reads it."""
 
+NOTHING = "no file that was given holds an entry: there is nothing to judge"
+
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Categories of characters that are not seen, that move a terminal's cursor, or turn the writing around them."""

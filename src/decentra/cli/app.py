@@ -281,7 +281,10 @@ def status(state: State, json: Json = False) -> None:
     raise typer.Exit(body.status(state, json))
 
 
-@app.command(epilog="Exit codes: 0 clean; 1 a violation; 2 undecided, since something is missing; 3 nothing to audit.")
+@app.command(
+    epilog="Exit codes: 0 clean; 1 a violation; 2 undecided, since something is missing; 3 nothing to audit. "
+    "With --self the worse of the two verdicts counts."
+)
 def audit(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Transcripts, or folders that hold them.")],
     charter: Annotated[

@@ -14,7 +14,7 @@ from decentra.audit.auditor import SUFFIX
 from decentra.audit.findings import Finding
 from decentra.audit.page import Courses, render
 from decentra.audit.record import Round
-from decentra.audit.report import BEYOND, SessionReport, visible
+from decentra.audit.report import BEYOND, NOTHING, SessionReport, visible
 from decentra.audit.rules import BOOKS, GENERIC, PARTLY, UNTOLD
 from decentra.charter.charter import Charter
 from decentra.cli.report import emit, tell
@@ -153,6 +153,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"not read to its end: {unreadable.why}"
     if report.garbled:
         yield f"{report.garbled} entries are garbled: they accuse nobody, and what they said is missing"
+    if not report.read and not report.unreadable:
+        yield NOTHING
     yield f"verdict: {report.verdict.value}"
     yield f"no transcript shows: {'; '.join(BEYOND)}"
 

@@ -10,7 +10,7 @@ from decentra.audit.ground import Ground
 from decentra.audit.page.course import Courses
 from decentra.audit.page.markup import Content, Markup, bdi, counted, hashed, join, note, table, tag
 from decentra.audit.page.words import GAPS, GARBLED, GENERIC_SAYS, UNKNOWN_SESSION, UNSIGNED
-from decentra.audit.report import Report, SessionReport
+from decentra.audit.report import NOTHING, Report, SessionReport
 from decentra.types import PeerId
 
 MOST_VIOLATIONS = 60
@@ -133,6 +133,8 @@ def _gaps(judged: Sequence[Judged]) -> Iterator[tuple[Content, ...]]:
 
 
 def _doubts(report: Report, judged: Sequence[Judged]) -> Iterator[Content]:
+    if not report.read and not report.unreadable:
+        yield f"{NOTHING[0].upper()}{NOTHING[1:]}."
     unknown = [each for each in report.sessions if each.ground is None]
     for each in unknown[:MOST_UNKNOWN]:
         said = f", {counted(each.entries, 'entry', 'entries')}: {UNKNOWN_SESSION}"

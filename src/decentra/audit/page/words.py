@@ -86,7 +86,7 @@ UNSIGNED = "without the signature of the member that they name: they accuse nobo
 BYTES = "Bytes are those of entries and their texts; the updates themselves are in no transcript."
 FOOT = (
     "Made by decentra audit from signed transcripts and the published specs alone. Nothing on this page is loaded from "
-    "elsewhere. Whoever has the same transcripts gets the same page, to the byte."
+    "elsewhere. Whoever has the same transcripts, whole and in whatever files, gets the same page, to the byte."
 )
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
