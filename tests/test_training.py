@@ -7,7 +7,7 @@ import logging
 import struct
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from decentra.charter.charter import OuterTerms
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.state import piece_digests
 from decentra.training import Leaving, OuterSGD, OuterState, SharedState, Training, attach
@@ -39,11 +40,23 @@ class Terms:
     outer_lr: float = 0.7
     outer_momentum: float = 0.9
     nesterov: bool = True
+    seconds: float | None = None
+    outer: str | None = None
+    outer_beta2: float | None = None
+    outer_tau: float | None = None
+    warmup: int | None = None
+    tensors: Mapping[str, OuterTerms] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    max_weight: int = 1
 
 
 @dataclass(frozen=True)
 class Agreement:
     training: Terms
+    protocol: Weights = field(default_factory=Weights)
 
 
 def peer_id(index: int) -> PeerId:
@@ -53,8 +66,8 @@ def peer_id(index: int) -> PeerId:
 class Group:
     """n peers, each in its thread, that average exactly in float64; rounds fail as the test says."""
 
-    def __init__(self, n: int, terms: Terms) -> None:
-        self.charter = Agreement(terms)
+    def __init__(self, n: int, terms: Terms, max_weight: int = 1) -> None:
+        self.charter = Agreement(terms, Weights(max_weight))
         self.barrier = threading.Barrier(n, timeout=DEADLINE)
         self.states: dict[int, SharedState] = {}
         self.updates: dict[int, list[NDArray[np.float64]]] = {}
@@ -81,6 +94,9 @@ class Peer:
     def log(self) -> logging.Logger:
         return LOG
 
+    def interrupt(self) -> None:
+        self.group.barrier.abort()
+
     def average(
         self,
         tensors: Sequence[NDArray[np.float32]],
@@ -88,6 +104,7 @@ class Peer:
         weight: int = 1,
         names: Sequence[str] | None = None,
         state: SharedState | None = None,
+        residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
         group, barrier = self.group, self.group.barrier
         assert state is not None
@@ -106,6 +123,7 @@ class Peer:
         failure = group.failures.get(self.calls, lambda _: None)(self.index)
         mine = [tensor.astype(np.float64) for tensor in tensors]
         group.updates[self.index] = mine
+        self.weights.append(weight)
         barrier.wait()
         if failure is not None:
             raise failure
@@ -207,23 +225,23 @@ def test_outer_steps_equal_a_scalar_reference_to_the_bit(
 ) -> None:
     outer = OuterSGD(lr, mu, nesterov)
     common = np.array([x for x, _ in rows], np.float32)
-    momentum = np.zeros_like(common) if outer.keeps_momentum else None
+    slots = [np.zeros_like(common) for _ in range(outer.slots)]
     expected = [(x, 0.0) for x, _ in rows]
     for step in range(3):
         deltas = [update[step] for _, update in rows]
-        outer.step(common, momentum, np.array(deltas, np.float32))
+        outer.step(common, slots, np.array(deltas, np.float32))
         expected = [
             reference_step(x, m, delta, lr, mu, nesterov) for (x, m), delta in zip(expected, deltas, strict=True)
         ]
     assert common.tobytes() == struct.pack(f"<{len(rows)}f", *(x for x, _ in expected))
-    if momentum is not None:
+    for momentum in slots:
         assert momentum.tobytes() == struct.pack(f"<{len(rows)}f", *(m for _, m in expected))
 
 
 def test_outer_steps_are_pinned() -> None:
     common, momentum = np.array([1.0, -0.1, 3e-39], np.float32), np.zeros(3, np.float32)
     for _ in range(3):
-        OuterSGD(0.7, 0.9, nesterov=True).step(common, momentum, np.array([0.3, 1e-7, -2e-39], np.float32))
+        OuterSGD(0.7, 0.9, nesterov=True).step(common, [momentum], np.array([0.3, 1e-7, -2e-39], np.float32))
     assert common.tobytes().hex() == "dab630bf18cdccbd0f5f9b00"
     assert momentum.tobytes().hex() == "c520503ff57d9134c2043b80"
 
@@ -235,9 +253,9 @@ def test_the_bits_do_not_depend_on_how_the_vector_is_cut(nesterov: bool) -> None
     update = draw.standard_normal(whole.size).astype(np.float32)
     parts, momentum, momentum_of_parts = whole.copy(), np.ones_like(whole), np.ones_like(whole)
     outer = OuterSGD(0.7, 0.9, nesterov)
-    outer.step(whole, momentum, update)
+    outer.step(whole, [momentum], update)
     for start, end in [(0, 1), (1, 1000), (1000, CHUNK + 5), (CHUNK + 5, whole.size)]:
-        outer.step(parts[start:end], momentum_of_parts[start:end], update[start:end])
+        outer.step(parts[start:end], [momentum_of_parts[start:end]], update[start:end])
     assert same_bits([whole, momentum], [parts, momentum_of_parts])
 
 
@@ -245,7 +263,7 @@ def test_an_outer_step_needs_little_memory_beside_its_arrays() -> None:
     common, momentum, update = (np.ones(4_000_000, np.float32) for _ in range(3))
     tracemalloc.start()
     try:
-        OuterSGD(0.7, 0.9, nesterov=True).step(common, momentum, update)
+        OuterSGD(0.7, 0.9, nesterov=True).step(common, [momentum], update)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -256,7 +274,7 @@ def test_a_thread_that_flushes_subnormals_is_refused() -> None:
         return  # this processor cannot, so it cannot differ either
     try:
         with pytest.raises(LocalError, match="set_flush_denormal"):
-            OuterSGD(1.0).step(np.ones(1, np.float32), None, np.ones(1, np.float32))
+            OuterSGD(1.0).step(np.ones(1, np.float32), [], np.ones(1, np.float32))
     finally:
         torch.set_flush_denormal(False)
 
@@ -338,7 +356,7 @@ def test_models_that_cannot_be_averaged_are_refused(model: torch.nn.Module, mess
 
 
 def common_of(model: torch.nn.Module, mu: float = 0.9) -> OuterState:
-    return OuterState(Leaving(model), OuterSGD(1.0, mu), LOG)
+    return OuterState(Leaving(model), lambda name: OuterSGD(1.0, mu), LOG)
 
 
 def exported(state: SharedState) -> bytes:
@@ -841,6 +859,7 @@ class Streaming(Peer):
         weight: int = 1,
         names: Sequence[str] | None = None,
         state: SharedState | None = None,
+        residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
         for tensor, value in zip(tensors, self.values, strict=True):
             value[...] = tensor

@@ -52,7 +52,6 @@ class Averager:
 
     def __init__(self, threads: Threads, place: int, specs: tuple[TensorSpec, ...]) -> None:
         self.threads, self.place, self.specs = threads, place, specs
-        self.residual = [np.zeros(spec.shape, np.float32) for spec in specs]
         self.prepared: list[tuple[bytes, ...]] = []
         self.given: list[tuple[bytes, ...]] = []
         self.phases: list[str] = []
@@ -69,6 +68,9 @@ class Averager:
     def log(self) -> logging.Logger:
         return logging.getLogger("decentra")
 
+    def interrupt(self) -> None:
+        self.peer.driver.cancel(LocalError("interrupted"))
+
     def vector(self, tensors: Sequence[NDArray[np.float32]] | None, state: SharedState | None) -> Vector:
         return Vector(tensors, self.specs, shared=state)
 
@@ -79,8 +81,9 @@ class Averager:
         weight: int = 1,
         names: Sequence[str] | None = None,
         state: SharedState | None = None,
+        residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
-        vector = replace(self.vector(tensors, state), residual=self.residual)
+        vector = replace(self.vector(tensors, state), weight=weight, residual=residual)
         return self.threads.together(lambda: self.peer.begin(vector), self.peer)
 
     def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> Ahead:
@@ -95,9 +98,15 @@ class Ahead:
     def __init__(self, averager: Averager, state: SharedState) -> None:
         self.averager, self.state = averager, state
 
-    def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
+    def average(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        residual: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RoundResult:
         averager, threads = self.averager, self.averager.threads
-        peer, vector = averager.peer, replace(averager.vector(tensors, self.state), residual=averager.residual)
+        peer, vector = averager.peer, replace(averager.vector(tensors, self.state), weight=weight, residual=residual)
         averager.given.append(self.state.pieces())
         if threads.barrier.wait() == 0:
             settle(threads.group, 5.0)  # of local steps, in which the small phases went on
@@ -198,8 +207,8 @@ def test_after_a_round_that_failed_the_next_begins_with_its_update() -> None:
             calls.append("cancel")
 
         def average(self, tensors: Sequence[NDArray[np.float32]], **given: Any) -> RoundResult:
-            calls.append("with all" if given else "ahead")
-            error = DecentraError if given else LocalError
+            calls.append("with all" if "names" in given else "ahead")
+            error = DecentraError if "names" in given else LocalError
             raise error("it fails")
 
     model = torch.nn.Linear(2, 1)

@@ -71,7 +71,7 @@ def _frozen(table: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(sorted(table.items())))
 
 
-def _patterns(table: Mapping[str, float]) -> Mapping[str, float]:
+def _patterns(table: Mapping[str, Any]) -> Mapping[str, Any]:
     for pattern in table:
         if not 1 <= len(pattern) <= 256 or not pattern.isprintable():
             raise ValueError("has a name pattern that is not 1 to 256 printable characters; mend it")
@@ -167,13 +167,49 @@ class RoundTerms(Section):
     ready_deadline: Deadline = Field(default=120.0, examples=[120.0])
 
 
+class OuterTerms(Section):
+    """The outer optimizer of some tensors, where it is not that of all."""
+
+    outer_lr: Positive | None = Field(default=None, examples=[1.0])
+    outer_momentum: float | None = Field(default=None, ge=0, lt=1, examples=[0.5])
+
+    @model_validator(mode="after")
+    def _say_something(self) -> Self:
+        if self.outer_lr is None and self.outer_momentum is None:
+            raise ValueError("says nothing of its tensors; give outer_lr or outer_momentum, or remove it")
+        return self
+
+
 class TrainingTerms(Section):
-    """The training loop's part (DiLoCo, Douillard et al. 2023): H local ``steps`` a round, and the outer optimizer."""
+    """The training loop's part (DiLoCo, Douillard et al. 2023): H local steps a round, and the outer optimizer.
+
+    Attributes:
+        steps: H, local optimizer steps a round.
+        seconds: where it is given a round begins when local steps took so long, however many these were; an update
+            then weighs ``max_weight`` for H steps, and less for fewer.
+        outer: ``sgd``, where it is absent, or ``adam``.
+        outer_lr: the outer learning rate.
+        outer_momentum: the outer momentum μ; in Adam β₁.
+        nesterov: whether the momentum of SGD is Nesterov's.
+        outer_beta2: β₂ of Adam.
+        outer_tau: τ of Adam.
+        warmup: rounds that take the mean itself before the outer optimizer begins.
+        tensors: outer terms of tensors by a glob over their names; of those that fit the longest decides, as in
+            ``ranges``.
+    """
 
     steps: int = Field(default=20, ge=1, lt=2**31, examples=[20])
+    seconds: Deadline | None = Field(default=None, examples=[60.0])
+    outer: Literal["sgd", "adam"] | None = Field(default=None, examples=["adam"])
     outer_lr: Positive = Field(default=1.0, examples=[1.0])
     outer_momentum: float = Field(default=0.5, ge=0, lt=1, examples=[0.5])
     nesterov: bool = Field(default=True, examples=[True])
+    outer_beta2: float | None = Field(default=None, ge=0, lt=1, examples=[0.99])
+    outer_tau: Positive | None = Field(default=None, examples=[0.001])
+    warmup: int | None = Field(default=None, ge=0, lt=2**31, examples=[2])
+    tensors: Annotated[Mapping[str, OuterTerms], AfterValidator(_patterns), AfterValidator(_frozen)] = Field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 class ModelTerms(Section):

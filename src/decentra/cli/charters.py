@@ -8,6 +8,7 @@ from typing import Any
 
 from decentra.charter import Charter, Policy, grid_policy
 from decentra.charter.amend import faults
+from decentra.charter.charter import TrainingTerms
 from decentra.charter.invite import Request
 from decentra.charter.toml import save_text
 from decentra.cli import amendments
@@ -218,10 +219,8 @@ def _told(
         "range_bounds": list(terms.range_bounds),
         "phase_deadline": charter.rounds.phase_deadline,
         "ready_deadline": charter.rounds.ready_deadline,
-        "steps": charter.training.steps,
-        "outer_lr": charter.training.outer_lr,
-        "outer_momentum": charter.training.outer_momentum,
-        "nesterov": charter.training.nesterov,
+        **charter.training.model_dump(exclude={"tensors"}),
+        "tensors": {pattern: one.model_dump() for pattern, one in charter.training.tensors.items()},
         "max_parameters": charter.model.max_parameters,
         "fingerprint": None if fingerprint is None else fingerprint.hex(),
         "members": [
@@ -307,9 +306,8 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
         f"a round waits up to {rounds.ready_deadline:g} s for members to be ready, and {rounds.phase_deadline:g} s in "
         "each phase"
     )
-    momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.outer_momentum:g}"
     if charter.groups is None:
-        yield f"a round every {training.steps} local steps; outer learning rate {training.outer_lr:g}, {momentum}"
+        yield from _training(training)
     yield f"an amendment of it needs {charter.admission_quorum} of those who stay, and everyone whom it adds"
     if model.fingerprint is None:
         which = "any model that all members share"
@@ -337,3 +335,22 @@ def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
     )
     need = grid_policy.drawers_floor(charter)
     yield f"the grid is drawn by {', '.join(terms.drawers)}, of whom {need} have to take part"
+
+
+def _training(terms: TrainingTerms) -> Iterator[str]:
+    """When a round begins, and what becomes of its mean."""
+    if terms.seconds is None:
+        every = f"every {terms.steps} local steps"
+    else:
+        every = f"every {terms.seconds:g} s of local steps, of which {terms.steps} have the full weight"
+    if terms.outer == "adam":
+        name = f"Adam, β₁ {terms.outer_momentum:g}"
+    else:
+        name = f"{'Nesterov ' if terms.nesterov else ''}momentum {terms.outer_momentum:g}"
+    yield f"a round {every}; outer learning rate {terms.outer_lr:g}, {name}"
+    if terms.warmup:
+        yield f"the first {terms.warmup} rounds take the mean itself"
+    for pattern, one in terms.tensors.items():
+        known = (("learning rate", one.outer_lr), ("momentum", one.outer_momentum))
+        told = ", ".join(f"{name} {value:g}" for name, value in known if value is not None)
+        yield f"  {pattern}: outer {told}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from decentra.errors import LocalError
 from decentra.machine.state import piece_digests
+from decentra.training.outer import PLAIN
 
 if TYPE_CHECKING:
     import logging
 
-    from decentra.training.outer import OuterSGD
+    from decentra.training.outer import Outer
     from decentra.training.tensors import Leaving
 
 MAGIC = b"decentra/outer/1"
@@ -23,41 +25,62 @@ HEADER = len(MAGIC) + 8 + 32
 
 
 class OuterState:
-    """The common parameters and outer momentum, and the model's way from them: the `SharedState` of training.
+    """The common parameters and the outer optimiser's arrays, and the model's way from them: what training shares.
 
     The exported bytes are: 16 bytes of format name; the number of outer steps, 8 bytes little-endian; the origin, the
-    SHA-256 of the parameters of step 0, 32 bytes; the parameters and, where μ > 0, the momentum, float32 little-endian.
+    SHA-256 of what step 0 held, 32 bytes; the parameters and each array of the outer optimiser, float32 little-endian;
+    the tensors that are common by policy, in their own dtypes.
+
+    Args:
+        choose: the outer optimiser of a tensor, by its name. Buffers take the mean itself.
+        warmup: outer steps that take the mean itself before the outer optimiser begins.
 
     Attributes:
         rounds: outer steps applied since the origin.
     """
 
-    def __init__(self, leaving: Leaving, outer: OuterSGD, log: logging.Logger) -> None:
-        self._leaving = leaving
-        self._outer = outer
-        self._log = log
+    def __init__(
+        self, leaving: Leaving, choose: Callable[[str], Outer], log: logging.Logger, *, warmup: int = 0
+    ) -> None:
+        self._leaving, self._log, self._warmup = leaving, log, warmup
+        self._outers = tuple(PLAIN if name in leaving.buffers else choose(name) for name in leaving.names)
         self._parameters = np.empty(leaving.size, np.float32)
-        for index in range(len(leaving)):
+        self._slots = tuple(np.zeros(leaving.size, np.float32) for _ in range(max(o.slots for o in self._outers)))
+        for index, outer in enumerate(self._outers):
             self._parameters[leaving.span(index)] = leaving.read(index).reshape(-1)
-        self._momentum = np.zeros(leaving.size, np.float32) if outer.keeps_momentum else None
-        self._origin = self.digest()
+            outer.begin(self._slots_of(index, outer))
+        self._fixed = leaving.read_fixed()
+        self._origin = self._digest(self._fixed)
         self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
+
+    def _slots_of(self, index: int, outer: Outer) -> tuple[NDArray[np.float32], ...]:
+        return tuple(slot[self._leaving.span(index)] for slot in self._slots[: outer.slots])
+
+    @property
+    def _arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """All that is float32, in the order of the exported bytes."""
+        return (self._parameters, *self._slots)
 
     @property
     def nbytes(self) -> int:
         """Bytes that `export` gives and `adopt` takes."""
-        return HEADER + self._parameters.nbytes * (1 if self._momentum is None else 2)
+        return HEADER + sum(array.nbytes for array in self._arrays) + self._fixed.nbytes
 
     def digest(self) -> bytes:
         """SHA-256 of the common parameters: float32, little-endian, in order. The model may be on its way from them."""
-        return hashlib.sha256(self._parameters.data).digest()
+        return self._digest()
+
+    def _digest(self, *further: NDArray[np.uint8]) -> bytes:
+        digest = hashlib.sha256(self._parameters.data)
+        for array in further:
+            digest.update(array.data)
+        return digest.digest()
 
     def export(self) -> list[NDArray[np.uint8]]:
         """The state's bytes: a header, and views of the arrays, valid until the round's `average` returns."""
         header = np.frombuffer(MAGIC + self.rounds.to_bytes(8, "little") + self._origin, np.uint8)
-        arrays = [self._parameters] if self._momentum is None else [self._parameters, self._momentum]
-        return [header, *(array.view(np.uint8) for array in arrays)]
+        return [header, *(array.view(np.uint8) for array in self._arrays), self._fixed]
 
     def pieces(self) -> tuple[bytes, ...]:
         """The SHA-256 of each 256 KiB of the exported bytes."""
@@ -75,25 +98,13 @@ class OuterState:
         Raises:
             LocalError: the bytes are not a common state of this model, or hold NaN or inf.
         """
-        data = data.cast("B")
-        if data.nbytes != self.nbytes or bytes(data[: len(MAGIC)]) != MAGIC:
-            raise LocalError(
-                f"the common state received has {data.nbytes} bytes, this model's has {self.nbytes}: "
-                "compare the peers' models and versions of decentra"
-            )
-        values = np.frombuffer(data, np.float32, offset=HEADER)
-        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            raise LocalError("the common state received holds NaN or inf and was not taken over: restart its sender")
-        rounds = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
-        origin = bytes(data[len(MAGIC) + 8 : HEADER])
+        values, fixed, rounds, origin = self._read(data)
         missed = origin == self._origin
-        self._pieces = None
         if missed:
             self._carry_over(values)
-        self._parameters[:] = values[: self._leaving.size]
-        if self._momentum is not None:
-            self._momentum[:] = values[self._leaving.size :]
-        before, self.rounds, self._origin = self.rounds, rounds, origin
+        before = self.rounds
+        self._take(values, fixed, rounds, origin)
+        self._leaving.write_fixed(self._fixed)
         if not missed:
             self.go_back()
         self._log.warning(
@@ -104,6 +115,28 @@ class OuterState:
             "its own progress is kept" if missed else "its own steps began from other values and are dropped",
         )
 
+    def _read(self, data: memoryview) -> tuple[NDArray[np.float32], NDArray[np.uint8], int, bytes]:
+        """What exported bytes hold: the arrays, the common tensors, the number of outer steps, and the origin."""
+        data = data.cast("B")
+        if data.nbytes != self.nbytes or bytes(data[: len(MAGIC)]) != MAGIC:
+            raise LocalError(
+                f"the common state received has {data.nbytes} bytes, this model's has {self.nbytes}: "
+                "compare the peers' models and versions of decentra"
+            )
+        values = np.frombuffer(data, np.float32, self._leaving.size * len(self._arrays), HEADER)
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            raise LocalError("the common state received holds NaN or inf and was not taken over: restart its sender")
+        fixed = np.frombuffer(data, np.uint8, self._fixed.nbytes, HEADER + values.nbytes)
+        rounds, origin = data[len(MAGIC) : len(MAGIC) + 8], data[len(MAGIC) + 8 : HEADER]
+        return values, fixed, int.from_bytes(rounds, "little"), bytes(origin)
+
+    def _take(self, values: NDArray[np.float32], fixed: NDArray[np.uint8], rounds: int, origin: bytes) -> None:
+        size, self._pieces = self._leaving.size, None
+        for place, array in enumerate(self._arrays):
+            array[:] = values[place * size : (place + 1) * size]
+        self._fixed[:] = fixed
+        self.rounds, self._origin = rounds, origin
+
     def _carry_over(self, values: NDArray[np.float32]) -> None:
         # A tensor at a time, so that no second copy of the model arises.
         for index in range(len(self._leaving)):
@@ -111,6 +144,20 @@ class OuterState:
             moved = self._leaving.progress(index, self._parameters[span])
             np.subtract(values[span].reshape(moved.shape), moved, out=moved)
             self._leaving.write(index, moved)
+
+    @property
+    def origin(self) -> bytes:
+        """The SHA-256 of what step 0 held: other parameters of another origin are of another run."""
+        return self._origin
+
+    @contextmanager
+    def on(self, leaving: Leaving) -> Iterator[None]:
+        """For a while the model is another: all that is read from it and set in it is read and set there."""
+        model, self._leaving = self._leaving, leaving
+        try:
+            yield
+        finally:
+            self._leaving = model
 
     def update(self) -> Update:
         """This peer's pseudo-gradients, each computed when it is read."""
@@ -128,11 +175,10 @@ class OuterState:
         if [array.shape for array in mean] != [spec.shape for spec in self._leaving.specs]:
             raise LocalError("the round's mean does not have this model's shapes: give it in the order the update had")
         self._pieces = None
-        for index, array in enumerate(mean):
-            span = self._leaving.span(index)
+        for index, (array, own) in enumerate(zip(mean, self._outers, strict=True)):
+            span, outer = self._leaving.span(index), own if self.rounds >= self._warmup else PLAIN
             moved = self._leaving.progress(index, self._parameters[span]) if keep else None
-            momentum = None if self._momentum is None else self._momentum[span]
-            self._outer.step(self._parameters[span], momentum, array.reshape(-1))
+            outer.step(self._parameters[span], self._slots_of(index, outer), array.reshape(-1))
             if moved is not None:
                 np.subtract(self._parameters[span].reshape(moved.shape), moved, out=moved)
                 self._leaving.write(index, moved)
@@ -140,10 +186,19 @@ class OuterState:
         if not keep:
             self.go_back()
 
+    def restore(self, data: memoryview) -> None:
+        """Take over one's own state of earlier, from a checkpoint, with the model as it is.
+
+        Raises:
+            LocalError: the bytes are not a common state of this model, or hold NaN or inf.
+        """
+        self._take(*self._read(data))
+
     def go_back(self) -> None:
         """Set the model to the common parameters; the inner optimiser's state stays."""
         for index in range(len(self._leaving)):
             self._leaving.write(index, self._parameters[self._leaving.span(index)])
+        self._leaving.write_fixed(self._fixed)
 
 
 class Update(Sequence[NDArray[np.float32]]):

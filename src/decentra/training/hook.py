@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.state import SharedState
+from decentra.training import outer
 from decentra.training.common import OuterState, Update
-from decentra.training.outer import OuterSGD, refuse_flushing
+from decentra.training.flight import Flight
+from decentra.training.outer import refuse_flushing
 from decentra.training.tensors import Leaving
 
 if TYPE_CHECKING:
     import logging
     from pathlib import Path
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -28,7 +32,7 @@ CATCH_UP_ROUNDS = 3
 """A peer that comes while the others gather for a round is left out of that one; of the next hardly ever."""
 
 
-class Terms(Protocol):
+class Terms(outer.Terms, Protocol):
     """What the charter says of training."""
 
     @property
@@ -37,18 +41,27 @@ class Terms(Protocol):
         ...
 
     @property
-    def outer_lr(self) -> float:
-        """The outer learning rate."""
+    def seconds(self) -> float | None:
+        """Seconds of local steps a round, where these decide, and not their number."""
         ...
 
     @property
-    def outer_momentum(self) -> float:
-        """The outer momentum μ."""
+    def warmup(self) -> int | None:
+        """Rounds that take the mean itself before the outer optimiser begins; none by default."""
         ...
 
     @property
-    def nesterov(self) -> bool:
-        """Whether the outer momentum is Nesterov's."""
+    def tensors(self) -> Mapping[str, outer.TensorTerms]:
+        """Outer terms of tensors by a glob over names, where they differ."""
+        ...
+
+
+class Weights(Protocol):
+    """What the charter says of weights."""
+
+    @property
+    def max_weight(self) -> int:
+        """The largest weight of an update."""
         ...
 
 
@@ -60,11 +73,22 @@ class Agreement(Protocol):
         """The terms of training."""
         ...
 
+    @property
+    def protocol(self) -> Weights:
+        """The terms of aggregation."""
+        ...
+
 
 class Preparation(Protocol):
     """A round that has begun ahead of its update."""
 
-    def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
+    def average(
+        self,
+        tensors: Sequence[NDArray[np.float32]],
+        *,
+        weight: int = 1,
+        residual: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RoundResult:
         """Give the round its update and return the group's mean, as `Averager.average` does."""
         ...
 
@@ -88,12 +112,18 @@ class Averager(Protocol):
         weight: int = 1,
         names: Sequence[str] | None = None,
         state: SharedState | None = None,
+        residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
         """Run one round and return the group's mean.
 
         A peer whose `state` differs from the round's agreed one adopts that before its tensors are read. The tensors
-        may be computed as they are read, and each array read belongs to the reader.
+        may be computed as they are read, and each array read belongs to the reader. What clipping cuts from them goes
+        to `residual`, which is added to them first.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """End the round that another thread waits for."""
         ...
 
     def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> Preparation:
@@ -145,9 +175,10 @@ class Summary:
 class Training:
     """One model in training with its group; `attach` makes it.
 
-    Local steps stay plain PyTorch. After every H of them the hook computes the pseudo-gradients, waits for the round,
-    takes the outer step on the common parameters and sets the model to them; the inner optimizer's state is kept,
-    buffers and frozen parameters are not touched.
+    Local steps stay plain PyTorch. After every H of them, or with the first behind every so many seconds, the hook
+    computes the pseudo-gradients, waits for the round, takes the outer step on the common parameters and sets the model
+    to them; the inner optimizer's state is kept, and what the policy keeps local is not touched. Where seconds decide,
+    the update's weight is the charter's ``max_weight`` for H steps, and less for fewer.
 
     A round that fails ends in a line of the log, and training goes on: where this peer's update had been masked and
     sent, the model goes back to the last common parameters (an update leaves once); where nothing had left, its
@@ -158,51 +189,106 @@ class Training:
     With ``ahead`` the next round begins as soon as one is completed, and the H-th step gives it its update. Nothing of
     the common state changes in between: the outer step comes before, and what another peer holds is taken over at the
     H-th step only. A round that follows a failed one begins with its update, as without ``ahead``.
+
+    With ``overlap`` the H-th step does not wait either: the round goes on beside the next local steps, at most H of
+    them, and the model is moved by what the round changed with the first step behind its end (`flight`).
     """
 
     def __init__(
-        self, averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, ahead: bool = False
+        self,
+        averager: Averager,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        policy: Mapping[str, str] | None = None,
+        ahead: bool = False,
+        overlap: bool = False,
+        completed: Callable[[], None] = lambda: None,
     ) -> None:
         terms = averager.charter.training
         if terms.steps < 1:
             raise LocalError(f"the charter asks for {terms.steps} local steps a round: set training.steps to 1 or more")
-        self._averager, self._ahead = averager, ahead
+        self._averager, self._ahead, self._overlap, self._completed = averager, ahead, overlap, completed
         self._prepared: Preparation | None = None
+        self._flight: Flight | None = None
         self._log = averager.log()
-        self._every = terms.steps
-        self.leaving = Leaving(model)
+        self._terms, self._most = terms, averager.charter.protocol.max_weight
+        self.leaving = Leaving(model, policy)
         if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
-        outer = OuterSGD(terms.outer_lr, terms.outer_momentum, terms.nesterov)
-        self._common = OuterState(self.leaving, outer, self._log)
+        choose = partial(outer.chosen, terms, terms.tensors)
+        self._common = OuterState(self.leaving, choose, self._log, warmup=terms.warmup or 0)
+        self.residual = tuple(np.zeros(spec.shape, np.float32) for spec in self.leaving.specs)
         self._steps = 0  # since the last round that completed or failed
+        self._given = 0  # those of the round that is on
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
-        self._seconds = 0.0
+        self._seconds, self._began = 0.0, time.perf_counter()
         self._parameters = self._common.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
 
     @property
-    def state(self) -> SharedState:
+    def state(self) -> OuterState:
         """The state that all peers must hold equal before a round; to be compared at joining already."""
         return self._common
 
     def _stepped(self, _optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         self._steps += 1
-        if self._steps >= self._every:
-            self._round()
+        if self._flight is not None and self._flight.ended:
+            self._land()
+        if self._is_due():
+            self._land()
+            self._depart()
 
-    def _round(self) -> None:
+    def _is_due(self) -> bool:
+        if self._terms.seconds is not None:
+            return time.perf_counter() - self._began >= self._terms.seconds
+        return self._steps >= self._terms.steps
+
+    def _depart(self) -> None:
+        """Begin a round with what the model has come to; without ``overlap``, wait for it."""
         began = time.perf_counter()
         self.leaving.refuse_changes()
         refuse_flushing()
-        update = self._common.update()
-        update.refuse_nonfinite()
-        back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
         try:
+            if self._overlap:
+                self._flight = Flight(self.leaving, self._common, self._round)
+                self._given, self._steps, self._began = self._steps, 0, time.perf_counter()
+            else:
+                self._given, self._steps = self._steps, 0
+                self._round()
+                self._completed()
+        finally:
+            self._seconds += time.perf_counter() - began
+
+    def _land(self) -> None:
+        """Wait for the round that is under way, if there is one, and move the model by what it changed."""
+        if self._flight is None:
+            return
+        began = time.perf_counter()
+        try:
+            self._flight.wait()
+        except KeyboardInterrupt:
+            self._averager.interrupt()
+            raise
+        flight, self._flight = self._flight, None
+        try:
+            flight.land()
+        finally:
+            self._seconds += time.perf_counter() - began
+        self._completed()
+
+    def _round(self) -> None:
+        """A round, waited for, on the model that the common state is on."""
+        update = self._common.update()
+        back = False
+        try:
+            update.refuse_nonfinite()
+            back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
             result = self._average(update)
         except LocalError as error:
-            back = _spent(error)
+            back = back and _spent(error)
+            self._steps += 0 if back else self._given
             raise
         except (RemoteError, Unavailable) as error:
             back = _spent(error)
@@ -212,14 +298,23 @@ class Training:
             back = False
         finally:
             if back:
-                self.go_back()
-            self._seconds += time.perf_counter() - began
+                self._common.go_back()
+                self._kept = 0
+            self._began = time.perf_counter()
 
     def _average(self, update: Update) -> RoundResult:
         prepared, self._prepared = self._prepared, None
+        weight = self._weight()
         if prepared is not None:
-            return prepared.average(update)
-        return self._averager.average(update, names=self.leaving.names, state=self._common)
+            return prepared.average(update, weight=weight, residual=self.residual)
+        names = self.leaving.names
+        return self._averager.average(update, weight=weight, names=names, state=self._common, residual=self.residual)
+
+    def _weight(self) -> int:
+        """An update's weight: where seconds decide, by the steps that it holds."""
+        if self._terms.seconds is None:
+            return 1
+        return min(self._most, max(1, round(self._most * (self._kept + self._given) / self._terms.steps)))
 
     def prepare(self) -> None:
         """Begin the next round ahead of its update, if that was asked for."""
@@ -227,14 +322,15 @@ class Training:
             self._prepared = self._averager.prepare(names=self.leaving.names, state=self._common)
 
     def give_up(self) -> None:
-        """End a round that was begun ahead of its update; the next one begins with it."""
+        """End a round that was begun ahead of its update, and begins anew with it. One that has it is waited for."""
+        self._land()
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             prepared.cancel()
 
     def _complete(self, result: RoundResult) -> None:
         self._common.advance(result.values, keep=not result.contributed)
-        self._steps, self._kept = 0, 0 if result.contributed else self._kept + self._steps
+        self._kept = 0 if result.contributed else self._kept + self._given
         if not result.contributed:
             self._log.warning("the round went on without this peer's update, which is contributed to the next one")
         self._rounds += 1
@@ -255,8 +351,7 @@ class Training:
         if spent:
             what = "its update had left this peer, which goes back to the last common parameters"
         else:
-            self._kept += self._steps
-            self._steps = 0
+            self._kept += self._given
             what = "nothing had left this peer, which contributes its progress to the next round"
         self._log.warning("a round failed: %s; %s; training goes on", error, what)
 
@@ -275,6 +370,7 @@ class Training:
 
     def go_back(self) -> None:
         """Set the model to the last common parameters and begin the phase anew: the steps since then are lost."""
+        self._land()
         self._common.go_back()
         self._steps = self._kept = 0
 
@@ -317,16 +413,24 @@ def _spent(error: DecentraError) -> bool:
 
 
 def attach(
-    averager: Averager, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, ahead: bool = False
+    averager: Averager,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    policy: Mapping[str, str] | None = None,
+    ahead: bool = False,
+    overlap: bool = False,
 ) -> Training:
     """Train `model` together with the averager's group, from the next ``optimizer.step()`` on.
 
     Every call of ``optimizer.step()`` counts, so schedulers and gradient accumulation need nothing. All of the model's
-    parameters with ``requires_grad`` leave (float32, bfloat16 or float16), also those that another optimizer steps.
-    Memory: float32 copies of them for the common parameters and, where μ > 0, the outer momentum; beyond these, one
-    tensor at a time. ``ahead`` begins each round ahead of its update, see `Training`.
+    parameters with ``requires_grad`` leave (float32, bfloat16 or float16), also those that another optimizer steps;
+    `policy` says otherwise, see `Leaving`.
+    Memory: float32 copies of them for the common parameters, for what clipping left, and for each array of the outer
+    optimiser; beyond these, one tensor at a time. ``ahead`` begins each round ahead of its update, and ``overlap`` goes
+    on with local steps beside it, at the cost of two more copies; see `Training`.
 
     Raises:
-        LocalError: a model, optimizer or charter that cannot train together.
+        LocalError: a model, optimizer, policy or charter that cannot train together.
     """
-    return Training(averager, model, optimizer, ahead=ahead)
+    return Training(averager, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)

@@ -22,6 +22,7 @@ from decentra.peer.prepared import Prepared
 from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
 from decentra.training.hook import Summary, Training, attach
+from decentra.training.tensors import Leaving
 from decentra.types import PeerId, RoundResult, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
 
 
 class _Rounds:
-    """The peer as the step hook sees it: it knows the model's tensors, and keeps what clipping cuts from them."""
+    """The peer as the step hook sees it: it knows the model's tensors."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._specs: tuple[TensorSpec, ...] = ()
-        self._residual: list[NDArray[np.float32]] = []
         self.fingerprint = b""
 
     @property
@@ -44,17 +44,16 @@ class _Rounds:
     def log(self) -> logging.Logger:
         return self._peer.log()
 
-    def leaves(self, specs: tuple[TensorSpec, ...]) -> None:
+    def leaves(self, leaving: Leaving) -> None:
         """Take down what leaves this peer, and hold it against the charter's fingerprint."""
-        self.fingerprint = derive.layout(specs)
+        self.fingerprint = derive.layout(leaving.layout)
         agreed = self.charter.model.fingerprint
         if agreed is not None and agreed != self.fingerprint:
             raise LocalError(
                 f"your model's fingerprint is {self.fingerprint.hex()}, the charter's is {agreed.hex()}: "
                 "train the model that the group agreed on, with the same names, shapes and dtypes"
             )
-        self._specs = tuple(TensorSpec(spec.name, spec.shape, "float32") for spec in specs)
-        self._residual = [np.zeros(spec.shape, np.float32) for spec in specs]
+        self._specs = tuple(TensorSpec(spec.name, spec.shape, "float32") for spec in leaving.specs)
 
     def average(
         self,
@@ -63,6 +62,7 @@ class _Rounds:
         weight: int = 1,
         names: Sequence[str] | None = None,
         state: SharedState | None = None,
+        residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
         return self._peer.average(
             tensors,
@@ -70,24 +70,14 @@ class _Rounds:
             state=state,
             specs=self._specs,
             fingerprint=self.fingerprint,
-            residual=self._residual,
+            residual=residual,
         )
 
-    def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> _Ahead:
-        return _Ahead(self._peer.prepare(self._specs, state=state, fingerprint=self.fingerprint), self._residual)
+    def prepare(self, *, names: Sequence[str] | None = None, state: SharedState | None = None) -> Prepared:
+        return self._peer.prepare(self._specs, state=state, fingerprint=self.fingerprint)
 
-
-class _Ahead:
-    """A round begun ahead of its update, as the step hook sees it."""
-
-    def __init__(self, prepared: Prepared, residual: Sequence[NDArray[np.float32]]) -> None:
-        self._prepared, self._residual = prepared, residual
-
-    def average(self, tensors: Sequence[NDArray[np.float32]]) -> RoundResult:
-        return self._prepared.average(tensors, residual=self._residual)
-
-    def cancel(self) -> None:
-        self._prepared.cancel()
+    def interrupt(self) -> None:
+        self._peer.interrupt()
 
 
 class TrainingPeer:
@@ -204,7 +194,7 @@ def join(
         rounds = _Rounds(peer)
         training = attach(rounds, model, optimizer, ahead=ahead)
         undo.callback(training.detach)
-        rounds.leaves(training.leaving.specs)
+        rounds.leaves(training.leaving)
         _tell(peer, training, rounds.fingerprint)
         try:
             joined = peer.align(training.state, rounds.fingerprint)

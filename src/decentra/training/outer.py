@@ -1,10 +1,12 @@
-"""The outer optimiser: what a round's mean does to the parameters that all peers share."""
+"""The outer optimisers: what a round's mean does to the parameters that all peers share."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,9 +19,88 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 
 
+class Outer(Protocol):
+    """An outer optimiser, the same to the bit on every machine: IEEE +, −, ×, ÷ and √ on float32, one at a time."""
+
+    @property
+    def slots(self) -> int:
+        """How many arrays a step needs beside the parameters, each as long as they are."""
+        ...
+
+    def begin(self, slots: Sequence[NDArray[np.float32]]) -> None:
+        """Fill the arrays as they are before the first step."""
+        ...
+
+    def step(
+        self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
+    ) -> None:
+        """Apply one round's mean in place.
+
+        Args:
+            common: x, float32, one dimension; changed.
+            slots: `slots` arrays as long as x; changed.
+            update: Δ, float32, as long as x; only read.
+
+        Raises:
+            LocalError: the arrays do not fit each other, or this thread's floating point is not IEEE's.
+        """
+        ...
+
+
+class Terms(Protocol):
+    """What a charter says of the outer optimiser, for all tensors or for those of one pattern; None is the default."""
+
+    @property
+    def outer(self) -> str | None:
+        """``sgd``, the default, or ``adam``."""
+        ...
+
+    @property
+    def outer_lr(self) -> float:
+        """The outer learning rate."""
+        ...
+
+    @property
+    def outer_momentum(self) -> float:
+        """The outer momentum μ; in Adam β₁."""
+        ...
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether the momentum of SGD is Nesterov's."""
+        ...
+
+    @property
+    def outer_beta2(self) -> float | None:
+        """β₂ of Adam, 0.99 by default."""
+        ...
+
+    @property
+    def outer_tau(self) -> float | None:
+        """τ of Adam, 0.001 by default."""
+        ...
+
+
+class TensorTerms(Protocol):
+    """What a charter says of the tensors of one pattern, where that differs from all others; None where it doesn't."""
+
+    @property
+    def outer_lr(self) -> float | None: ...
+
+    @property
+    def outer_momentum(self) -> float | None: ...
+
+
+def _check_rates(lr: float, momentum: float) -> None:
+    if not (math.isfinite(lr) and 0 < np.float32(lr) < np.inf):
+        raise LocalError(f"the outer learning rate is {lr}: set the charter's outer_lr to a number above 0")
+    if not 0 <= np.float32(momentum) < 1:
+        raise LocalError(f"the outer momentum is {momentum}: set the charter's outer_momentum to 0 ≤ μ < 1")
+
+
 @dataclass(frozen=True)
 class OuterSGD:
-    """SGD on pseudo-gradients, the same to the bit on every machine (DiLoCo, Douillard et al. 2023, algorithm 1).
+    """SGD on pseudo-gradients (DiLoCo, Douillard et al. 2023, algorithm 1).
 
     For each coordinate, with Δ the mean of (common − local) parameters, m the momentum, x the common parameter,
     and fl(·) one rounding to the nearest float32, ties to even, in exactly this order:
@@ -32,7 +113,7 @@ class OuterSGD:
         s ← fl(lr·Δ)                s ← fl(lr·m)         s ← fl(lr·s)
         x ← fl(x − s)               x ← fl(x − s)        x ← fl(x − s)
 
-    lr and μ are first rounded to float32. lr = 1 and μ = 0 is plain averaging of the peers' parameters.
+    lr and μ are first rounded to float32. lr = 1 and μ = 0 is plain averaging of the peers' parameters (local SGD).
 
     Attributes:
         lr: the outer learning rate, above 0.
@@ -48,33 +129,21 @@ class OuterSGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lr) and 0 < np.float32(self.lr) < np.inf):
-            raise LocalError(f"the outer learning rate is {self.lr}: set the charter's outer_lr to a number above 0")
-        if not 0 <= np.float32(self.momentum) < 1:
-            raise LocalError(f"the outer momentum is {self.momentum}: set the charter's outer_momentum to 0 ≤ μ < 1")
+        _check_rates(self.lr, self.momentum)
 
     @property
-    def keeps_momentum(self) -> bool:
-        """Whether a step needs a momentum array beside the parameters."""
-        return bool(np.float32(self.momentum) != 0)
+    def slots(self) -> int:
+        """The momentum, where μ > 0."""
+        return int(np.float32(self.momentum) != 0)
+
+    def begin(self, slots: Sequence[NDArray[np.float32]]) -> None:
+        for slot in slots:
+            slot.fill(0)
 
     def step(
-        self, common: NDArray[np.float32], momentum: NDArray[np.float32] | None, update: NDArray[np.float32]
+        self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
     ) -> None:
-        """Apply one round's mean in place.
-
-        Args:
-            common: x, float32, one dimension; changed.
-            momentum: m, float32, as long as x, changed; None exactly where `keeps_momentum` is False.
-            update: Δ, float32, as long as x; only read.
-
-        Raises:
-            LocalError: the arrays do not fit each other, or this thread's floating point is not IEEE's.
-        """
-        lengths = {array.shape for array in (common, update, momentum) if array is not None}
-        if len(lengths) != 1 or common.ndim != 1 or (momentum is None) == self.keeps_momentum:
-            raise LocalError("an outer step takes one-dimensional arrays of one length, with momentum only where μ > 0")
-        refuse_flushing()
+        _check_arrays(self, common, slots, update)
         lr, mu = np.float32(self.lr), np.float32(self.momentum)
         scratch = np.empty(min(CHUNK, common.size), np.float32)
         with np.errstate(over="ignore", under="ignore"):
@@ -82,10 +151,10 @@ class OuterSGD:
                 part = slice(start, start + CHUNK)
                 x, delta = common[part], update[part]
                 s = scratch[: x.size]
-                if momentum is None:
+                if not slots:
                     np.multiply(delta, lr, out=s)
                 else:
-                    m = momentum[part]
+                    m = slots[0][part]
                     np.multiply(m, mu, out=m)
                     np.add(m, delta, out=m)
                     if self.nesterov:
@@ -95,6 +164,113 @@ class OuterSGD:
                     else:
                         np.multiply(m, lr, out=s)
                 np.subtract(x, s, out=x)
+
+
+@dataclass(frozen=True)
+class OuterAdam:
+    """Adam on pseudo-gradients (FedAdam; Reddi et al. 2021, "Adaptive federated optimization", algorithm 2).
+
+    For each coordinate, with Δ the mean of (common − local) parameters, first m = 0 and v = fl(τ·τ), in this order:
+
+        m ← fl(β₁·m)           v ← fl(β₂·v)               s ← fl(√v)
+        s ← fl(fl(1−β₁)·Δ)     s ← fl(Δ·Δ)                s ← fl(s + τ)
+        m ← fl(m + s)          s ← fl(fl(1−β₂)·s)         s ← fl(m ÷ s)
+                               v ← fl(v + s)              s ← fl(lr·s)
+                                                          x ← fl(x − s)
+
+    As in the paper there is no bias correction: τ keeps first steps small.
+
+    Attributes:
+        lr: the outer learning rate, above 0.
+        beta1: 0 ≤ β₁ < 1.
+        beta2: 0 ≤ β₂ < 1.
+        tau: τ, above 0: how far the method adapts; a larger one is closer to SGD.
+
+    Raises:
+        LocalError: a number outside its range.
+    """
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_rates(self.lr, self.beta1)
+        if not 0 <= np.float32(self.beta2) < 1:
+            raise LocalError(f"β₂ of the outer Adam is {self.beta2}: set the charter's outer_beta2 to 0 ≤ β₂ < 1")
+        if not (math.isfinite(self.tau) and 0 < np.float32(self.tau) * np.float32(self.tau) < np.inf):
+            raise LocalError(f"τ of the outer Adam is {self.tau}: set the charter's outer_tau to a number above 0")
+
+    @property
+    def slots(self) -> int:
+        """m and v."""
+        return 2
+
+    def begin(self, slots: Sequence[NDArray[np.float32]]) -> None:
+        m, v = slots
+        m.fill(0)
+        v.fill(np.float32(self.tau) * np.float32(self.tau))
+
+    def step(
+        self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
+    ) -> None:
+        _check_arrays(self, common, slots, update)
+        lr, tau = np.float32(self.lr), np.float32(self.tau)
+        decays = tuple((np.float32(beta), np.float32(1) - np.float32(beta)) for beta in (self.beta1, self.beta2))
+        scratch = np.empty(min(CHUNK, common.size), np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            for start in range(0, common.size, CHUNK):
+                part = slice(start, start + CHUNK)
+                x, delta, m, v = common[part], update[part], slots[0][part], slots[1][part]
+                s = scratch[: x.size]
+                np.multiply(m, decays[0][0], out=m)
+                np.multiply(delta, decays[0][1], out=s)
+                np.add(m, s, out=m)
+                np.multiply(v, decays[1][0], out=v)
+                np.multiply(delta, delta, out=s)
+                np.multiply(s, decays[1][1], out=s)
+                np.add(v, s, out=v)
+                np.sqrt(v, out=s)
+                np.add(s, tau, out=s)
+                np.divide(m, s, out=s)
+                np.multiply(s, lr, out=s)
+                np.subtract(x, s, out=x)
+
+
+PLAIN = OuterSGD(1.0)
+"""The mean itself: of buffers, and of the first rounds where the charter warms up."""
+
+
+def chosen(terms: Terms, tensors: Mapping[str, TensorTerms], name: str) -> Outer:
+    """The outer optimiser of a tensor.
+
+    Args:
+        terms: those of all tensors.
+        tensors: by a glob over names, terms that differ. Of those that fit the longest decides, and of equally long
+            ones the last in the alphabet, as with ranges.
+
+    Raises:
+        LocalError: a number outside its range.
+    """
+    fitting = [pattern for pattern in tensors if fnmatchcase(name, pattern)]
+    own = tensors[max(fitting, key=lambda pattern: (len(pattern), pattern))] if fitting else None
+    lr = terms.outer_lr if own is None or own.outer_lr is None else own.outer_lr
+    momentum = terms.outer_momentum if own is None or own.outer_momentum is None else own.outer_momentum
+    if terms.outer != "adam":
+        return OuterSGD(lr, momentum, terms.nesterov)
+    numbers = {"beta2": terms.outer_beta2, "tau": terms.outer_tau}
+    return OuterAdam(lr, momentum, **{name: value for name, value in numbers.items() if value is not None})
+
+
+def _check_arrays(
+    outer: Outer, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
+) -> None:
+    if {array.shape for array in (common, update, *slots)} != {common.shape[:1]} or len(slots) != outer.slots:
+        raise LocalError(
+            f"an outer step takes one-dimensional arrays of one length, and {outer.slots} of them beside the parameters"
+        )
+    refuse_flushing()
 
 
 def refuse_flushing() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,32 +19,72 @@ from decentra.types import TensorSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+WRAPPED = "_orig_mod."
+"""What `torch.compile` puts before names: compiled models and others train together."""
+
+MOST_TOLD = 40
+"""Lines that say what leaves."""
+
+
+class Policy(StrEnum):
+    """What becomes of a tensor.
+
+    ``AVERAGE``: its change leaves, and it is set to what the outer optimiser makes of the mean; of buffers to the mean.
+    ``COMMON``: it is set to the group's value, which nobody changes: who joins takes it over, and every round restores
+    it. ``LOCAL``: it stays as it is.
+    """
+
+    AVERAGE = "average"
+    COMMON = "common"
+    LOCAL = "local"
 
 
 class Leaving:
-    """The parameters of a model that take part in rounds: those with ``requires_grad``, tied weights once.
+    """The tensors of a model that take part in rounds, tied weights once.
 
-    Buffers (such as the running means of a batch norm) and frozen parameters stay where they are. All that follows
-    sees one vector of float32: the parameters one after another in the model's order, each in row-major order.
+    Without a policy these are the parameters with ``requires_grad``; buffers, such as the running means of a batch
+    norm, and frozen parameters stay where they are. All that follows sees one vector of float32: the tensors one after
+    another in the model's order, parameters before buffers, each in row-major order.
+
+    Args:
+        policies: by a glob over names, ``"average"``, ``"common"`` or ``"local"``. Of the globs that fit a name the
+            longest decides, and of equally long ones the last in the alphabet. All peers must have the same.
 
     Attributes:
-        specs: name, shape and the model's own dtype of each; what the charter's fingerprint covers.
-        size: coordinates in all.
+        specs: name, shape and the model's own dtype of each tensor that is averaged.
+        fixed: the same of those that are common.
+        buffers: names of those in ``specs`` that are no parameters.
+        size: coordinates in all of ``specs``.
 
     Raises:
-        LocalError: nothing leaves, or a parameter has a dtype or layout that cannot be averaged.
+        LocalError: nothing leaves, a tensor has a dtype or layout that cannot be averaged, or a policy is none, or fits
+            no tensor.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not any(parameter.numel() for _, parameter in named):
+    def __init__(self, model: torch.nn.Module, policies: Mapping[str, str] | None = None) -> None:
+        self._model, self._policies = model, _checked(policies)
+        held = tuple(_tensors(model))
+        for pattern in self._policies:
+            if not any(fnmatchcase(name, pattern) for name, _, _ in held):
+                known = ", ".join(name for name, _, _ in held[:3])
+                raise LocalError(f"no tensor of the model is named like {pattern!r}; there are {known} and so on")
+        roles = {name: self._policy(name, tensor) for name, tensor, _ in held}
+        leaves = [(name, tensor) for name, tensor, _ in held if roles[name] is Policy.AVERAGE]
+        if not any(tensor.numel() for _, tensor in leaves):
             raise LocalError("no parameter of the model requires grad, so nothing would leave: unfreeze what to train")
-        for name, parameter in named:
-            _refuse_unfit(name, parameter)
-        self._model = model
-        self._parameters = tuple(parameter for _, parameter in named)
-        self.specs = tuple(TensorSpec(name, tuple(p.shape), str(p.dtype).removeprefix("torch.")) for name, p in named)
+        for name, tensor in leaves:
+            _refuse_unfit(name, tensor)
+        self._tensors = tuple(tensor for _, tensor in leaves)
+        self.specs = tuple(_spec(name, tensor) for name, tensor in leaves)
+        self.buffers = frozenset(name for name, _, is_buffer in held if is_buffer and roles[name] is Policy.AVERAGE)
+        common = [(name, tensor) for name, tensor, _ in held if roles[name] is Policy.COMMON]
+        for name, tensor in common:
+            _refuse_no_values(name, tensor)
+        self._common = tuple(tensor for _, tensor in common)
+        self.fixed = tuple(_spec(name, tensor) for name, tensor in common)
         ends = np.cumsum([spec.size for spec in self.specs]).tolist()
         self._spans = tuple(slice(end - spec.size, end) for end, spec in zip(ends, self.specs, strict=True))
         self.size: int = ends[-1]
@@ -51,74 +94,167 @@ class Leaving:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters' names, in order."""
+        """The names of what is averaged, in order."""
         return tuple(spec.name for spec in self.specs)
 
+    @property
+    def layout(self) -> tuple[TensorSpec, ...]:
+        """What a group must agree on: what is averaged, and what is common, which is named so."""
+        return (*self.specs, *(spec._replace(name=f"common {spec.name}") for spec in self.fixed))
+
+    def told(self) -> Iterator[str]:
+        """What leaves, for people: a line for tensors of one shape whose names differ in numbers only."""
+        alike: dict[tuple[str, tuple[int, ...], str], int] = {}
+        for spec in self.specs:
+            like = (re.sub(r"\d+", "*", spec.name), spec.shape, spec.dtype)
+            alike[like] = alike.get(like, 0) + 1
+        for (name, shape, dtype), count in [*alike.items()][:MOST_TOLD]:
+            times = "" if count == 1 else f", {count} of these"
+            yield f"{name}: {' × '.join(map(str, shape)) or 'a number'}, {dtype}{times}"
+        if len(alike) > MOST_TOLD:
+            yield f"and {len(alike) - MOST_TOLD} more kinds"
+
     def span(self, index: int) -> slice:
-        """Where parameter `index` lies in the one vector."""
+        """Where tensor `index` lies in the one vector."""
         return self._spans[index]
 
-    def holds_any_of(self, parameters: Iterator[torch.Tensor]) -> bool:
+    def holds_any_of(self, parameters: Iterable[torch.Tensor]) -> bool:
         """Whether one of these very tensors leaves."""
-        mine = {id(parameter) for parameter in self._parameters}
+        mine = {id(tensor) for tensor in self._tensors}
         return any(id(parameter) in mine for parameter in parameters)
 
     def refuse_changes(self) -> None:
         """Check that what would leave now is what the group agreed on.
 
         Raises:
-            LocalError: a parameter was unfrozen, frozen, replaced, reshaped or cast since then.
+            LocalError: a tensor was unfrozen, frozen, replaced, reshaped or cast since then.
         """
-        now = {name: parameter for name, parameter in self._model.named_parameters() if parameter.requires_grad}
-        for name in now.keys() - set(self.names):
+        now = {name: tensor for name, tensor, _ in _tensors(self._model)}
+        leaves = {name: tensor for name, tensor in now.items() if self._policy(name, tensor) is Policy.AVERAGE}
+        for name in leaves.keys() - set(self.names):
             raise LocalError(f"parameter {name!r} got requires_grad after joining: freeze it, or join with it unfrozen")
-        for spec, parameter in zip(self.specs, self._parameters, strict=True):
-            if spec.name not in now:
+        for spec, tensor in zip(self.specs, self._tensors, strict=True):
+            if spec.name not in leaves:
                 raise LocalError(f"parameter {spec.name!r} was frozen or removed after joining: unfreeze it")
-            same = now[spec.name] is parameter and tuple(parameter.shape) == spec.shape
-            if not same or str(parameter.dtype) != f"torch.{spec.dtype}":
+            if leaves[spec.name] is not tensor or _spec(spec.name, tensor) != spec:
                 raise LocalError(f"parameter {spec.name!r} was replaced, reshaped or cast after joining: do so before")
+        for spec, tensor in zip(self.fixed, self._common, strict=True):
+            if now.get(spec.name) is not tensor or _spec(spec.name, tensor) != spec:
+                raise LocalError(f"tensor {spec.name!r} was replaced, reshaped or cast after joining: do so before")
+
+    def _policy(self, name: str, tensor: torch.Tensor) -> Policy:
+        fitting = [pattern for pattern in self._policies if fnmatchcase(name, pattern)]
+        if fitting:
+            return self._policies[max(fitting, key=lambda pattern: (len(pattern), pattern))]
+        return Policy.AVERAGE if isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad else Policy.LOCAL
+
+    # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """A copy of parameter `index` in its shape, as float32 (exact: every allowed dtype fits into it)."""
+        """A copy of tensor `index` in its shape, as float32: exact for floats, and for whole numbers up to 2²⁴."""
         values = np.empty(self.specs[index].shape, np.float32)
-        torch.from_numpy(values).copy_(self._parameters[index].detach())
+        torch.from_numpy(values).copy_(self._tensors[index].detach())
         return values
 
     def write(self, index: int, values: NDArray[np.float32]) -> None:
-        """Set parameter `index`, rounding to its dtype to nearest even; `values` is float32, writable, of its size."""
-        parameter = self._parameters[index]
+        """Set tensor `index`, rounding to its dtype to nearest even; `values` is float32, writable, of its size."""
+        tensor = self._tensors[index]
         with torch.no_grad():
-            parameter.copy_(torch.from_numpy(values.reshape(self.specs[index].shape)))
+            tensor.copy_(_rounded(torch.from_numpy(values.reshape(self.specs[index].shape)), tensor.dtype))
 
     def progress(self, index: int, common: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far parameter `index` has come since it was set to `common`: common − local, float32, in its shape.
+        """How far tensor `index` has come since it was set to `common`: common − local, float32, in its shape.
 
         A bfloat16 or float16 model started from `common` rounded to its dtype; the difference is to that start, so that
         rounding never passes for progress and what is finer than the model's dtype lives on in `common`.
         """
         difference = self.read(index)
-        flat = difference.reshape(-1)
+        flat, dtype = difference.reshape(-1), self._tensors[index].dtype
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, flat.size, CHUNK):
                 part = slice(start, start + CHUNK)
-                begun = torch.from_numpy(common[part]).to(self._parameters[index].dtype).to(torch.float32).numpy()
+                begun = _rounded(torch.from_numpy(common[part]), dtype).to(dtype).to(torch.float32).numpy()
                 np.subtract(begun, flat[part], out=flat[part])
         return difference
 
     def digest(self) -> bytes:
-        """SHA-256 of the parameters' values as they are in the model now: float32, little-endian, in order."""
+        """SHA-256 of the averaged tensors' values as they are in the model now: float32, little-endian, in order."""
         digest = hashlib.sha256()
         for index in range(len(self)):
             digest.update(self.read(index).reshape(-1).data)
         return digest.digest()
 
+    def copy(self) -> Leaving:
+        """The same tensors with values of their own, of no model: what is written there changes this one nothing."""
+        other = Leaving.__new__(Leaving)
+        vars(other).update(vars(self))
+        other._tensors = tuple(tensor.detach().clone() for tensor in self._tensors)
+        other._common = tuple(tensor.detach().clone() for tensor in self._common)
+        return other
 
-def _refuse_unfit(name: str, parameter: torch.nn.Parameter) -> None:
-    if parameter.dtype not in DTYPES:
+    def move(self, after: Leaving, before: Leaving) -> None:
+        """Add to each tensor what changed from one copy to another; the common ones become those of the first."""
+        with torch.no_grad():
+            for tensor, new, old in zip(self._tensors, after._tensors, before._tensors, strict=True):
+                tensor.add_(new - old)
+            for tensor, new in zip(self._common, after._common, strict=True):
+                tensor.copy_(new)
+
+    def read_fixed(self) -> NDArray[np.uint8]:
+        """The bytes of the common tensors, one behind another, in their own dtypes."""
+        parts = [tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for tensor in self._common]
+        return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+    def write_fixed(self, data: NDArray[np.uint8]) -> None:
+        """Set the common tensors to bytes that `read_fixed` gave."""
+        at = 0
+        for tensor in self._common:
+            count = tensor.numel() * tensor.element_size()
+            values = torch.from_numpy(data[at : at + count].copy()).view(tensor.dtype)
+            with torch.no_grad():
+                tensor.copy_(values.reshape(tensor.shape))
+            at += count
+
+
+def _checked(policies: Mapping[str, str] | None) -> Mapping[str, Policy]:
+    if policies is None:
+        return {}
+    mend = 'give a name pattern and "average", "common" or "local", such as {"*.running_mean": "average"}'
+    if not isinstance(policies, Mapping):
+        raise LocalError(f"the policy is of type {type(policies).__name__}, and must be a mapping; {mend}")
+    known = set(Policy)
+    for pattern, policy in policies.items():
+        if policy not in known:
+            raise LocalError(f"the policy of {pattern!r} is {policy!r}; {mend}")
+    return {pattern: Policy(policy) for pattern, policy in policies.items()}
+
+
+def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """Name and value of each parameter and buffer, each once, and whether it is a buffer."""
+    for name, parameter in model.named_parameters():
+        yield name.replace(WRAPPED, ""), parameter, False
+    for name, buffer in model.named_buffers():
+        yield name.replace(WRAPPED, ""), buffer, True
+
+
+def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def _rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """To the nearest whole number where these are to be whole numbers: a cast would cut."""
+    return values if dtype.is_floating_point else values.round()
+
+
+def _refuse_unfit(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype not in FLOATS and (isinstance(tensor, torch.nn.Parameter) or tensor.dtype not in INTEGERS):
         raise LocalError(
-            f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}: cast it to float32, bfloat16 or "
+            f"parameter {name!r} is {str(tensor.dtype).removeprefix('torch.')}: cast it to float32, bfloat16 or "
             "float16, or freeze it"
         )
-    if parameter.is_meta or parameter.layout != torch.strided:
+    _refuse_no_values(name, tensor)
+
+
+def _refuse_no_values(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_meta or tensor.layout != torch.strided:
         raise LocalError(f"parameter {name!r} has no dense values yet: materialise it before you join, or freeze it")
