@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -23,6 +23,7 @@ from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
 from decentra.training.hook import Summary, Training, attach
 from decentra.training.tensors import Leaving
+from decentra.training.wrapped import plain_model, plain_optimizer
 from decentra.types import PeerId, RoundResult, TensorSpec
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
+    policy: Mapping[str, str] | None = None,
     ahead: bool = False,
+    overlap: bool = False,
     witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model together with a group, from the next ``optimizer.step()`` on.
@@ -161,8 +164,8 @@ def join(
     than c of them vouch as those of their last certified result, from all that hold them at once, with the outer
     momentum; ``summary().outer_steps`` says where they are.
 
-    What leaves, whom a round waits for and what came of it is logged under ``decentra`` at INFO, and at DEBUG the name,
-    shape and dtype of every tensor that leaves. `decentra run` shows INFO; elsewhere ``logging`` decides.
+    What leaves is logged under ``decentra`` at INFO before anything does, then whom a round waits for and what came of
+    it. `decentra run` shows INFO; elsewhere ``logging`` decides.
 
     With ``ahead`` a round begins as soon as the one before is completed: who takes part, the dealing of secrets and the
     endorsements go on beside the local steps, and the H-th step gives the update. What comes of a round is the same.
@@ -172,11 +175,21 @@ def join(
     don't choose it begin a round after their local steps as ever: nothing runs ahead of the last of them, and all wait
     for one another as long as without it.
 
+    With ``overlap`` training goes on while a round is under way, which then lasts until the next H-th step at most: its
+    result moves the model when it is there, and the outer step is late by as many local steps (a delayed outer step, as
+    in Streaming DiLoCo). It costs two copies of what leaves, and some of the loss that a group would come to without.
+
+    Wrappers of `torch.compile`, distributed data parallel, accelerate, Lightning and Opacus are looked through.
+
     Args:
         model: its parameters with ``requires_grad`` leave this peer; everything else stays.
         optimizer: the one that steps the model.
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
+        policy: by a glob over names of parameters and buffers, ``"average"``, ``"common"`` (the group's value, which
+            nobody changes) or ``"local"``, where it is not to be as said; the longest that fits decides. The same at
+            all peers, such as ``{"*.running_*": "average", "head.*": "local"}``.
         ahead: begin each round ahead of its update.
+        overlap: go on with local steps while a round is under way.
         witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
     Raises:
@@ -186,13 +199,16 @@ def join(
     """
     import torch
 
-    _check(model, optimizer, ahead)
+    model, optimizer = _checked(model, optimizer)
+    for name, value in (("ahead", ahead), ("overlap", overlap)):
+        if not isinstance(value, bool):
+            raise LocalError(f"{name} is {value!r}, and must be True or False")
     folder = PeerFolder.find(state)
     torch.set_num_threads(folder.load_config().run.threads)
     with ExitStack() as undo:
         peer = undo.enter_context(Peer(folder, witness=witness))
         rounds = _Rounds(peer)
-        training = attach(rounds, model, optimizer, ahead=ahead)
+        training = attach(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         rounds.leaves(training.leaving)
         _tell(peer, training, rounds.fingerprint)
@@ -208,10 +224,11 @@ def join(
     return TrainingPeer(peer, training)
 
 
-def _check(model: object, optimizer: object, ahead: object) -> None:
-    """Refuse arguments of another type than `join` takes."""
+def _checked(model: object, optimizer: object) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """The user's own model and optimizer; arguments of other types than `join` takes are refused."""
     import torch
 
+    model, optimizer = plain_model(model), plain_optimizer(optimizer)
     mend = "write decentra.join(model, optimizer)"
     if isinstance(model, torch.optim.Optimizer) and isinstance(optimizer, torch.nn.Module):
         raise LocalError(f"model and optimizer are swapped; {mend}")
@@ -219,8 +236,7 @@ def _check(model: object, optimizer: object, ahead: object) -> None:
         raise LocalError(f"the model is {_a(model)}, and must be a torch.nn.Module; {mend}")
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise LocalError(f"the optimizer is {_a(optimizer)}, and must be a torch.optim.Optimizer; {mend}")
-    if not isinstance(ahead, bool):
-        raise LocalError(f"ahead is {ahead!r}, and must be True or False")
+    return model, optimizer
 
 
 def _a(value: object) -> str:
@@ -242,8 +258,8 @@ def _tell(peer: Peer, training: Training, fingerprint: bytes) -> None:
         charter.protocol.width,
         fingerprint.hex(),
     )
-    for spec in specs:
-        peer.log().debug("leaves: %s %s %s", spec.name, spec.shape, spec.dtype)
+    for line in training.leaving.told():
+        peer.log().info("leaves: %s", line)
 
 
 def _tell_joined(peer: Peer, training: Training, joined: RoundResult) -> None:
