@@ -215,6 +215,7 @@ PUBLIC = [
     "Unavailable",
     "__version__",
     "join",
+    "load",
     "local_group",
     "open_peer",
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from decentra.groups import local_group
     from decentra.peer.grid import open_peer
     from decentra.peer.runtime import Peer
+    from decentra.training.checkpoint import load
     from decentra.training.join import TrainingPeer, join
     from decentra.types import MixingResult, PeerId, RoundId, RoundResult, TensorSpec
 
@@ -35,6 +36,7 @@ _HOMES = {
     "TrainingPeer": "decentra.training.join",
     "Unavailable": "decentra.errors",
     "join": "decentra.training.join",
+    "load": "decentra.training.checkpoint",
     "local_group": "decentra.groups",
     "open_peer": "decentra.peer.grid",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "Unavailable",
     "__version__",
     "join",
+    "load",
     "local_group",
     "open_peer",
 ]

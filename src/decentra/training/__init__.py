@@ -4,12 +4,14 @@ from decentra.machine.state import SharedState
 from decentra.training.common import OuterState
 from decentra.training.hook import Averager, Summary, Training, attach
 from decentra.training.join import TrainingPeer, join
-from decentra.training.outer import OuterSGD
+from decentra.training.outer import Outer, OuterAdam, OuterSGD
 from decentra.training.tensors import Leaving
 
 __all__ = [
     "Averager",
     "Leaving",
+    "Outer",
+    "OuterAdam",
     "OuterSGD",
     "OuterState",
     "SharedState",

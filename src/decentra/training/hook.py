@@ -192,6 +192,9 @@ class Training:
 
     With ``overlap`` the H-th step does not wait either: the round goes on beside the next local steps, at most H of
     them, and the model is moved by what the round changed with the first step behind its end (`flight`).
+
+    Attributes:
+        completed: called, in the user's thread, once the model holds what a completed round gave.
     """
 
     def __init__(
@@ -203,12 +206,12 @@ class Training:
         policy: Mapping[str, str] | None = None,
         ahead: bool = False,
         overlap: bool = False,
-        completed: Callable[[], None] = lambda: None,
     ) -> None:
         terms = averager.charter.training
         if terms.steps < 1:
             raise LocalError(f"the charter asks for {terms.steps} local steps a round: set training.steps to 1 or more")
-        self._averager, self._ahead, self._overlap, self._completed = averager, ahead, overlap, completed
+        self._averager, self._ahead, self._overlap = averager, ahead, overlap
+        self.completed: Callable[[], object] = lambda: None
         self._prepared: Preparation | None = None
         self._flight: Flight | None = None
         self._log = averager.log()
@@ -223,6 +226,7 @@ class Training:
         self._given = 0  # those of the round that is on
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
+        self._told = 0  # of how many of them `completed` was told
         self._seconds, self._began = 0.0, time.perf_counter()
         self._parameters = self._common.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
@@ -257,7 +261,7 @@ class Training:
             else:
                 self._given, self._steps = self._steps, 0
                 self._round()
-                self._completed()
+                self._tell()
         finally:
             self._seconds += time.perf_counter() - began
 
@@ -276,7 +280,21 @@ class Training:
             flight.land()
         finally:
             self._seconds += time.perf_counter() - began
-        self._completed()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._rounds > self._told:
+            self._told = self._rounds
+            self.completed()
+
+    @property
+    def kept(self) -> int:
+        """Local steps that the model has behind the common parameters, and that no completed round has."""
+        return self._kept + self._steps
+
+    @kept.setter
+    def kept(self, steps: int) -> None:
+        self._kept, self._steps = steps, 0
 
     def _round(self) -> None:
         """A round, waited for, on the model that the common state is on."""
@@ -386,7 +404,7 @@ class Training:
         last round end with the same bits. To keep every step, end after a multiple of H.
         """
         self.detach()
-        dropped = self._kept + self._steps
+        dropped = self.kept
         if dropped:
             self._log.info("the last %d local steps made no round: the model is back at the common parameters", dropped)
         self.go_back()

@@ -21,7 +21,8 @@ from decentra.peer.config import PeerFolder
 from decentra.peer.prepared import Prepared
 from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
-from decentra.training.hook import Summary, Training, attach
+from decentra.training.checkpoint import Checkpoints, Stateful
+from decentra.training.hook import Summary, Training
 from decentra.training.tensors import Leaving
 from decentra.training.wrapped import plain_model, plain_optimizer
 from decentra.types import PeerId, RoundResult, TensorSpec
@@ -88,8 +89,8 @@ class TrainingPeer:
         id: who this peer is.
     """
 
-    def __init__(self, peer: Peer, training: Training) -> None:
-        self._peer, self._training = peer, training
+    def __init__(self, peer: Peer, training: Training, checkpoints: Checkpoints | None = None) -> None:
+        self._peer, self._training, self._checkpoints = peer, training, checkpoints
         self._closed = False
         self._joined = training.leaving.digest().hex()
         self.id: PeerId = peer.id
@@ -132,6 +133,8 @@ class TrainingPeer:
             self._closed = True
             try:
                 self._training.finish()
+                if self._checkpoints is not None:
+                    self._checkpoints.close()
             finally:
                 self._peer.close()
         return self.summary()
@@ -153,6 +156,8 @@ def join(
     policy: Mapping[str, str] | None = None,
     ahead: bool = False,
     overlap: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    also: Mapping[str, Stateful] | None = None,
     witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model together with a group, from the next ``optimizer.step()`` on.
@@ -190,6 +195,9 @@ def join(
             all peers, such as ``{"*.running_*": "average", "head.*": "local"}``.
         ahead: begin each round ahead of its update.
         overlap: go on with local steps while a round is under way.
+        checkpoint: a folder of this peer's own. After each completed round everything that it needs is written there,
+            and what is there already is where it goes on from; ``decentra.load`` reads the model out of it.
+        also: what goes into checkpoints beside model and optimizer, by name: schedulers, gradient scalers, samplers.
         witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
     Raises:
@@ -205,13 +213,18 @@ def join(
             raise LocalError(f"{name} is {value!r}, and must be True or False")
     folder = PeerFolder.find(state)
     torch.set_num_threads(folder.load_config().run.threads)
+    checkpoints = None
     with ExitStack() as undo:
         peer = undo.enter_context(Peer(folder, witness=witness))
         rounds = _Rounds(peer)
-        training = attach(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)
+        training = Training(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         rounds.leaves(training.leaving)
         _tell(peer, training, rounds.fingerprint)
+        if checkpoint is not None:
+            checkpoints = Checkpoints(checkpoint, training, model, optimizer, also)
+            if (steps := checkpoints.resume()) is not None:
+                peer.log().info("going on from the checkpoint in %s, %d outer steps old", checkpoint, steps)
         try:
             joined = peer.align(training.state, rounds.fingerprint)
         except Underway as error:
@@ -221,7 +234,7 @@ def join(
             _tell_joined(peer, training, joined)
             training.prepare()
         undo.pop_all()  # from here on the caller closes
-    return TrainingPeer(peer, training)
+    return TrainingPeer(peer, training, checkpoints)
 
 
 def _checked(model: object, optimizer: object) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,35 @@ class Policy(StrEnum):
     LOCAL = "local"
 
 
+class Views(Protocol):
+    """Tensors that leave in other coordinates than they have in the model, such as adapters of another rank."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape in which each of them leaves, by its name."""
+        ...
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """A fresh array: what `write` set, to the bit, and what the model's own tensors have moved since then."""
+        ...
+
+    def write(self, name: str, values: NDArray[np.float32]) -> None:
+        """Set the model's tensors to what these coordinates stand for; ones that belong together, once all are there."""
+        ...
+
+    def copy(self) -> Views:
+        """The same with values of their own, of no model."""
+        ...
+
+
+class Policies(dict[str, str]):
+    """Policies by a glob over names, as `Leaving` takes them, and views for some tensors that are averaged."""
+
+    def __init__(self, policies: Mapping[str, str], views: Views | None = None) -> None:
+        super().__init__(policies)
+        self.views = views
+
+
 class Leaving:
     """The tensors of a model that take part in rounds, tied weights once.
 
@@ -51,13 +80,15 @@ class Leaving:
 
     Args:
         policies: by a glob over names, ``"average"``, ``"common"`` or ``"local"``. Of the globs that fit a name the
-            longest decides, and of equally long ones the last in the alphabet. All peers must have the same.
+            longest decides, and of equally long ones the last in the alphabet. All peers must have the same. `Policies`
+            have views too.
 
     Attributes:
-        specs: name, shape and the model's own dtype of each tensor that is averaged.
+        specs: name, shape as it leaves and the model's own dtype of each tensor that is averaged.
         fixed: the same of those that are common.
         buffers: names of those in ``specs`` that are no parameters.
         size: coordinates in all of ``specs``.
+        rests: whether, by its name, an averaged tensor rests in the round that comes next: it contributes zeros.
 
     Raises:
         LocalError: nothing leaves, a tensor has a dtype or layout that cannot be averaged, or a policy is none, or fits
@@ -66,6 +97,8 @@ class Leaving:
 
     def __init__(self, model: torch.nn.Module, policies: Mapping[str, str] | None = None) -> None:
         self._model, self._policies = model, _checked(policies)
+        self._views = policies.views if isinstance(policies, Policies) else None
+        self.rests: Callable[[str], bool] = lambda name: False
         held = tuple(_tensors(model))
         for pattern in self._policies:
             if not any(fnmatchcase(name, pattern) for name, _, _ in held):
@@ -78,7 +111,7 @@ class Leaving:
         for name, tensor in leaves:
             _refuse_unfit(name, tensor)
         self._tensors = tuple(tensor for _, tensor in leaves)
-        self.specs = tuple(_spec(name, tensor) for name, tensor in leaves)
+        self.specs = tuple(self._spec(name, tensor) for name, tensor in leaves)
         self.buffers = frozenset(name for name, _, is_buffer in held if is_buffer and roles[name] is Policy.AVERAGE)
         common = [(name, tensor) for name, tensor, _ in held if roles[name] is Policy.COMMON]
         for name, tensor in common:
@@ -136,11 +169,18 @@ class Leaving:
         for spec, tensor in zip(self.specs, self._tensors, strict=True):
             if spec.name not in leaves:
                 raise LocalError(f"parameter {spec.name!r} was frozen or removed after joining: unfreeze it")
-            if leaves[spec.name] is not tensor or _spec(spec.name, tensor) != spec:
+            if leaves[spec.name] is not tensor or self._spec(spec.name, tensor) != spec:
                 raise LocalError(f"parameter {spec.name!r} was replaced, reshaped or cast after joining: do so before")
         for spec, tensor in zip(self.fixed, self._common, strict=True):
             if now.get(spec.name) is not tensor or _spec(spec.name, tensor) != spec:
                 raise LocalError(f"tensor {spec.name!r} was replaced, reshaped or cast after joining: do so before")
+
+    def _spec(self, name: str, tensor: torch.Tensor) -> TensorSpec:
+        view, spec = self._view(name), _spec(name, tensor)
+        return spec if view is None else spec._replace(shape=view.shapes[name])
+
+    def _view(self, name: str) -> Views | None:
+        return self._views if self._views is not None and name in self._views.shapes else None
 
     def _policy(self, name: str, tensor: torch.Tensor) -> Policy:
         fitting = [pattern for pattern in self._policies if fnmatchcase(name, pattern)]
@@ -152,13 +192,19 @@ class Leaving:
 
     def read(self, index: int) -> NDArray[np.float32]:
         """A copy of tensor `index` in its shape, as float32: exact for floats, and for whole numbers up to 2²⁴."""
+        view = self._view(self.specs[index].name)
+        if view is not None:
+            return view.read(self.specs[index].name)
         values = np.empty(self.specs[index].shape, np.float32)
         torch.from_numpy(values).copy_(self._tensors[index].detach())
         return values
 
     def write(self, index: int, values: NDArray[np.float32]) -> None:
         """Set tensor `index`, rounding to its dtype to nearest even; `values` is float32, writable, of its size."""
-        tensor = self._tensors[index]
+        view, tensor = self._view(self.specs[index].name), self._tensors[index]
+        if view is not None:
+            view.write(self.specs[index].name, values.reshape(self.specs[index].shape))
+            return
         with torch.no_grad():
             tensor.copy_(_rounded(torch.from_numpy(values.reshape(self.specs[index].shape)), tensor.dtype))
 
@@ -166,10 +212,15 @@ class Leaving:
         """How far tensor `index` has come since it was set to `common`: common − local, float32, in its shape.
 
         A bfloat16 or float16 model started from `common` rounded to its dtype; the difference is to that start, so that
-        rounding never passes for progress and what is finer than the model's dtype lives on in `common`.
+        rounding never passes for progress and what is finer than the model's dtype lives on in `common`. A view's
+        coordinates are `common` itself until the model moves. What rests has come nowhere.
         """
+        spec = self.specs[index]
+        if self.rests(spec.name):
+            return np.zeros(spec.shape, np.float32)
         difference = self.read(index)
-        flat, dtype = difference.reshape(-1), self._tensors[index].dtype
+        flat = difference.reshape(-1)
+        dtype = self._tensors[index].dtype if self._view(spec.name) is None else torch.float32
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, flat.size, CHUNK):
                 part = slice(start, start + CHUNK)
@@ -190,13 +241,17 @@ class Leaving:
         vars(other).update(vars(self))
         other._tensors = tuple(tensor.detach().clone() for tensor in self._tensors)
         other._common = tuple(tensor.detach().clone() for tensor in self._common)
+        other._views = None if self._views is None else self._views.copy()
         return other
 
     def move(self, after: Leaving, before: Leaving) -> None:
         """Add to each tensor what changed from one copy to another; the common ones become those of the first."""
         with torch.no_grad():
-            for tensor, new, old in zip(self._tensors, after._tensors, before._tensors, strict=True):
-                tensor.add_(new - old)
+            for index, tensor in enumerate(self._tensors):
+                if self._view(self.specs[index].name) is None:
+                    tensor.add_(after._tensors[index] - before._tensors[index])
+                else:
+                    self.write(index, self.read(index) + (after.read(index) - before.read(index)))
             for tensor, new in zip(self._common, after._common, strict=True):
                 tensor.copy_(new)
 

@@ -1,0 +1,262 @@
+"""Checkpoints: everything that a peer needs to go on after it was killed, as one safetensors file a round.
+
+A file holds the model's state dict under ``model.``, the optimizer's tensors under ``optimizer.``, those of whatever
+else is kept under ``also.``, the common state's exported bytes under ``common.``, in parts, what clipping left under
+``residual.``, and the state of torch's random numbers as ``random``. What is no tensor stands as JSON in the file's
+metadata, under ``decentra``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from decentra.durable import sync_folder
+from decentra.errors import LocalError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from decentra.training.hook import Training
+
+SUFFIX = ".safetensors"
+VERSION = 1
+KEPT = 2
+"""Files that are kept: the latest, and the one before it."""
+
+MODEL, COMMON, RESIDUAL, RANDOM = "model.", "common.", "residual.", "random"
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
+"""Keys by which the JSON says that a tensor, a tuple or a mapping with any keys stands in a place."""
+
+
+class Stateful(Protocol):
+    """What has a state dict: a scheduler, a gradient scaler, a sampler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
+class Checkpoints:
+    """A folder of one peer's checkpoints, one after each completed round; no two peers share a folder.
+
+    What the loop does after a step, such as stepping a scheduler, belongs to it. So a round is only noted when it
+    completes, and written when the next step begins, or at the end. In between nothing changes but what a forward pass
+    changes: buffers and random numbers, which are copied at once.
+
+    Args:
+        folder: made where it is not there.
+        training: what goes on from there.
+        model: whose whole state dict is kept, also what never leaves.
+        optimizer: the inner one.
+        also: what else goes on from where it was, by name.
+
+    Raises:
+        LocalError: safetensors is not installed, or the folder can't be made.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        training: Training,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        also: Mapping[str, Stateful] | None = None,
+    ) -> None:
+        _library()
+        self.folder, self._training = Path(folder), training
+        self._model, self._optimizer, self._also = model, optimizer, dict(also or {})
+        self._noted: dict[str, torch.Tensor] | None = None
+        for name, one in self._also.items():
+            if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
+                raise LocalError(f"{name!r} of what is to be kept has no state_dict; give objects that have one")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"the folder of checkpoints {folder} can't be made ({error.strerror})") from error
+
+        training.completed = self._note
+        self._handle = optimizer.register_step_pre_hook(lambda *_: self.save())
+
+    def _note(self) -> None:
+        buffers = {f"{MODEL}{name}": buffer.detach().clone() for name, buffer in self._model.named_buffers()}
+        self._noted = {**buffers, RANDOM: torch.get_rng_state()}
+
+    def close(self) -> None:
+        """Write what is noted, and nothing more from then on."""
+        self._handle.remove()
+        self.save()
+
+    def save(self) -> None:
+        """Write what is noted: beside its place first, then there, so that no kill leaves half a file.
+
+        Raises:
+            LocalError: the disk does not take it.
+        """
+        noted, self._noted = self._noted, None
+        if noted is None:
+            return
+        training = self._training
+        tensors: dict[str, torch.Tensor] = {}
+        told = {
+            "version": VERSION,
+            "outer_steps": training.state.rounds,
+            "kept": training.kept,
+            "alias": _add_model(self._model, tensors),
+            "optimizer": _taken(self._optimizer.state_dict(), "optimizer", tensors),
+            "also": {name: _taken(one.state_dict(), f"also.{name}", tensors) for name, one in self._also.items()},
+        }
+        tensors |= {name: tensor for name, tensor in noted.items() if name in tensors or name == RANDOM}
+        for place, part in enumerate(training.state.export()):
+            tensors[f"{COMMON}{place}"] = torch.from_numpy(part if part.flags.writeable else part.copy())
+        for place, values in enumerate(training.residual):
+            tensors[f"{RESIDUAL}{place}"] = torch.from_numpy(values)
+        path = self.folder / f"step-{training.state.rounds:08d}{SUFFIX}"
+        beside, library = path.with_suffix(".part"), _library()
+        try:
+            library.torch.save_file(tensors, beside, metadata={"decentra": json.dumps(told)})
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+            sync_folder(self.folder)
+            for old in _files(self.folder)[:-KEPT]:
+                old.unlink()
+        except (OSError, library.SafetensorError) as error:
+            mend = "free the disk; training can go on from the checkpoint before"
+            raise LocalError(f"the checkpoint {path} can't be written ({error}); {mend}") from error
+
+    def resume(self) -> int | None:
+        """Go on from the latest checkpoint: model, optimizer, common state and the rest are as they were.
+
+        Returns:
+            The outer steps that it has behind it; None where there is no checkpoint.
+
+        Raises:
+            LocalError: the file can't be read, or is of another model, optimizer or version.
+        """
+        files = _files(self.folder)
+        if not files:
+            return None
+        path, training = files[-1], self._training
+        tensors, told = _read(path)
+        if told.get("version") != VERSION:
+            raise LocalError(f"{path} is no checkpoint of this version of decentra; remove it, or upgrade decentra")
+        if told["also"].keys() != self._also.keys():
+            had, has = (", ".join(sorted(names)) or "nothing" for names in (told["also"], self._also))
+            raise LocalError(f"{path} keeps {had} beside model and optimizer, and {has} was given; give the same")
+        try:
+            parts = range(len(training.state.export()))
+            common: list[NDArray[np.uint8]] = [tensors[f"{COMMON}{place}"].numpy() for place in parts]
+            training.state.restore(np.concatenate(common).data)
+            self._model.load_state_dict(_model_in(tensors, told))
+            self._optimizer.load_state_dict(_given_back(told["optimizer"], tensors))
+            for name, one in self._also.items():
+                one.load_state_dict(_given_back(told["also"][name], tensors))
+            for place, values in enumerate(training.residual):
+                values[...] = tensors[f"{RESIDUAL}{place}"].numpy()
+            torch.set_rng_state(tensors[RANDOM])
+        except (KeyError, RuntimeError, ValueError, LocalError) as error:
+            mend = "it is of another run: name another folder, or remove it"
+            raise LocalError(f"the checkpoint {path} does not fit ({error}); {mend}") from error
+        training.kept = told["kept"]
+        return int(told["outer_steps"])
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The model's state dict in a checkpoint: plain tensors by name, for ``model.load_state_dict``.
+
+    Args:
+        path: a checkpoint, or a folder of them, of which the latest counts.
+
+    Raises:
+        LocalError: there is none, or it can't be read.
+    """
+    path = Path(path)
+    files = _files(path) if path.is_dir() else [path]
+    if not files or not files[-1].is_file():
+        raise LocalError(f"there is no checkpoint (step-*{SUFFIX}) in {path}; name the folder that join was given")
+    return _model_in(*_read(files[-1]))
+
+
+def _library() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise LocalError("checkpoints need safetensors; pip install 'decentra[torch]'") from None
+    return safetensors
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"step-*{SUFFIX}"))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint, and what stands beside them."""
+    library = _library()
+    try:
+        with library.safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {}).get("decentra", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except (OSError, ValueError, library.SafetensorError) as error:
+        raise LocalError(f"the checkpoint {path} can't be read ({error}); remove it to use the one before") from error
+    if not isinstance(told, dict):
+        raise LocalError(f"{path} is no checkpoint of decentra's; name the folder that join was given")
+    return tensors, told
+
+
+def _add_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Add the state dict's tensors, each memory once; say which names share one."""
+    alias: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            raise LocalError(f"the model's state {name!r} is no tensor, and a checkpoint holds tensors; leave it out")
+        held = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name) if tensor.numel() else name
+        if held == name:
+            tensors[MODEL + name] = tensor.contiguous()
+        else:
+            alias[name] = held
+    return alias
+
+
+def _model_in(tensors: Mapping[str, torch.Tensor], told: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    own = {name.removeprefix(MODEL): tensor for name, tensor in tensors.items() if name.startswith(MODEL)}
+    return {**own, **{name: own[held] for name, held in told["alias"].items()}}
+
+
+def _taken(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """A nested state as JSON has it, its tensors moved among the others under their place's name."""
+    match value:
+        case torch.Tensor():
+            tensors[name] = value.detach().contiguous().clone() if value.dim() == 0 else value.detach().contiguous()
+            return {TENSOR: name}
+        case Mapping():
+            return {ITEMS: [[key, _taken(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+        case tuple():
+            return {TUPLE: [_taken(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]}
+        case list():
+            return [_taken(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            raise LocalError(f"{name} holds a {type(value).__name__}, which a checkpoint can't keep; leave it out")
+
+
+def _given_back(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    match value:
+        case {"$tensor": str(name)}:
+            return tensors[name]
+        case {"$items": list(items)}:
+            return {key: _given_back(item, tensors) for key, item in items}
+        case {"$tuple": list(items)}:
+            return tuple(_given_back(item, tensors) for item in items)
+        case list():
+            return [_given_back(item, tensors) for item in value]
+        case _:
+            return value
