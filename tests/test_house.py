@@ -66,12 +66,17 @@ FLOORS = {
     "groups": Room(6, upto(5)),
     # A training loop talks to a peer, and to nothing between that and the plain floors.
     "training": Room(6, upto(2), beside=frozenset({"peer"})),
+    # Its callbacks in other libraries' loops, each with a library that nothing else needs.
+    "hf": Room(6, upto(2), beside=frozenset({"training"})),
+    "lightning": Room(6, upto(2), beside=frozenset({"training"})),
     "demo": Room(7, upto(6)),
     "cli": Room(8, upto(7)),
 }
 
 OUTSIDE = {
     "torch": {"training", "demo"},
+    "transformers": {"hf", "demo"},
+    "lightning": {"lightning"},
     "zmq": {"transport"},
     "asyncio": {"transport", "peer"},
     "sqlite3": {"peer", "audit"},
@@ -219,7 +224,12 @@ PUBLIC = [
     "local_group",
     "open_peer",
 ]
-HEAVY = ("torch", "zmq", "pydantic", "typer", "rich", "asyncio", "numpy", "cryptography", "msgpack")
+CALLBACKS = {"hf": ["Callback"], "lightning": ["Callback"]}
+"""Public names in modules that need a library of their own; ``decentra.hf.Callback`` needs no import of its own."""
+HEAVY = (
+    *("torch", "transformers", "lightning", "zmq", "pydantic", "typer", "rich", "asyncio", "numpy"),
+    *("cryptography", "msgpack"),
+)
 
 
 def test_the_public_names_are_these() -> None:
@@ -235,6 +245,14 @@ def test_every_public_name_is_where_the_table_of_homes_says() -> None:
         assert name in import_module(home).__dict__
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = decentra.nothing
+
+
+@pytest.mark.parametrize("room", CALLBACKS)
+def test_the_callbacks_public_names_are_these(room: str) -> None:
+    module = getattr(decentra, room)
+    assert module is import_module(f"decentra.{room}")
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    assert own == CALLBACKS[room]
 
 
 def test_importing_decentra_loads_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
     peer = decentra.join(model, optimizer)      # in a training loop, started by `decentra run`
     peer = decentra.open_peer()                 # in a program that averages by itself; on a grid too
     group = decentra.local_group(4)             # n peers in this process, for notebooks and tests
+    decentra.hf.Callback()                      # for a Trainer of transformers; decentra.lightning.Callback() too
 
 Everything here is loaded when it is first used, so that importing decentra costs nothing.
 """
@@ -61,7 +62,13 @@ __all__ = [
 ]
 
 
+_CALLBACKS = ("hf", "lightning")
+"""Modules that need a library of their own, so that they are loaded when somebody asks for them."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _CALLBACKS:
+        return import_module(f"decentra.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'decentra' has no attribute {name!r}")
