@@ -55,7 +55,7 @@ class Views(Protocol):
         ...
 
     def write(self, name: str, values: NDArray[np.float32]) -> None:
-        """Set the model's tensors to what these coordinates stand for; ones that belong together, once all are there."""
+        """Set the model's tensors to what this stands for; where some belong together, with the last of them."""
         ...
 
     def copy(self) -> Views:
@@ -129,6 +129,11 @@ class Leaving:
     def names(self) -> tuple[str, ...]:
         """The names of what is averaged, in order."""
         return tuple(spec.name for spec in self.specs)
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The model's own tensors: those that are averaged, then the common ones."""
+        return (*self._tensors, *self._common)
 
     @property
     def layout(self) -> tuple[TensorSpec, ...]:
