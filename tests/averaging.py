@@ -31,6 +31,7 @@ class Terms:
     outer_beta2: float | None = None
     outer_tau: float | None = None
     warmup: int | None = None
+    fragments: int | None = None
     tensors: Mapping[str, OuterTerms] = field(default_factory=dict)
 
 

@@ -194,6 +194,8 @@ class TrainingTerms(Section):
         outer_beta2: β₂ of Adam.
         outer_tau: τ of Adam.
         warmup: rounds that take the mean itself before the outer optimizer begins.
+        fragments: parts of the model, of which a round averages one, every ``steps`` divided by their number; where it
+            is absent a round averages all.
         tensors: outer terms of tensors by a glob over their names; of those that fit the longest decides, as in
             ``ranges``.
     """
@@ -207,6 +209,7 @@ class TrainingTerms(Section):
     outer_beta2: float | None = Field(default=None, ge=0, lt=1, examples=[0.99])
     outer_tau: Positive | None = Field(default=None, examples=[0.001])
     warmup: int | None = Field(default=None, ge=0, lt=2**31, examples=[2])
+    fragments: int | None = Field(default=None, ge=1, lt=2**16, examples=[4])
     tensors: Annotated[Mapping[str, OuterTerms], AfterValidator(_patterns), AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType({})
     )

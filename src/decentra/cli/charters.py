@@ -348,6 +348,8 @@ def _training(terms: TrainingTerms) -> Iterator[str]:
     else:
         name = f"{'Nesterov ' if terms.nesterov else ''}momentum {terms.outer_momentum:g}"
     yield f"a round {every}; outer learning rate {terms.outer_lr:g}, {name}"
+    if terms.fragments and terms.fragments > 1:
+        yield f"the model is averaged in {terms.fragments} fragments, one a round, each after as many steps as said"
     if terms.warmup:
         yield f"the first {terms.warmup} rounds take the mean itself"
     for pattern, one in terms.tensors.items():

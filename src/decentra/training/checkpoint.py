@@ -115,7 +115,7 @@ class Checkpoints:
         tensors |= {name: tensor for name, tensor in noted.items() if name in tensors or name == RANDOM}
         for place, part in enumerate(training.state.export()):
             tensors[f"{COMMON}{place}"] = torch.from_numpy(part if part.flags.writeable else part.copy())
-        for place, values in enumerate(training.residual):
+        for place, values in enumerate(training.clipped):
             tensors[f"{RESIDUAL}{place}"] = torch.from_numpy(values)
         path = self.folder / f"step-{training.state.rounds:08d}{SUFFIX}"
         beside, library = path.with_suffix(".part"), _library()
@@ -158,7 +158,7 @@ class Checkpoints:
             self._optimizer.load_state_dict(_given_back(told["optimizer"], tensors))
             for name, one in self._also.items():
                 one.load_state_dict(_given_back(told["also"][name], tensors))
-            for place, values in enumerate(training.residual):
+            for place, values in enumerate(training.clipped):
                 values[...] = tensors[f"{RESIDUAL}{place}"].numpy()
             torch.set_rng_state(tensors[RANDOM])
         except (KeyError, RuntimeError, ValueError, LocalError) as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from decentra.errors import LocalError
 from decentra.machine.state import piece_digests
+from decentra.training.fragments import Fragments, FragmentUpdate, Piece
 from decentra.training.outer import PLAIN
 
 if TYPE_CHECKING:
@@ -34,15 +35,24 @@ class OuterState:
     Args:
         choose: the outer optimiser of a tensor, by its name. Buffers take the mean itself.
         warmup: outer steps that take the mean itself before the outer optimiser begins.
+        fragments: parts of the one vector, of which an outer step is about one.
 
     Attributes:
         rounds: outer steps applied since the origin.
+        fragments: how the vector is divided; None where it is not.
     """
 
     def __init__(
-        self, leaving: Leaving, choose: Callable[[str], Outer], log: logging.Logger, *, warmup: int = 0
+        self,
+        leaving: Leaving,
+        choose: Callable[[str], Outer],
+        log: logging.Logger,
+        *,
+        warmup: int = 0,
+        fragments: int = 1,
     ) -> None:
         self._leaving, self._log, self._warmup = leaving, log, warmup
+        self.fragments = Fragments(leaving.size, fragments) if fragments > 1 else None
         self._outers = tuple(PLAIN if name in leaving.buffers else choose(name) for name in leaving.names)
         self._parameters = np.empty(leaving.size, np.float32)
         self._slots = tuple(np.zeros(leaving.size, np.float32) for _ in range(max(o.slots for o in self._outers)))
@@ -159,9 +169,27 @@ class OuterState:
         finally:
             self._leaving = model
 
-    def update(self) -> Update:
-        """This peer's pseudo-gradients, each computed when it is read."""
+    def update(self) -> Sequence[NDArray[np.float32]]:
+        """This peer's pseudo-gradients, each computed when it is read; of one fragment, where there are some."""
+        if self.fragments is not None:
+            return FragmentUpdate(self, self._leaving, self._parameters, self.fragments)
         return Update(self._leaving, self._parameters)
+
+    def refuse_nonfinite(self) -> None:
+        """Check every coordinate of the update, before anything is sent.
+
+        Raises:
+            LocalError: a tensor's update holds NaN or inf.
+        """
+        for index, spec in enumerate(self._leaving.specs):
+            values = self._leaving.progress(index, self._parameters[self._leaving.span(index)])
+            # Extremes instead of isfinite(values).all(): no array of flags, and NaN spreads through both.
+            if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+                bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+                raise LocalError(
+                    f"the update of {spec.name!r} holds NaN or inf in {bad} of {values.size} coordinates, and nothing "
+                    "was sent: lower the inner learning rate or clip the gradients, and call go_back() before going on"
+                )
 
     def advance(self, mean: Sequence[NDArray[np.float32]], *, keep: bool = False) -> None:
         """Apply a round's mean: one outer step on the common parameters, and the model set to them.
@@ -172,9 +200,13 @@ class OuterState:
         Raises:
             LocalError: the mean does not have the shapes of what leaves.
         """
-        if [array.shape for array in mean] != [spec.shape for spec in self._leaving.specs]:
+        specs = self._leaving.specs if self.fragments is None else self.fragments.specs
+        if [array.shape for array in mean] != [spec.shape for spec in specs]:
             raise LocalError("the round's mean does not have this model's shapes: give it in the order the update had")
         self._pieces = None
+        if self.fragments is not None:
+            self._advance_part(mean[0], keep)
+            return
         for index, (array, own) in enumerate(zip(mean, self._outers, strict=True)):
             span, outer = self._leaving.span(index), own if self.rounds >= self._warmup else PLAIN
             moved = self._leaving.progress(index, self._parameters[span]) if keep else None
@@ -185,6 +217,31 @@ class OuterState:
         self.rounds += 1
         if not keep:
             self.go_back()
+
+    def _advance_part(self, mean: NDArray[np.float32], keep: bool) -> None:
+        """One outer step on a fragment; of the model nothing else changes."""
+        for index, own, whole, part in self._pieces_now():
+            outer = self._outers[index] if self.rounds >= self._warmup else PLAIN
+            span, values = self._leaving.span(index), self._leaving.read(index).reshape(-1)
+            moved = self._leaving.progress(index, self._parameters[span]).reshape(-1)[own] if keep else None
+            outer.step(self._parameters[whole], tuple(slot[whole] for slot in self._slots[: outer.slots]), mean[part])
+            values[own] = self._parameters[whole] if moved is None else self._parameters[whole] - moved
+            self._leaving.write(index, values)
+        if not keep:
+            self._leaving.write_fixed(self._fixed)
+        self.rounds += 1
+
+    def _pieces_now(self) -> Iterator[Piece]:
+        return iter(()) if self.fragments is None else self.fragments.pieces(self._leaving, self.rounds)
+
+    def take_back(self) -> None:
+        """Set the model to the common parameters, as far as the next outer step is about it: that part was given."""
+        if self.fragments is None:
+            self.go_back()
+        for index, own, whole, _ in self._pieces_now():
+            values = self._leaving.read(index).reshape(-1)
+            values[own] = self._parameters[whole]
+            self._leaving.write(index, values)
 
     def restore(self, data: memoryview) -> None:
         """Take over one's own state of earlier, from a checkpoint, with the model as it is.
@@ -225,18 +282,3 @@ class Update(Sequence[NDArray[np.float32]]):
             return [self[each] for each in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         return self._leaving.progress(index, self._common[self._leaving.span(index)])
-
-    def refuse_nonfinite(self) -> None:
-        """Check every coordinate, before anything is sent.
-
-        Raises:
-            LocalError: a tensor's update holds NaN or inf.
-        """
-        for spec, values in zip(self._leaving.specs, self, strict=True):
-            # Extremes instead of isfinite(values).all(): no array of flags, and NaN spreads through both.
-            if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-                bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-                raise LocalError(
-                    f"the update of {spec.name!r} holds NaN or inf in {bad} of {values.size} coordinates, and nothing "
-                    "was sent: lower the inner learning rate or clip the gradients, and call go_back() before going on"
-                )

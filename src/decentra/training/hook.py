@@ -13,8 +13,9 @@ import numpy as np
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.state import SharedState
 from decentra.training import outer
-from decentra.training.common import OuterState, Update
+from decentra.training.common import OuterState
 from decentra.training.flight import Flight
+from decentra.training.fragments import FragmentResidual
 from decentra.training.outer import refuse_flushing
 from decentra.training.tensors import Leaving
 
@@ -43,6 +44,11 @@ class Terms(outer.Terms, Protocol):
     @property
     def seconds(self) -> float | None:
         """Seconds of local steps a round, where these decide, and not their number."""
+        ...
+
+    @property
+    def fragments(self) -> int | None:
+        """Parts of the model, of which a round averages one; one by default."""
         ...
 
     @property
@@ -190,10 +196,14 @@ class Training:
     the common state changes in between: the outer step comes before, and what another peer holds is taken over at the
     H-th step only. A round that follows a failed one begins with its update, as without ``ahead``.
 
+    Where the charter divides the model in fragments, a round is about the next one of them, every H divided by their
+    number steps, and nothing else of the model changes with it.
+
     With ``overlap`` the H-th step does not wait either: the round goes on beside the next local steps, at most H of
     them, and the model is moved by what the round changed with the first step behind its end (`flight`).
 
     Attributes:
+        specs: the tensors of a round: those that leave, or one fragment of all.
         completed: called, in the user's thread, once the model holds what a completed round gave.
     """
 
@@ -220,8 +230,15 @@ class Training:
         if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
         choose = partial(outer.chosen, terms, terms.tensors)
-        self._common = OuterState(self.leaving, choose, self._log, warmup=terms.warmup or 0)
-        self.residual = tuple(np.zeros(spec.shape, np.float32) for spec in self.leaving.specs)
+        self._common = OuterState(
+            self.leaving, choose, self._log, warmup=terms.warmup or 0, fragments=terms.fragments or 1
+        )
+        self.residual: Sequence[NDArray[np.float32]]
+        if self._common.fragments is None:
+            self.specs = self.leaving.specs
+            self.residual = [np.zeros(spec.shape, np.float32) for spec in self.specs]
+        else:
+            self.specs, self.residual = self._common.fragments.specs, FragmentResidual(self._common)
         self._steps = 0  # since the last round that completed or failed
         self._given = 0  # those of the round that is on
         self._kept = 0  # steps before those, kept through failed rounds
@@ -247,7 +264,7 @@ class Training:
     def _is_due(self) -> bool:
         if self._terms.seconds is not None:
             return time.perf_counter() - self._began >= self._terms.seconds
-        return self._steps >= self._terms.steps
+        return self._steps >= max(1, self._terms.steps // (self._terms.fragments or 1))
 
     def _depart(self) -> None:
         """Begin a round with what the model has come to; without ``overlap``, wait for it."""
@@ -288,6 +305,11 @@ class Training:
             self.completed()
 
     @property
+    def clipped(self) -> Sequence[NDArray[np.float32]]:
+        """All that clipping left, which counts in later updates."""
+        return [self.residual.whole] if isinstance(self.residual, FragmentResidual) else self.residual
+
+    @property
     def kept(self) -> int:
         """Local steps that the model has behind the common parameters, and that no completed round has."""
         return self._kept + self._steps
@@ -301,7 +323,7 @@ class Training:
         update = self._common.update()
         back = False
         try:
-            update.refuse_nonfinite()
+            self._common.refuse_nonfinite()
             back = True  # unless we know better: an update that may have left must not leave again (secagg, step 3)
             result = self._average(update)
         except LocalError as error:
@@ -316,17 +338,21 @@ class Training:
             back = False
         finally:
             if back:
-                self._common.go_back()
+                self._common.take_back()
                 self._kept = 0
             self._began = time.perf_counter()
 
-    def _average(self, update: Update) -> RoundResult:
+    def _average(self, update: Sequence[NDArray[np.float32]]) -> RoundResult:
         prepared, self._prepared = self._prepared, None
         weight = self._weight()
         if prepared is not None:
             return prepared.average(update, weight=weight, residual=self.residual)
-        names = self.leaving.names
+        names = self._names
         return self._averager.average(update, weight=weight, names=names, state=self._common, residual=self.residual)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.specs)
 
     def _weight(self) -> int:
         """An update's weight: where seconds decide, by the steps that it holds."""
@@ -337,7 +363,7 @@ class Training:
     def prepare(self) -> None:
         """Begin the next round ahead of its update, if that was asked for."""
         if self._ahead:
-            self._prepared = self._averager.prepare(names=self.leaving.names, state=self._common)
+            self._prepared = self._averager.prepare(names=self._names, state=self._common)
 
     def give_up(self) -> None:
         """End a round that was begun ahead of its update, and begins anew with it. One that has it is waited for."""
