@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
 from decentra.training.checkpoint import Checkpoints, Stateful
 from decentra.training.hook import Summary, Training
-from decentra.training.tensors import Leaving
+from decentra.training.processes import Following, Ranks, Speaking
 from decentra.training.wrapped import plain_model, plain_optimizer
 from decentra.types import PeerId, RoundResult, TensorSpec
 
@@ -46,16 +47,16 @@ class _Rounds:
     def log(self) -> logging.Logger:
         return self._peer.log()
 
-    def leaves(self, leaving: Leaving) -> None:
+    def leaves(self, training: Training) -> None:
         """Take down what leaves this peer, and hold it against the charter's fingerprint."""
-        self.fingerprint = derive.layout(leaving.layout)
+        self.fingerprint = derive.layout(training.leaving.layout)
         agreed = self.charter.model.fingerprint
         if agreed is not None and agreed != self.fingerprint:
             raise LocalError(
                 f"your model's fingerprint is {self.fingerprint.hex()}, the charter's is {agreed.hex()}: "
                 "train the model that the group agreed on, with the same names, shapes and dtypes"
             )
-        self._specs = tuple(TensorSpec(spec.name, spec.shape, "float32") for spec in leaving.specs)
+        self._specs = tuple(TensorSpec(spec.name, spec.shape, "float32") for spec in training.specs)
 
     def average(
         self,
@@ -89,8 +90,15 @@ class TrainingPeer:
         id: who this peer is.
     """
 
-    def __init__(self, peer: Peer, training: Training, checkpoints: Checkpoints | None = None) -> None:
-        self._peer, self._training, self._checkpoints = peer, training, checkpoints
+    def __init__(
+        self,
+        peer: Peer | Following,
+        training: Training | Following,
+        checkpoints: Checkpoints | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._peer, self._checkpoints, self._ranks = peer, checkpoints, ranks
+        self._training = cast(Training, training)  # of which a rank that follows has what is called here
         self._closed = False
         self._joined = training.leaving.digest().hex()
         self.id: PeerId = peer.id
@@ -145,6 +153,8 @@ class TrainingPeer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if value is not None and self._ranks is not None:
+            self._ranks.hush()
         self.close()
 
 
@@ -186,6 +196,10 @@ def join(
 
     Wrappers of `torch.compile`, distributed data parallel, accelerate, Lightning and Opacus are looked through.
 
+    Where torch.distributed runs with more than one rank, as under ``torchrun``, all ranks together are one peer, and
+    all of them call this, ``go_back`` and ``close`` alike: rank 0 runs the peer, so that its folder is needed there
+    only, and the others take the model from it after each round (`processes`).
+
     Args:
         model: its parameters with ``requires_grad`` leave this peer; everything else stays.
         optimizer: the one that steps the model.
@@ -211,15 +225,24 @@ def join(
     for name, value in (("ahead", ahead), ("overlap", overlap)):
         if not isinstance(value, bool):
             raise LocalError(f"{name} is {value!r}, and must be True or False")
-    folder = PeerFolder.find(state)
-    torch.set_num_threads(folder.load_config().run.threads)
+    ranks = Ranks.of_this_process()
+    if ranks is not None:
+        if checkpoint is not None:
+            raise LocalError("a checkpoint holds one process's optimizer, and this peer has several: keep your own")
+        leaving = ranks.agree(model, policy)
+        if ranks.rank:
+            following = Following(ranks, leaving, optimizer)
+            return TrainingPeer(following, following, ranks=ranks)
     checkpoints = None
-    with ExitStack() as undo:
+    with nullcontext() if ranks is None else ranks.failing_together(), ExitStack() as undo:
+        folder = PeerFolder.find(state)
+        torch.set_num_threads(folder.load_config().run.threads)
         peer = undo.enter_context(Peer(folder, witness=witness))
         rounds = _Rounds(peer)
-        training = Training(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)
+        kind = Training if ranks is None else partial(Speaking, ranks, peer)
+        training = kind(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
-        rounds.leaves(training.leaving)
+        rounds.leaves(training)
         _tell(peer, training, rounds.fingerprint)
         if checkpoint is not None:
             checkpoints = Checkpoints(checkpoint, training, model, optimizer, also)
@@ -233,8 +256,10 @@ def join(
         else:
             _tell_joined(peer, training, joined)
             training.prepare()
+        if isinstance(training, Speaking):
+            training.announce()
         undo.pop_all()  # from here on the caller closes
-    return TrainingPeer(peer, training, checkpoints)
+    return TrainingPeer(peer, training, checkpoints, ranks)
 
 
 def _checked(model: object, optimizer: object) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
