@@ -322,6 +322,8 @@ def test_the_best_subspace_is_best_and_a_change_arrives_whole(seed: int, whole: 
     m, n = best_subspace(a, b, np.eye(rank, whole))
     np.testing.assert_allclose(n @ m, np.eye(rank), atol=1e-6)
     np.testing.assert_allclose(n @ n.T, np.eye(rank), atol=1e-9)
+    turned = np.linalg.qr(draw.standard_normal((rank, rank)))[0]
+    np.testing.assert_allclose(best_subspace(a, b, turned @ n)[1], turned @ n, atol=1e-5)  # nearest to what was before
     size = max(1.0, float(np.abs(m).max()))
     np.testing.assert_allclose(b @ m @ n @ a, best(b @ a, rank), atol=1e-6 * size)
     da, db = draw.standard_normal((rank, 9)), draw.standard_normal((8, rank))
@@ -332,8 +334,23 @@ def test_the_best_subspace_is_best_and_a_change_arrives_whole(seed: int, whole: 
 def test_cutting_down_keeps_an_a_to_learn_a_b_from() -> None:
     a, b = np.random.default_rng(1).standard_normal((4, 9)), np.zeros((8, 4))
     m, n = best_subspace(a, b, np.eye(2, 4))
-    assert np.linalg.svd(n @ a)[1].min() > 1.0
+    np.testing.assert_allclose(np.linalg.svd(n @ a)[1], np.linalg.svd(a)[1][:2])  # the largest that it can keep
     assert not (b @ m).any()
+
+
+def test_what_a_peer_learned_arrives_whole_and_what_it_could_not_hold_stays() -> None:
+    model = adapted(1, 2)
+    (adapter, _), lora = adapters.find(model), model[0]
+    pair, draw = Pair(adapter, 4), np.random.default_rng(7)
+    whole = [draw.standard_normal(pair.shape(half)).astype(np.float32) for half in range(2)]
+    for half in range(2):
+        pair.write(half, whole[half])
+    lost = whole[1] @ whole[0] - product(model, 0)
+    with torch.no_grad():
+        lora.lora_A["default"].weight += torch.from_numpy(draw.standard_normal((2, INPUTS)))
+        lora.lora_B["default"].weight += torch.from_numpy(draw.standard_normal((OUTPUTS, 2)))
+    assert np.abs(lost).max() > 0.1
+    np.testing.assert_allclose(pair.read(1) @ pair.read(0), product(model, 0) + lost, atol=1e-5)
 
 
 def test_a_peer_of_the_groups_rank_holds_the_groups_adapter_itself() -> None:
@@ -351,10 +368,12 @@ def test_a_peer_of_the_groups_rank_holds_the_groups_adapter_itself() -> None:
 def test_what_is_written_is_read_again_to_the_bit_and_a_copy_is_apart(dtype: torch.dtype) -> None:
     model = adapted(1, 2).to(dtype)
     views = Padded(adapters.find(model), 4)
+    leaving = Leaving(model, Policies({}, views))
     draw = np.random.default_rng(3)
     values = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in views.shapes.items()}
-    for name, one in values.items():
-        views.write(name, one)
+    for index, name in enumerate(leaving.names):
+        leaving.write(index, values[name])
+    assert not any(leaving.progress(index, values[name].reshape(-1)).any() for index, name in enumerate(leaving.names))
     assert all(views.read(name).tobytes() == one.tobytes() for name, one in values.items())
     before, other = halves(model.float()), views.copy()
     for name, one in values.items():
@@ -381,9 +400,10 @@ def test_a_move_in_flight_is_made_in_the_groups_coordinates() -> None:
     for index in range(len(leaving)):
         leaving.write(index, draw.standard_normal(leaving.specs[index].shape).astype(np.float32))
     before, after = leaving.copy(), leaving.copy()
-    landed = [after.read(index) + 1 for index in range(len(leaving))]
+    landed, held = [after.read(index) + 1 for index in range(len(leaving))], halves(model)
     for index, values in enumerate(landed):
         after.write(index, values)
+    assert halves(model) == held and leaving.digest() == before.digest() != after.digest()
     leaving.move(after, before)
     for index, values in enumerate(landed):
         np.testing.assert_allclose(leaving.read(index), values, atol=1e-6)
