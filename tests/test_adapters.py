@@ -471,6 +471,19 @@ def test_a_rate_that_rises_from_zero_is_let_pass() -> None:
 # Real peers, and PEFT.
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"method": "rolora"}, "outer_momentum = 0.0"), ({"rank": 4, "checkpoint": "here"}, "leave checkpoint")],
+)
+def test_what_cannot_be_trained_so_is_refused_before_the_group_hears_of_it(
+    make_group: MakeGroup, options: dict[str, Any], said: str
+) -> None:
+    group, model = make_group(3, training__outer_momentum=0.5), adapted(1)
+    with pytest.raises(LocalError, match=said):
+        adapters.join(model, adam(model), group.folders[0].path, **options)
+    assert not group.folders[0].journal.exists()
+
+
 def llama() -> torch.nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 

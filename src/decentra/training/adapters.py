@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from decentra.errors import LocalError
+from decentra.peer.config import PeerFolder
 from decentra.training import hook
 from decentra.training.join import TrainingPeer
 from decentra.training.join import join as join_group
@@ -85,6 +86,10 @@ def join(
     """
     with ExitStack() as undo:
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=bool(options.get("overlap")))
+        if rank is not None and options.get("checkpoint") is not None:
+            raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
+        if group.method is Method.ROLORA:
+            group.refuse_momentum(PeerFolder.find(state).load()[1].training)
         peer = join_group(model, optimizer, state, policy=group.policy, **options)
         undo.callback(peer.close)
         group.begin(peer._training, peer.charter.training)
@@ -110,6 +115,8 @@ def attach(
     """
     with ExitStack() as undo:
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=overlap)
+        if group.method is Method.ROLORA:
+            group.refuse_momentum(averager.charter.training)
         training = hook.attach(averager, model, optimizer, policy=group.policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         group.begin(training, averager.charter.training)
@@ -162,10 +169,10 @@ class _Adapters:
             raise LocalError("adapters are trained as adapters.join(model, optimizer): give a PEFT model, then its own")
         if method not in [*Method]:
             raise LocalError(f"the method is {method!r}; choose one of {', '.join(Method)}")
-        self._method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
-        _refuse_unfit(self._method, rank, self._adapters, overlap)
+        self.method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
+        _refuse_unfit(self.method, rank, self._adapters, overlap)
         own: dict[str, str] = {}
-        if self._method is Method.FFA:
+        if self.method is Method.FFA:
             own = {adapter.names[0]: "common" for adapter in self._adapters}
             for adapter in self._adapters:
                 undo.callback(adapter.a.requires_grad_, adapter.a.requires_grad)
@@ -177,11 +184,19 @@ class _Adapters:
         self._watch = _Watch(optimizer)
         undo.callback(self._watch.end)
 
+    def refuse_momentum(self, terms: hook.Terms) -> None:
+        """Check that the group's outer optimiser leaves a matrix alone that rests."""
+        for name in (name for adapter in self._adapters for name in adapter.names):
+            if chosen(terms, terms.tensors, name).slots:
+                raise LocalError(
+                    f"with rolora a resting matrix stays where it is, and the outer momentum would move {name!r}: set "
+                    'outer = "sgd" and outer_momentum = 0.0 in the charter, or choose fedit or ffa'
+                )
+
     def begin(self, training: object, terms: hook.Terms) -> None:
         """Training has been made, and no step yet."""
         half = 1
-        if self._method is Method.ROLORA and isinstance(training, hook.Training):
-            _refuse_momentum(terms, self._adapters)
+        if self.method is Method.ROLORA and isinstance(training, hook.Training):
             half = Alternation(training, self._optimizer, self._adapters).trains
         trained = [tensor for one in self._adapters if (tensor := (one.a, one.b)[half]).requires_grad]
         self._watch.begin(trained or [adapter.a for adapter in self._adapters], terms.steps)
@@ -202,15 +217,6 @@ def _refuse_unfit(method: Method, rank: int | None, adapters: Sequence[Adapter],
         halves = (adapter.b,) if method is Method.FFA else (adapter.a, adapter.b)
         if (method is not Method.FEDIT or rank is not None) and not all(half.requires_grad for half in halves):
             raise LocalError(f"{name!r} is frozen, and {method} with these terms trains it: unfreeze it")
-
-
-def _refuse_momentum(terms: hook.Terms, adapters: Sequence[Adapter]) -> None:
-    for name in (name for adapter in adapters for name in adapter.names):
-        if chosen(terms, terms.tensors, name).slots:
-            raise LocalError(
-                f"with rolora a resting matrix stays where it is, and the outer momentum would move {name!r}: set "
-                'outer = "sgd" and outer_momentum = 0.0 in the charter, or choose fedit or ffa'
-            )
 
 
 class Alternation:
