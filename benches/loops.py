@@ -112,9 +112,10 @@ folder, parameters, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 model = Wide(parameters)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for part in model.parts:
+    part.grad = torch.full_like(part, 0.01)
+optimizer.step()  # whatever torch keeps from its first step on
 with decentra.join(model, optimizer, folder) as peer:
-    for part in model.parts:
-        part.grad = torch.full_like(part, 0.01)
     base = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
     for _ in range(rounds):
         optimizer.step()

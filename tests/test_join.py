@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import decentra
+from averaging import batch, network
 from decentra import LocalError, TrainingPeer, derive
 from decentra.audit.transcript import read
 from decentra.crypto.keys import verify
@@ -334,3 +335,30 @@ def test_processes_that_decentra_run_started_hold_the_same_bits_every_round(prog
         closed = program.last("closed")
         assert closed["rounds"] == 3 and closed["bytes"] > 0 and closed["seconds"] > 0
         assert closed["transcript"].startswith(str(program.folder.transcripts))
+
+
+def test_with_one_step_a_round_plain_sgd_and_plain_sums_it_is_training_on_the_union(make_group: MakeGroup) -> None:
+    """H = 1 under allreduce with 32 bits, against one process that takes the mean of the peers' gradients."""
+    terms = {"training__steps": 1, "training__outer_momentum": 0.0, "training__nesterov": False}
+    numbers = {"protocol__width": 32, "protocol__initial_range": 0.5}
+    group = make_group(3, "allreduce", **terms, **numbers)
+    models = [network(4) for _ in range(4)]
+    streams = [[batch(peer, step) for step in range(8)] for peer in range(3)]
+
+    def program(index: int) -> None:
+        optimizer = torch.optim.SGD(models[index].parameters(), 0.1)
+        with decentra.join(models[index], optimizer, group.folders[index].path):
+            for x, y in streams[index]:
+                optimizer.zero_grad()
+                torch.nn.functional.mse_loss(models[index](x), y).backward()
+                optimizer.step()
+
+    all_at_once([partial(program, index) for index in range(3)])
+    alone, optimizer = models[3], torch.optim.SGD(models[3].parameters(), 0.1)
+    for of_a_step in zip(*streams, strict=True):
+        optimizer.zero_grad()
+        x, y = (torch.cat(parts) for parts in zip(*of_a_step, strict=True))
+        torch.nn.functional.mse_loss(alone(x), y).backward()
+        optimizer.step()
+    for ours, single in zip(models[0].parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, single, rtol=0, atol=1e-6)
