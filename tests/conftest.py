@@ -24,7 +24,7 @@ ENDS_WITH_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkser
 """Helpers of the standard library's that live as long as the process that first needed them."""
 
 
-STARTS_PROCESSES = ("test_demo.py", "test_memory.py", "test_processes.py")
+STARTS_PROCESSES = ("test_demo.py", "test_memory.py", "test_processes.py", "test_ranks.py")
 
 
 class Apart(LoadScopeScheduling):

@@ -5,8 +5,11 @@ Every group is one of real peers over ZeroMQ, each in a thread of its own, on it
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,11 +25,14 @@ import decentra
 from decentra import LocalError
 from decentra.crypto import ring
 from decentra.crypto.hashing import expand
+from decentra.peer.config import PeerFolder
 from decentra.training.hook import Summary
 from decentra.training.tensors import Leaving
 from starting import Group, all_at_once
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+PEERS = Path(__file__).resolve().parent.parent / "peers"
 
 N, H, ROUNDS = 3, 2, 3
 ACCUMULATED, BATCH = 2, 4
@@ -315,6 +321,53 @@ def test_opacus_without_noise_and_clipping_gives_the_plain_parameters(make_group
     ours = trained(make_group, protocol, opacus)
     for value, wanted in zip(ours, expected(make_group, protocol, plain), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=0, atol=2e-6)
+
+
+# ── the examples ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def example(name: str) -> Any:
+    """A program of ``peers/``, as a module."""
+    spec = importlib.util.spec_from_file_location(name, PEERS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_example(group: Group, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+    """Run it at every peer, each in its folder; ``{index}`` in an argument is the peer's number."""
+    module, here = example(name), threading.local()
+    monkeypatch.setattr(PeerFolder, "find", lambda state: group.folders[here.index])
+
+    def run(index: int) -> None:
+        here.index = index
+        module.main([argument.format(index=index) for argument in arguments])
+
+    assert all_at_once([partial(run, index) for index in range(N)]) == [None] * N
+
+
+def ended_alike(printed: str, rounds: int) -> bool:
+    """Whether all peers said that they made so many rounds and hold the same parameters."""
+    said = re.findall(r"(\d+) rounds: sent .*; parameters ([0-9a-f]{16})", printed)
+    return len(said) == N and len(set(said)) == 1 and said[0][0] == str(rounds)
+
+
+def test_the_example_with_a_trainer_of_hugging_face(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(N):
+        (tmp_path / f"{index}.txt").write_text(f"Peer {index} has a text of its own, and says it again. " * 40)
+    words = [str(tmp_path / "{index}.txt"), "--steps", str(ROUNDS * H + 1)]
+    run_example(make_group(N, **SMALL), monkeypatch, "hf_trainer", *words)
+    assert ended_alike(capsys.readouterr().out, ROUNDS)
+
+
+def test_the_example_with_a_trainer_of_lightning(
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example(make_group(N, **SMALL), monkeypatch, "lightning_loop", "--seed", "{index}", "--epochs", "1")
+    assert ended_alike(capsys.readouterr().out, 512 // 32 // H)
 
 
 # ── what becomes of a training that does not end well ────────────────────────────────────────────────────────────────
