@@ -362,3 +362,28 @@ def test_with_one_step_a_round_plain_sgd_and_plain_sums_it_is_training_on_the_un
         optimizer.step()
     for ours, single in zip(models[0].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(ours, single, rtol=0, atol=1e-6)
+
+
+def test_what_is_clipped_comes_with_later_rounds(make_group: MakeGroup) -> None:
+    """Error feedback: one local step of 0.05 under a range that stays at 0.01 takes five rounds, and nothing is lost."""
+    terms = {"training__steps": 1, "training__outer_momentum": 0.0, "training__nesterov": False}
+    numbers = {"protocol__width": 32, "protocol__initial_range": 0.01, "protocol__range_bounds": (0.01, 0.01)}
+    group = make_group(3, **terms, **numbers)
+    models = [torch.nn.Linear(3, 2) for _ in range(3)]
+    for model in models:
+        torch.nn.init.zeros_(model.weight)
+        torch.nn.init.zeros_(model.bias)
+
+    def program(index: int) -> list[float]:
+        model, seen = models[index], []
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        with decentra.join(model, optimizer, group.folders[index].path):
+            for step in range(6):
+                for parameter in model.parameters():
+                    parameter.grad = torch.full_like(parameter, -0.05 if step == 0 else 0.0)
+                optimizer.step()
+                seen.append(model.weight[0, 0].item())
+        return seen
+
+    for seen in all_at_once([partial(program, index) for index in range(3)]):
+        assert seen == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.05], abs=1e-6)
