@@ -417,10 +417,12 @@ def test_the_demo_is_handed_its_options(launched: list[dict[str, Any]]) -> None:
     done("demo", "--peers", "5", "--rounds", "7", "--protocol", "allreduce", "--seed", "9", "--compare", "--out", "o")
     done("demo", "--kill")
     done("demo", "--no-kill")
-    base = {"peers": 4, "rounds": 16, "protocol": "secagg", "seed": 0, "compare": False, "out": Path("demo")}
-    more = {"peers": 5, "rounds": 7, "protocol": "allreduce", "seed": 9, "compare": True, "out": Path("o")}
+    done("demo", "--model", "smollm2")
+    base = {"model": "bytes", "peers": 4, "rounds": None, "protocol": "secagg", "seed": 0, "compare": False}
+    base["out"] = Path("demo")
+    more = {**base, "peers": 5, "rounds": 7, "protocol": "allreduce", "seed": 9, "compare": True, "out": Path("o")}
     kill = [{**base, "kill": kill, "as_json": False} for kill in (None, True, False)]
-    assert launched == [kill[0], {**more, "kill": None, "as_json": False}, *kill[1:]]
+    assert launched == [kill[0], {**more, "kill": None, "as_json": False}, *kill[1:], {**kill[0], "model": "smollm2"}]
 
 
 # ── run, in real processes ───────────────────────────────────────────────────────────────────────────────────────────

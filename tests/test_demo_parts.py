@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from decentra.demo import leak, silos, train
+from decentra.demo import leak, silos, smollm2, train
 from decentra.demo.leak import DISTINCT, WINDOW, Sought
 from decentra.demo.model import CONTEXT, ByteGPT
 from decentra.demo.silos import Silo
+from decentra.demo.task import recipe
 from decentra.errors import LocalError
 
 torch.set_num_threads(1)
@@ -428,12 +430,32 @@ def test_the_gradient_is_clipped_before_the_step() -> None:
     assert norms == [pytest.approx(train.CLIP, rel=1e-3)]
 
 
-def test_a_few_steps_alone_lower_the_held_out_loss_and_repeat_to_the_bit(numpy_silo: Silo) -> None:
-    models = [ByteGPT(0), ByteGPT(0)]
-    before = train.held_out_loss(models[0], numpy_silo.held_out, windows=8)
-    for model in models:
-        train.train_alone(model, numpy_silo, steps=12, seed=3)
-    after = [train.held_out_loss(model, numpy_silo.held_out, windows=8) for model in models]
-    assert after[0] == after[1]
-    assert before > 5.5
-    assert after[0] < before - 1.5
+def test_a_few_steps_alone_lower_the_held_out_loss_and_repeat_to_the_bit(tmp_path: Path, numpy_silo: Silo) -> None:
+    (tmp_path / "held-out").mkdir()
+    (tmp_path / "held-out" / "numpy.txt").write_bytes(numpy_silo.held_out[: 8 * CONTEXT + 1])
+    tasks = [train.ByteTask("numpy", tmp_path, 3) for _ in range(2)]
+    assert [(dict(task.held_out), task.shared) for task in tasks] == [({"numpy": 8}, ("numpy",))] * 2
+    before = list(tasks[0].losses("numpy"))
+    steps = [list(islice(task.steps(0, 12), 12)) for task in tasks]
+    after = [list(task.losses("numpy")) for task in tasks]
+    assert (steps[0], after[0]) == (steps[1], after[1])
+    assert len(before) == len(after[0]) == 8 and np.mean(before) > 5.5
+    assert np.mean(after[0]) < np.mean(before) - 1.5
+
+
+def test_a_task_begun_later_takes_the_batches_of_those_steps(tmp_path: Path) -> None:
+    (tmp_path / "held-out").mkdir()
+    task, late = (train.ByteTask("tools", tmp_path, 3) for _ in range(2))
+    whole = task.steps(0, 12)
+    for _ in islice(whole, 4):
+        pass
+    late.model.load_state_dict(task.model.state_dict())
+    assert next(late.steps(4, 12)) == next(whole)
+
+
+def test_a_recipes_range_holds_what_adam_may_move_in_its_steps() -> None:
+    assert recipe("bytes").initial_range == pytest.approx(1.05 * train.RATE * recipe("bytes").local_steps)
+    assert recipe("smollm2").initial_range == pytest.approx(1.05 * smollm2.RATE * recipe("smollm2").local_steps)
+    assert (recipe("bytes").rounds, recipe("bytes").local_steps) == (train.ROUNDS, train.LOCAL_STEPS)
+    with pytest.raises(LocalError, match="no model 'gpt'; choose --model bytes or smollm2"):
+        recipe("gpt")

@@ -63,7 +63,7 @@ def encoded(number: int, still: bool = False) -> dict[str, object]:
 
 
 def done(number: int, rounds: int | None = None) -> dict[str, object]:
-    return counts(number, rounds, event="done", after={"a": 1.0})
+    return counts(number, rounds, event="done", after={"a": [1.0, 2.0]})
 
 
 def player(folder: Path, name: str, first: Sequence[object], again: Sequence[object] = ()) -> Told:
@@ -257,6 +257,9 @@ def test_a_floor_that_needs_everybody_spares_everybody() -> None:
 def result(**changes: Any) -> dict[str, Any]:
     peer = {"exit_code": 0, "before": {"a": 2.0}, "after": {"a": 1.0}, "alone": {}, "bytes_sent": 10**6, "silo": "a"}
     return {
+        "model": "bytes",
+        "held_out": {"a": {"texts": 9, "before": [2.0, 0.1], "joined": [1.0, 0.1]}},
+        "gained": {},
         "peers": [{**peer, "name": f"peer-{index}", "parameters": "ab" * 32} for index in range(4)],
         "rounds": 16,
         "protocol": "secagg",
@@ -315,5 +318,5 @@ def test_the_table_tells_what_a_peer_is_at(facts: dict[str, Any], state: str) ->
     row = Told("peer-2", "id", "numpy", Path("o"), [])
     for name, value in facts.items():
         setattr(row, name, value)
-    table = Screen([row], 16, quiet=True)._table()
+    table = Screen([row], 16, live=False, say=False)._table()
     assert [list(column.cells) for column in table.columns][-1] == [state]

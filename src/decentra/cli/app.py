@@ -377,8 +377,14 @@ def simulate(
 
 @app.command(epilog=_EPILOG)
 def demo(
+    model: Annotated[
+        str,
+        typer.Option("--model", help="bytes, a small model; or smollm2, adapters of a real one on news by topic."),
+    ] = "bytes",
     peers: Annotated[int, typer.Option("--peers", help="How many processes train together.")] = 4,
-    rounds: Annotated[int, typer.Option("--rounds", help="How many rounds.")] = 16,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="How many rounds; by default 16 of bytes, and 4 of smollm2.")
+    ] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
     seed: Annotated[int, typer.Option("--seed", help="The seed of model and batches.")] = 0,
     compare: Annotated[bool, typer.Option("--compare", help="Also train each peer alone, for as many steps.")] = False,
@@ -394,11 +400,16 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result.json goes.")] = Path("demo"),
     json: Json = False,
 ) -> None:
-    """Train one model in several processes, each on a private text."""
+    """Train one model in several processes, each on a private text.
+
+    With --model smollm2 each peer trains LoRA adapters of SmolLM2-135M on the articles of one topic. It needs weights
+    and articles, and says how to install them; nothing is asked of a network.
+    """
     from decentra.demo.launch import main
 
     raise typer.Exit(
         main(
+            model=model,
             peers=peers,
             rounds=rounds,
             protocol=protocol,

@@ -24,9 +24,10 @@ from decentra.audit import Verdict, audit
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
+from decentra.demo.figures import gained, held_out
 from decentra.demo.processes import Processes, Told
 from decentra.demo.screen import Screen, summary_lines
-from decentra.demo.silos import load, silo_names
+from decentra.demo.task import Recipe, recipe
 from decentra.errors import LocalError
 from decentra.groups import fresh_identities, held_ports, write_folder
 from decentra.simulation.group import charter_for
@@ -34,14 +35,9 @@ from decentra.simulation.group import charter_for
 PROTOCOLS = ("secagg", "allreduce")
 """Those whose rounds every peer of the demo takes part in; a grid has others, and is no demo's."""
 
-LOCAL_STEPS = 20
-INITIAL_RANGE = 0.084
-"""Σ of the inner learning rates of a phase at full rate, 20 × 4e-3, and five hundredths more: AdamW moves a coordinate
-by about one rate a step."""
-
 PHASE_DEADLINE = 10.0
 """Seconds: a peer that is killed costs its round about as many, or nearly twice where it was soon to propose. On two
-cores a round in which nobody stops takes less than one second."""
+cores a round in which nobody stops takes about one second."""
 
 VICTIM = 2
 """The third peer is killed."""
@@ -56,6 +52,7 @@ it another."""
 class Options:
     """What was asked for, and whose texts it takes."""
 
+    model: str
     silos: tuple[str, ...]
     rounds: int
     protocol: str
@@ -68,42 +65,47 @@ class Options:
 def main(
     *,
     peers: int,
-    rounds: int,
+    rounds: int | None,
     protocol: str,
     seed: int,
     compare: bool,
     out: Path,
     as_json: bool,
+    model: str = "bytes",
     kill: bool | None = None,
 ) -> int:
     """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
+
+    Without ``rounds`` it takes as many as the model's recipe says.
 
     Returns:
         0 if every peer came through, all hold the same parameters, the leak check says what it must, the audit finds no
         violation, and who was killed came back; 130 after Ctrl-C and 143 after SIGTERM, once every peer has ended.
 
     Raises:
-        LocalError: an option is wrong, or the folder is in use.
+        LocalError: an option is wrong, the folder is in use, or what the model needs is not installed.
     """
     began = time.monotonic()
+    made = recipe(model)
+    rounds = made.rounds if rounds is None else rounds
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
     if protocol not in PROTOCOLS:
         raise LocalError(f"the demo does not run {protocol!r}; choose --protocol {' or '.join(PROTOCOLS)}")
-    silos = tuple(silo_names(peers))
+    silos = made.silos(peers)
     identities = fresh_identities(len(silos))
-    charter = _charter(identities, protocol)
-    options = Options(silos, rounds, protocol, seed, compare, _may_kill(kill, charter, rounds), out)
+    charter = _charter(identities, protocol, made)
+    options = Options(model, silos, rounds, protocol, seed, compare, _may_kill(kill, charter, rounds), out)
     _clear(out)
     try:
-        told = _run(options, identities, charter, quiet=as_json or not sys.stdout.isatty())
+        told = _run(options, identities, charter, as_json)
         result = _judge(told, options, began)
     except KeyboardInterrupt as interrupt:
         if not as_json:
             print("interrupted; all peers have ended", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     finally:
-        _forget_witnesses(out)
+        _forget(out)
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result) if as_json else "\n".join(summary_lines(result, out)))
     return 0 if result["ok"] else 1
@@ -112,7 +114,7 @@ def main(
 # ── before ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_OURS = re.compile(r"held-out|result\.json|peer-[0-9]+")
+_OURS = re.compile(r"held-out|weights|result\.json|peer-[0-9]+")
 
 
 def _clear(out: Path) -> None:
@@ -135,16 +137,16 @@ def _clear(out: Path) -> None:
         raise LocalError(f"{out} can't be made ({error.strerror}); choose another folder with --out") from error
 
 
-def _charter(identities: Sequence[Identity], protocol: str) -> Charter:
+def _charter(identities: Sequence[Identity], protocol: str, made: Recipe) -> Charter:
     return charter_for(
         identities,
         protocol,
         group__name="decentra demo",
         protocol__width=16,
-        protocol__initial_range=INITIAL_RANGE,
-        rounds__ready_deadline=60.0,
+        protocol__initial_range=made.initial_range,
+        rounds__ready_deadline=made.ready_deadline,
         rounds__phase_deadline=PHASE_DEADLINE,
-        training__steps=LOCAL_STEPS,
+        training__steps=made.local_steps,
     )
 
 
@@ -163,10 +165,10 @@ def _may_kill(wanted: bool | None, charter: Charter, rounds: int) -> bool:
 
 def _prepare(options: Options, identities: Sequence[Identity], charter: Charter, ports: Sequence[int]) -> list[Told]:
     """One folder a peer, with keys, a charter that all have signed, and everybody's address."""
+    recipe(options.model).publish(options.out, options.silos)
     told = []
     for index, (identity, silo) in enumerate(zip(identities, options.silos, strict=True)):
         folder = write_folder(options.out / f"peer-{index}", identity, charter, ports, index)
-        (options.out / "held-out" / f"{silo}.txt").write_bytes(load(silo).held_out)
         command = _command(folder.path, silo, index, options)
         told.append(Told(f"peer-{index}", str(identity.id), silo, folder.path, command))
     return told
@@ -175,7 +177,7 @@ def _prepare(options: Options, identities: Sequence[Identity], charter: Charter,
 def _command(folder: Path, silo: str, index: int, options: Options) -> list[str]:
     """The command line of one peer: ``decentra run`` on the demo's program. Every peer starts from its own model."""
     program = Path(__file__).with_name("program.py")
-    words = ["--silo", silo, "--held-out", str(options.out / "held-out"), "--rounds", str(options.rounds)]
+    words = ["--model", options.model, "--silo", silo, "--public", str(options.out), "--rounds", str(options.rounds)]
     words += ["--seed", str(1000 * options.seed + index), "--witness", str(folder / "witness")]
     words += ["--compare"] * options.compare
     return [sys.executable, "-m", "decentra.cli", "run", str(program), "--state", str(folder), "--", *words]
@@ -184,13 +186,14 @@ def _command(folder: Path, silo: str, index: int, options: Options) -> list[str]
 # ── during ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run(options: Options, identities: Sequence[Identity], charter: Charter, *, quiet: bool) -> list[Told]:
+def _run(options: Options, identities: Sequence[Identity], charter: Charter, as_json: bool) -> list[Told]:
     """Start everybody and follow them to their end."""
     with _terminable(), held_ports(len(identities)) as ports:
         told = _prepare(options, identities, charter, ports)
         victim = told[VICTIM] if options.kill else None
         processes = Processes(told, victim, 1 + options.rounds // 3)  # joining is round 1
-        with Screen(told, options.rounds, quiet=quiet) as screen, processes:
+        live, say = sys.stdout.isatty() and not as_json, not as_json
+        with Screen(told, options.rounds, live=live, say=say) as screen, processes:
             processes.follow(screen.show)
     return told
 
@@ -231,7 +234,10 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     returned = killed is not None and killed.back_in is not None
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
+        "model": options.model,
         "peers": [one.record() for one in told],
+        "held_out": held_out(told),
+        "gained": gained(told),
         "rounds": options.rounds,
         "protocol": options.protocol,
         "seed": options.seed,
@@ -274,7 +280,7 @@ def _audit(out: Path) -> dict[str, Any]:
     }
 
 
-def _forget_witnesses(out: Path) -> None:
-    """The captured updates and traffic were for the leak check alone."""
-    for folder in out.glob("peer-*/witness"):
+def _forget(out: Path) -> None:
+    """The captured updates and traffic were for the leak check alone, and weights for the processes."""
+    for folder in (*out.glob("peer-*/witness"), out / "weights"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
+from decentra.demo.figures import means
 from decentra.errors import LocalError
 
 LEAVE_SECONDS = 20.0
@@ -36,6 +37,8 @@ class Told:
     """One peer of the demo, and what its processes told.
 
     Attributes:
+        before: the loss on each held-out text, by silo; so ``after``, and ``alone``.
+        spent: seconds of steps and measuring so far, and ``left``, those that it expects still to take.
         progress: the latest facts, counted over all processes of the peer.
         encoded: the number of the last round whose update it encoded.
         still: whether it stands still in that round, to be killed.
@@ -50,10 +53,12 @@ class Told:
     folder: Path
     command: Sequence[str] = field(repr=False)
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
-    before: dict[str, float] = field(default_factory=dict)
-    after: dict[str, float] = field(default_factory=dict)
-    alone: dict[str, float] = field(default_factory=dict)
+    before: dict[str, list[float]] = field(default_factory=dict)
+    after: dict[str, list[float]] = field(default_factory=dict)
+    alone: dict[str, list[float]] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    spent: float = 0.0
+    left: float | None = None
     done: bool = False
     exit_code: int | None = None
     encoded: int = 0
@@ -75,6 +80,8 @@ class Told:
     def take(self, fact: dict[str, Any]) -> None:
         """One line of the process's."""
         match fact.get("event"):
+            case "pace":
+                self.spent, self.left = fact["spent"], fact["left"]
             case "encoded":
                 self.encoded, self.still = fact["number"], fact["still"]
             case "joined":
@@ -103,9 +110,9 @@ class Told:
             "silo": self.silo,
             "rounds": told.get("rounds", 0),
             "failed": told.get("failed", 0),
-            "before": self.before,
-            "after": self.after,
-            "alone": self.alone,
+            "before": means(self.before),
+            "after": means(self.after),
+            "alone": means(self.alone),
             "bytes_sent": told.get("bytes", 0),
             "round_seconds": round(told.get("seconds", 0.0), 3),
             "parameters": told.get("parameters", ""),

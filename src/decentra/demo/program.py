@@ -7,8 +7,7 @@ the group is by then.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -17,9 +16,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 import decentra
-from decentra.demo.model import ByteGPT
-from decentra.demo.silos import load
-from decentra.demo.train import batches, held_out_loss, make_optimizer, make_schedule, train_alone, train_step
+from decentra.demo.pace import Pace, tell
+from decentra.demo.task import Task, recipe
 from decentra.peer.witness import Witness
 from decentra.training.hook import Summary
 from decentra.types import RoundId
@@ -29,11 +27,6 @@ SPARE = 2
 
 STILL_SECONDS = 300.0
 """How long a peer that is to be killed stands still; a launcher that is gone must not hold it for ever."""
-
-
-def tell(event: str, **facts: object) -> None:
-    """Report to the launcher."""
-    print(json.dumps({"event": event, **facts}), flush=True)
 
 
 class Telling(Witness):
@@ -56,9 +49,9 @@ class Telling(Witness):
             Event().wait(STILL_SECONDS)
 
 
-def losses(model: ByteGPT, silos: Mapping[str, bytes]) -> dict[str, float]:
-    """Held-out loss on every silo, nats a byte."""
-    return {name: round(held_out_loss(model, held_out), 4) for name, held_out in silos.items()}
+def losses(task: Task, silos: Iterable[str], pace: Pace) -> dict[str, list[float]]:
+    """The loss on every held-out text of some silos."""
+    return {silo: [round(loss, 4) for loss in pace.laps("text", task.losses(silo))] for silo in silos}
 
 
 def counts(summary: Summary) -> dict[str, object]:
@@ -73,11 +66,19 @@ def counts(summary: Summary) -> dict[str, object]:
     }
 
 
+def pace_of(task: Task, first: int, steps: int, compare: bool) -> Pace:
+    """The work that is ahead of a peer that begins at step ``first``: steps, and texts to measure before and after."""
+    shared, every = sum(task.held_out[silo] for silo in task.shared), sum(task.held_out.values())
+    ahead = {"step": steps - first + steps * compare, "text": shared * (1 if first else 2) + every * compare}
+    return Pace(ahead, lambda spent, left: tell("pace", spent=round(spent, 1), left=left))
+
+
 def main() -> None:
     """Train together, then, if asked, alone for as many steps."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
     parser.add_argument("--silo", required=True)
-    parser.add_argument("--held-out", type=Path, required=True, help="a folder with a file a silo: they are public")
+    parser.add_argument("--public", type=Path, required=True, help="the demo's folder, with what all may read")
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--witness", type=Path, required=True)
@@ -85,31 +86,31 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     options = parser.parse_args()
 
-    silo = load(options.silo)
-    held_out = {path.stem: path.read_bytes() for path in sorted(options.held_out.glob("*.txt"))}
-    model = ByteGPT(options.seed)
-    optimizer = make_optimizer(model)
+    make = recipe(options.model).task
+    task = make(options.silo, options.public, options.seed)
 
-    with decentra.join(model, optimizer, witness=Telling(options.witness, options.stop_in)) as peer:
+    with decentra.join(task.model, task.optimizer, witness=Telling(options.witness, options.stop_in)) as peer:
         every = peer.charter.training.steps
         steps = options.rounds * every
         first = peer.summary().outer_steps * every  # 0, unless the others train already
-        schedule = make_schedule(optimizer, steps, first)
-        train = islice(batches(silo.train, options.seed), first, None)
-        tell("joined", **counts(peer.summary()), before={} if first else losses(model, held_out))
+        pace = pace_of(task, first, steps, options.compare)
+        before = {} if first else losses(task, task.shared, pace)
+        tell("joined", **counts(peer.summary()), before=before)
+        train = task.steps(first, steps)
         for _ in range(first // every, options.rounds + SPARE):
             if peer.summary().outer_steps >= options.rounds:
                 break
-            loss = 0.0
-            for batch in islice(train, every):
-                loss = train_step(model, optimizer, schedule, batch)
-            tell("round", **counts(peer.summary()), loss=round(loss, 4))
+            phase = list(pace.laps("step", islice(train, every)))
+            tell("round", **counts(peer.summary()), loss=round(phase[-1], 4))
         summary = peer.close()
-    tell("done", **counts(summary), transcript=str(summary.transcript), after=losses(model, held_out))
+    after = losses(task, task.shared, pace)
+    tell("done", **counts(summary), transcript=str(summary.transcript), after=after)
     if options.compare:
-        alone = ByteGPT(options.seed)
-        train_alone(alone, silo, steps, options.seed)
-        tell("alone", alone=losses(alone, held_out))
+        del train, task  # their memory
+        alone = make(options.silo, options.public, options.seed)
+        for _ in pace.laps("step", islice(alone.steps(0, steps), steps)):
+            pass
+        tell("alone", alone=losses(alone, alone.held_out, pace))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""What ``decentra demo`` shows: a live table on a terminal, and a summary at the end."""
+"""What ``decentra demo`` shows: a live table with a bar on a terminal, a forecast, and a summary at the end."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
+
+from decentra.demo.figures import over_silos
 
 
 class Row(Protocol):
@@ -18,6 +24,8 @@ class Row(Protocol):
     name: str
     silo: str
     progress: dict[str, Any]
+    spent: float
+    left: float | None
     done: bool
     exit_code: int | None
     killed_in: int | None
@@ -26,11 +34,19 @@ class Row(Protocol):
 
 
 class Screen:
-    """A live table of the peers; shows nothing where it is to be quiet."""
+    """A live table of the peers, and how long the rest takes.
 
-    def __init__(self, rows: Sequence[Row], rounds: int, *, quiet: bool) -> None:
+    Args:
+        rows: the peers.
+        rounds: how many they train for.
+        live: draw on stdout, which is a terminal.
+        say: where nothing is drawn, say the first forecast once, on stderr.
+    """
+
+    def __init__(self, rows: Sequence[Row], rounds: int, *, live: bool, say: bool) -> None:
         self._rows, self._rounds = rows, rounds
-        self._live = None if quiet else Live(self._table(), console=Console(), refresh_per_second=4)
+        self._say = say and not live
+        self._live = Live(self._drawn(), console=Console(), refresh_per_second=4) if live else None
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -47,7 +63,27 @@ class Screen:
     def show(self) -> None:
         """Draw what is known now."""
         if self._live is not None:
-            self._live.update(self._table())
+            self._live.update(self._drawn())
+        elif self._say and (forecast := self.forecast()):
+            self._say = False
+            print(forecast, file=sys.stderr, flush=True)
+
+    def forecast(self) -> str:
+        """How long training and measuring still take, by the pace of all peers so far; empty until each has one."""
+        left = [row.left for row in self._rows if row.exit_code is None]
+        known = [one for one in left if one is not None]
+        if not left or len(known) < len(left) or max(known) <= 0:
+            return ""
+        minutes = max(known) / 60
+        said = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{max(known):.0f} seconds"
+        return f"about {said} of training and measuring are left, by the steps measured so far"
+
+    def _drawn(self) -> Group:
+        spent = sum(row.spent for row in self._rows)
+        left = sum(row.left or 0.0 for row in self._rows)
+        known = all(row.left is not None for row in self._rows)
+        bar = ProgressBar(total=spent + left if known else None, completed=spent, width=60)
+        return Group(self._table(), bar, Text(self.forecast()))
 
     def _table(self) -> Table:
         table = Table(title="peers that train one model, each on its own text", title_justify="left")
@@ -144,28 +180,47 @@ def _leak_line(result: Mapping[str, Any]) -> str:
 
 def _losses(result: Mapping[str, Any]) -> list[str]:
     """A line a silo: the common model before and after, and beside it each peer's own, where it was trained."""
-    peers = [peer for peer in result["peers"] if peer["after"]]
-    if not peers:
+    if not result["held_out"]:
         return ["no peer came to its end"]
-    joined = peers[0]
-    compared = all(peer["alone"] for peer in peers)
+    return _perplexities(result) if result["model"] == "smollm2" else _bytes(result)
+
+
+def _bytes(result: Mapping[str, Any]) -> list[str]:
+    held_out, gained = result["held_out"], result["gained"]
+    compared = all("alone" in figures for figures in held_out.values())
     head = f"{'held-out loss, nats a byte':<28}{'before':>8}{'joined':>8}"
     lines = [head + (f"{'alone':>8}   of a peer on its own silo" if compared else "")]
-    for silo in joined["after"]:
-        line = f"  {silo:<26}{joined['before'][silo]:>8.3f}{joined['after'][silo]:>8.3f}"
-        own = next((peer for peer in peers if peer["silo"] == silo), None)
-        if compared and own is not None:
-            line += f"{own['alone'][silo]:>8.3f}   {own['alone'][silo] - joined['after'][silo]:+.3f} by joining"
+    for silo, figures in sorted(held_out.items()):
+        line = f"  {silo:<26}{figures['before'][0]:>8.3f}{figures['joined'][0]:>8.3f}"
+        if compared:
+            line += f"{figures['alone'][0]:>8.3f}   {figures['gained'][0]:+.3f} by joining"
         lines.append(line)
     if compared:
-        mean = _mean(joined["after"])
-        lines.append(f"  {'mean over all silos':<26}{_mean(joined['before']):>8.3f}{mean:>8.3f}")
-        lines += [
-            f"    {peer['name']} alone: {_mean(peer['alone']):.3f}, joining gains {_mean(peer['alone']) - mean:+.3f}"
-            for peer in peers
-        ]
+        before, joined = (over_silos([one[which] for one in held_out.values()])[0] for which in ("before", "joined"))
+        lines.append(f"  {'mean over all silos':<26}{before:>8.3f}{joined:>8.3f}")
+        for name, (gain, _) in gained.items():
+            lines.append(f"    {name} alone: {joined + gain:.3f}, joining gains {gain:+.3f}")
     return lines
 
 
-def _mean(losses: Mapping[str, float]) -> float:
-    return sum(losses.values()) / len(losses)
+def _perplexities(result: Mapping[str, Any]) -> list[str]:
+    """Perplexity, and the loss that it is e to the power of, with the standard error of its mean over the articles."""
+    held_out = result["held_out"]
+    compared = all("alone" in figures for figures in held_out.values())
+    texts = sorted({figures["texts"] for figures in held_out.values()})
+    many = f"{texts[0]}" if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+    which = ["before", "joined", *(["alone"] if compared else [])]
+    lines = [f"perplexity a token (loss ± its standard error) on {many} held-out articles a topic"]
+    lines.append(f"  {'':<22}" + "".join(f"{one:<24}" for one in which) + "loss gained by joining" * compared)
+    for silo, figures in sorted(held_out.items()):
+        lines.append(f"  {silo:<22}" + _perplexity_cells([figures[one] for one in which], figures.get("gained")))
+    cells = [over_silos([figures[one] for figures in held_out.values()]) for one in ("before", "joined")]
+    lines.append(f"  {'all topics':<22}" + _perplexity_cells(cells, None))
+    for name, (gain, error) in result["gained"].items():
+        lines.append(f"    than {name} alone, the joined model is better by {gain:+.3f} ± {error:.3f} over all topics")
+    return [line.rstrip() for line in lines]
+
+
+def _perplexity_cells(losses: Sequence[Sequence[float]], gained: Sequence[float] | None) -> str:
+    cells = (f"{math.exp(loss):.2f} ({loss:.3f} ± {error:.3f})" for loss, error in losses)
+    return "".join(f"{cell:<24}" for cell in cells) + (f"{gained[0]:+.3f} ± {gained[1]:.3f}" if gained else "")

@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from decentra.demo.model import CONTEXT, VOCABULARY, ByteGPT
-from decentra.demo.silos import Silo
+from decentra.demo.model import CONTEXT, ByteGPT
+from decentra.demo.silos import load
 from decentra.errors import LocalError
 
 BATCH = 4
@@ -93,9 +95,18 @@ def train_step(model: nn.Module, optimizer: Optimizer, schedule: LambdaLR, batch
     return loss.item()
 
 
-@torch.no_grad()
 def held_out_loss(model: nn.Module, data: bytes, windows: int = HELD_OUT_WINDOWS) -> float:
-    """The mean loss over a held-out text, in nats a byte: the same windows for every model.
+    """The mean of ``window_losses``, in nats a byte.
+
+    Raises:
+        LocalError: the text is shorter than one window.
+    """
+    return fmean(window_losses(model, data, windows))
+
+
+@torch.no_grad()
+def window_losses(model: nn.Module, data: bytes, windows: int = HELD_OUT_WINDOWS) -> list[float]:
+    """The loss on each of some windows of a held-out text, in nats a byte: the same windows for every model.
 
     Windows don't overlap and are spread evenly over the text; where it holds no more than ``windows`` of them, all are
     taken. Each byte is predicted from those before it in its window, so from 64 of them on the mean.
@@ -109,25 +120,52 @@ def held_out_loss(model: nn.Module, data: bytes, windows: int = HELD_OUT_WINDOWS
     starts = torch.from_numpy(chosen * CONTEXT).unsqueeze(1)
     was_training = model.training
     model.eval()
-    total = 0.0
+    losses: list[float] = []
     for some in torch.split(starts, 32):  # bounds the memory, not the result
-        total += _loss(model, text[some + torch.arange(CONTEXT + 1)].long()).item() * len(some)
+        losses += _losses(model, text[some + torch.arange(CONTEXT + 1)].long()).mean(1).tolist()
     model.train(was_training)
-    return total / len(starts)
+    return losses
 
 
-def train_alone(model: ByteGPT, silo: Silo, steps: int, seed: int) -> None:
-    """Trains on one silo without peers: what joining is compared with."""
-    optimizer = make_optimizer(model)
-    schedule = make_schedule(optimizer, steps)
-    for batch in islice(batches(silo.train, seed), steps):
-        train_step(model, optimizer, schedule, batch)
+class ByteTask:
+    """What a process of ``decentra demo`` trains and measures; see ``decentra.demo.task``.
+
+    Args:
+        silo: its own.
+        public: the demo's folder, with everybody's held-out text.
+        seed: of model and batches; every peer starts from its own model.
+    """
+
+    def __init__(self, silo: str, public: Path, seed: int) -> None:
+        self._train, self._seed = load(silo).train, seed
+        self.model = ByteGPT(seed)
+        self.optimizer: Optimizer = make_optimizer(self.model)
+        self._held_out = {path.stem: path.read_bytes() for path in sorted((public / "held-out").glob("*.txt"))}
+        self.held_out = {
+            name: min(HELD_OUT_WINDOWS, (len(data) - 1) // CONTEXT) for name, data in self._held_out.items()
+        }
+        self.shared = tuple(self._held_out)
+
+    def steps(self, first: int, steps: int) -> Iterator[float]:
+        """Train, a step at a time. Who begins later takes the batches of those steps."""
+        schedule = make_schedule(self.optimizer, steps, first)
+        for batch in islice(batches(self._train, self._seed), first, None):
+            yield train_step(self.model, self.optimizer, schedule, batch)
+
+    def losses(self, silo: str) -> Iterator[float]:
+        """The loss on each window of a silo's held-out text."""
+        yield from window_losses(self.model, self._held_out[silo])
 
 
 def _loss(model: nn.Module, batch: Tensor) -> Tensor:
     """Mean cross-entropy of each next byte."""
+    return _losses(model, batch).mean()
+
+
+def _losses(model: nn.Module, batch: Tensor) -> Tensor:
+    """Cross-entropy of each next byte, in the batch's shape but for its first column."""
     logits = model(batch[:, :-1])
-    return functional.cross_entropy(logits.reshape(-1, VOCABULARY), batch[:, 1:].reshape(-1))
+    return functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none")
 
 
 def _as_tokens(data: bytes) -> Tensor:
