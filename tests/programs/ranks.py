@@ -63,6 +63,7 @@ def training(learner: Learner, folder: str) -> None:
             learner.model[0].weight[0, 0] = float("nan")
         failed(lambda: rounds(learner, peer, 1))
         peer.go_back()
+        learner.optimizer.state.clear()  # its momentum is NaN
         rounds(learner, peer, 1)
         if dist.get_rank():
             failed(lambda: peer.average([]))
