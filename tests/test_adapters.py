@@ -239,6 +239,7 @@ def test_after_training_together_both_matrices_are_their_owners() -> None:
         (PLAIN, {"method": "flora"}, "choose one of fedit, ffa, rolora"),
         (PLAIN, {"rank": 1}, "has rank 2, and the group's is to be 1"),
         (PLAIN, {"rank": True}, "must be a whole number"),
+        (PLAIN, {"policy": "common"}, "must be a mapping"),
     ],
 )
 def test_what_cannot_be_trained_so_is_refused_and_leaves_the_model_as_it_was(

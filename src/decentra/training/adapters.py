@@ -169,6 +169,8 @@ class _Adapters:
             raise LocalError("adapters are trained as adapters.join(model, optimizer): give a PEFT model, then its own")
         if method not in [*Method]:
             raise LocalError(f"the method is {method!r}; choose one of {', '.join(Method)}")
+        if policy is not None and not isinstance(policy, Mapping):
+            raise LocalError(f"the policy is of type {type(policy).__name__}, and must be a mapping of names to policies")
         self.method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
         _refuse_unfit(self.method, rank, self._adapters, overlap)
         own: dict[str, str] = {}
