@@ -170,7 +170,7 @@ class _Adapters:
         if method not in [*Method]:
             raise LocalError(f"the method is {method!r}; choose one of {', '.join(Method)}")
         if policy is not None and not isinstance(policy, Mapping):
-            raise LocalError(f"the policy is of type {type(policy).__name__}, and must be a mapping of names to policies")
+            raise LocalError(f"the policy is of type {type(policy).__name__}, and must be a mapping of names")
         self.method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
         _refuse_unfit(self.method, rank, self._adapters, overlap)
         own: dict[str, str] = {}
