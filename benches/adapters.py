@@ -46,7 +46,7 @@ HELD_OUT, TUNING = 64, 24
 """Articles of a topic that nobody trains on: what is told is of the first, learning rates are chosen by the second."""
 
 RATES = {"fedit": 1e-3, "ffa": 2e-3, "rolora": 2e-3, "alone": 1e-3}
-"""Learning rates of AdamW, as ``--sweep`` found them."""
+"""Learning rates of AdamW, where ``--sweep`` does not choose: the demo's, and twice that for half an adapter."""
 
 SWEEP = (1e-3, 2e-3, 4e-3)
 SWEEP_SEED, SWEEP_TOPICS = 1000, 2
