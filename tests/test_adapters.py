@@ -140,9 +140,10 @@ def turns(seen: dict[int, list[tuple[bytes, bytes]]], begun: tuple[bytes, bytes]
     )
 
 
-def test_rolora_trains_b_and_a_by_turns_and_what_rests_does_not_move() -> None:
+@pytest.mark.parametrize("terms", [PLAIN, Terms(steps=2), Terms(steps=2, outer="adam", outer_lr=0.1)])
+def test_rolora_trains_b_and_a_by_turns_and_what_rests_does_not_move(terms: Terms) -> None:
     models = [adapted(1) for _ in range(3)]
-    group, begun, seen = Group(3, PLAIN), halves(models[0]), {index: [] for index in range(3)}
+    group, begun, seen = Group(3, terms), halves(models[0]), {index: [] for index in range(3)}
     within: set[tuple[int, str]] = set()
 
     def program(peer: Peer) -> None:
@@ -233,7 +234,6 @@ def test_after_training_together_both_matrices_are_their_owners() -> None:
 @pytest.mark.parametrize(
     ("terms", "options", "said"),
     [
-        (Terms(), {"method": "rolora"}, "outer_momentum = 0.0"),
         (PLAIN, {"method": "rolora", "overlap": True}, "set overlap=False"),
         (PLAIN, {"method": "ffa", "rank": 4}, "leave rank out"),
         (PLAIN, {"method": "flora"}, "choose one of fedit, ffa, rolora"),
@@ -472,16 +472,10 @@ def test_a_rate_that_rises_from_zero_is_let_pass() -> None:
 # Real peers, and PEFT.
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [({"method": "rolora"}, "outer_momentum = 0.0"), ({"rank": 4, "checkpoint": "here"}, "leave checkpoint")],
-)
-def test_what_cannot_be_trained_so_is_refused_before_the_group_hears_of_it(
-    make_group: MakeGroup, options: dict[str, Any], said: str
-) -> None:
-    group, model = make_group(3, training__outer_momentum=0.5), adapted(1)
-    with pytest.raises(LocalError, match=said):
-        adapters.join(model, adam(model), group.folders[0].path, **options)
+def test_what_cannot_be_trained_so_is_refused_before_the_group_hears_of_it(make_group: MakeGroup) -> None:
+    group, model = make_group(3), adapted(1)
+    with pytest.raises(LocalError, match="leave checkpoint"):
+        adapters.join(model, adam(model), group.folders[0].path, rank=4, checkpoint="here")
     assert not group.folders[0].journal.exists()
 
 
@@ -523,7 +517,6 @@ def test_peers_train_adapters_that_plain_peft_loads(
     group = make_group(
         3,
         training__steps=2,
-        training__outer_momentum=0.0 if method == "rolora" else 0.5,
         protocol__initial_range=0.5,
         rounds__ready_deadline=20.0,
         rounds__phase_deadline=10.0,

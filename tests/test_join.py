@@ -365,7 +365,7 @@ def test_with_one_step_a_round_plain_sgd_and_plain_sums_it_is_training_on_the_un
 
 
 def test_what_is_clipped_comes_with_later_rounds(make_group: MakeGroup) -> None:
-    """Error feedback: one local step of 0.05 under a range that stays at 0.01 takes five rounds, and nothing is lost."""
+    """Error feedback: a local step of 0.05 under a range that stays at 0.01 takes five rounds, and nothing is lost."""
     terms = {"training__steps": 1, "training__outer_momentum": 0.0, "training__nesterov": False}
     numbers = {"protocol__width": 32, "protocol__initial_range": 0.01, "protocol__range_bounds": (0.01, 0.01)}
     group = make_group(3, **terms, **numbers)

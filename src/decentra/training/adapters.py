@@ -23,11 +23,9 @@ import numpy as np
 import torch
 
 from decentra.errors import LocalError
-from decentra.peer.config import PeerFolder
 from decentra.training import hook
 from decentra.training.join import TrainingPeer
 from decentra.training.join import join as join_group
-from decentra.training.outer import chosen
 from decentra.training.ranks import Adapter, Padded
 from decentra.training.tensors import WRAPPED, Policies
 from decentra.training.wrapped import plain_model, plain_optimizer
@@ -75,7 +73,7 @@ def join(
             frozen from here on. With ``"rolora"`` B is trained while the group's outer steps are even in number, so at
             the beginning, where it is zero and A has no gradient yet, and A while they are odd; all peers hold the
             same number, also those that came late or missed rounds, whose steps on a matrix that rests by then are
-            dropped. Rounds are waited for, and the charter's outer optimiser has no momentum for adapters.
+            dropped. The outer optimiser leaves a matrix that rests alone, and rounds are waited for.
         rank: the largest that a peer of the group has, where they differ (`ranks`). The same at all peers.
         policy: as for ``decentra.join``, for all other tensors.
         options: the others of ``decentra.join``.
@@ -88,8 +86,6 @@ def join(
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=bool(options.get("overlap")))
         if rank is not None and options.get("checkpoint") is not None:
             raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
-        if group.method is Method.ROLORA:
-            group.refuse_momentum(PeerFolder.find(state).load()[1].training)
         peer = join_group(model, optimizer, state, policy=group.policy, **options)
         undo.callback(peer.close)
         group.begin(peer._training, peer.charter.training)
@@ -115,8 +111,6 @@ def attach(
     """
     with ExitStack() as undo:
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=overlap)
-        if group.method is Method.ROLORA:
-            group.refuse_momentum(averager.charter.training)
         training = hook.attach(averager, model, optimizer, policy=group.policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         group.begin(training, averager.charter.training)
@@ -186,15 +180,6 @@ class _Adapters:
         self._watch = _Watch(optimizer)
         undo.callback(self._watch.end)
 
-    def refuse_momentum(self, terms: hook.Terms) -> None:
-        """Check that the group's outer optimiser leaves a matrix alone that rests."""
-        for name in (name for adapter in self._adapters for name in adapter.names):
-            if chosen(terms, terms.tensors, name).slots:
-                raise LocalError(
-                    f"with rolora a resting matrix stays where it is, and the outer momentum would move {name!r}: set "
-                    'outer = "sgd" and outer_momentum = 0.0 in the charter, or choose fedit or ffa'
-                )
-
     def begin(self, training: object, terms: hook.Terms) -> None:
         """Training has been made, and no step yet."""
         half = 1
@@ -248,17 +233,13 @@ class Alternation:
 
     def _dropping(self, half: int) -> Callable[[torch.Tensor], None]:
         def drop(tensor: torch.Tensor) -> None:
-            if half != self._trained and self._goes_on():
+            if half != self._trained and self._training.attached:
                 tensor.grad = None
 
         return drop
 
-    def _goes_on(self) -> bool:
-        """Whether training is still attached: where it isn't, the adapters are their owner's alone."""
-        return self._training._stepped in self._optimizer._optimizer_step_post_hooks.values()
-
     def _stepped(self, *_: object) -> None:
-        if self._trained != self.trains and self._goes_on():
+        if self._trained != self.trains and self._training.attached:
             self._training.go_back()  # what it kept was of the half that rests now
             self._turn()
 

@@ -208,6 +208,8 @@ class OuterState:
             self._advance_part(mean[0], keep)
             return
         for index, (array, own) in enumerate(zip(mean, self._outers, strict=True)):
+            if self._leaving.rests(self._leaving.names[index]):
+                continue  # whatever a peer may have sent for it
             span, outer = self._leaving.span(index), own if self.rounds >= self._warmup else PLAIN
             moved = self._leaving.progress(index, self._parameters[span]) if keep else None
             outer.step(self._parameters[span], self._slots_of(index, outer), array.reshape(-1))

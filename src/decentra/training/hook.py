@@ -203,6 +203,7 @@ class Training:
     them, and the model is moved by what the round changed with the first step behind its end (`flight`).
 
     Attributes:
+        attached: whether steps of the optimizer still count.
         specs: the tensors of a round: those that leave, or one fragment of all.
         completed: called, in the user's thread, once the model holds what a completed round gave.
     """
@@ -247,6 +248,7 @@ class Training:
         self._seconds, self._began = 0.0, time.perf_counter()
         self._parameters = self._common.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
+        self.attached = True
 
     @property
     def state(self) -> OuterState:
@@ -421,6 +423,7 @@ class Training:
     def detach(self) -> None:
         """Take the hook off the optimizer; the model stays as it is. A second call does nothing."""
         self._handle.remove()
+        self.attached = False
         self.give_up()
 
     def finish(self) -> None:
