@@ -236,6 +236,9 @@ def test_after_training_together_both_matrices_are_their_owners() -> None:
     [
         (PLAIN, {"method": "rolora", "overlap": True}, "set overlap=False"),
         (PLAIN, {"method": "ffa", "rank": 4}, "leave rank out"),
+        (Terms(fragments=2), {"method": "rolora"}, "without training.fragments"),
+        (Terms(fragments=2), {"rank": 4}, "without training.fragments"),
+        (PLAIN, {"rank": 4, "policy": {"*lora_A*": "local"}}, "leave adapters out of the policy"),
         (PLAIN, {"method": "flora"}, "choose one of fedit, ffa, rolora"),
         (PLAIN, {"rank": 1}, "has rank 2, and the group's is to be 1"),
         (PLAIN, {"rank": True}, "must be a whole number"),

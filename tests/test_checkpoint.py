@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import decentra
-from averaging import Group, Terms, local_step, network, same_bits, values_of
+from averaging import Group, Terms, local_step, network, peer_id, same_bits, values_of
 from decentra.errors import LocalError
 from decentra.training import Training
 from decentra.training.checkpoint import KEPT, Checkpoints
+from decentra.types import RoundId
 from starting import Group as Real
 from starting import all_at_once
 
 TERMS = Terms(steps=2)
+OWNER, FIRST = peer_id(0), RoundId(1, 0)
 
 
 def tied(seed: int) -> torch.nn.Module:
@@ -35,7 +37,13 @@ def tied(seed: int) -> torch.nn.Module:
 class Run:
     """A lone peer's run, which a kill ends and another object of this goes on with."""
 
-    def __init__(self, folder: Path | None, build: Callable[[], torch.nn.Module] = lambda: network(1), **given: Any):
+    def __init__(
+        self,
+        folder: Path | None,
+        build: Callable[[], torch.nn.Module] = lambda: network(1),
+        begun: int = 0,
+        **given: Any,
+    ) -> None:
         self.group = Group(1, TERMS)
         self.model = build()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 0.01)
@@ -43,9 +51,9 @@ class Run:
         self.training = Training(self.group.peers[0], self.model, self.optimizer, **given)
         self.resumed = None
         if folder is not None:
-            self.kept = Checkpoints(
-                folder, self.training, self.model, self.optimizer, {"scheduler": self.scheduler}
-            )
+            also = {"scheduler": self.scheduler}
+            place = (OWNER, RoundId(1, begun))
+            self.kept = Checkpoints(folder, *place, self.training, self.model, self.optimizer, also)
             self.resumed = self.kept.resume()
 
     def steps(self, first: int, last: int) -> Run:
@@ -103,7 +111,6 @@ def test_of_fragments_all_that_clipping_left_is_kept(tmp_path: Path, monkeypatch
 def test_beside_a_round_that_overlaps_the_way_since_then_is_kept(tmp_path: Path) -> None:
     run = Run(tmp_path, overlap=True).steps(0, 3)
     run.training.give_up()
-    run.kept.save()
     again = Run(tmp_path, overlap=True)
     assert again.resumed == 1 and again.training.kept == 1
     assert same_bits(values_of(again.model), values_of(run.model))
@@ -122,23 +129,58 @@ def test_the_model_in_a_checkpoint_is_a_plain_state_dict(tmp_path: Path) -> None
 def test_the_latest_two_are_kept_and_half_a_file_is_never_there(tmp_path: Path) -> None:
     Run(tmp_path).steps(0, 10).end()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert len(names) == KEPT and names == ["step-00000004.safetensors", "step-00000005.safetensors"]
-    (tmp_path / "step-00000006.part").write_bytes(b"cut")  # by a kill
+    assert len(names) == KEPT and names == ["checkpoint-00000004.safetensors", "checkpoint-00000005.safetensors"]
+    (tmp_path / "checkpoint-00000006.part").write_bytes(b"cut")  # by a kill
     assert Run(tmp_path).resumed == 5
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} - {0o644} == {0o600}
+
+
+def test_a_group_that_begins_anew_with_fewer_steps_behind_it_has_its_own_go_on(tmp_path: Path) -> None:
+    Run(tmp_path).steps(0, 10).end()
+    anew = Run(tmp_path)
+    anew.training.state.rounds = 0  # by another's state
+    anew.steps(0, 4).end()
+    assert Run(tmp_path).resumed == 2
+
+
+def test_what_may_have_left_in_a_later_round_never_leaves_again(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.training.residual[0][...] = 0.125
+    run.group.left_out.add((1, 0))
+    run.group.updates[7] = [np.zeros(spec.shape) for spec in run.training.leaving.specs]
+    run.steps(0, 3)
+    again = Run(tmp_path, begun=2)  # the round behind the checkpoint's had begun
+    assert again.resumed == 1 and again.training.kept == 0
+    assert not any(part.any() for part in (*again.training.state.update(), *again.training.residual))
+    assert again.training.state.digest() == run.training.state.digest()
+
+
+def test_another_peers_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run(tmp_path).steps(0, 2).end()
+    monkeypatch.setattr("test_checkpoint.OWNER", peer_id(1))
+    with pytest.raises(LocalError, match="another peer's: give each peer a folder of its own"):
+        Run(tmp_path)
 
 
 def test_what_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
     Run(tmp_path).steps(0, 2).end()
     (path,) = tmp_path.iterdir()
-    with pytest.raises(LocalError, match="does not fit"):
-        Run(tmp_path, lambda: torch.nn.Linear(3, 2))
+    for build in (lambda: torch.nn.Linear(3, 2), lambda: network(1, torch.bfloat16)):
+        with pytest.raises(LocalError, match="does not fit"):
+            Run(tmp_path, build)
+    unlike = network(2)
+    unlike[2] = torch.nn.Linear(5, 3)
+    before = values_of(unlike)
+    with pytest.raises(LocalError, match="another shape"):
+        Run(tmp_path, lambda: unlike)
+    assert same_bits(values_of(unlike), before)  # nothing of it was set
     model = network(1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     training = Training(Group(1, TERMS).peers[0], model, optimizer)
     with pytest.raises(LocalError, match="keeps scheduler beside model and optimizer, and nothing was given"):
-        Checkpoints(tmp_path, training, model, optimizer).resume()
+        Checkpoints(tmp_path, OWNER, FIRST, training, model, optimizer).resume()
     with pytest.raises(LocalError, match="has no state_dict"):
-        Checkpoints(tmp_path, training, model, optimizer, {"epoch": 3})  # type: ignore[dict-item]
+        Checkpoints(tmp_path, OWNER, FIRST, training, model, optimizer, {"epoch": 3})  # type: ignore[dict-item]
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], whole[:-1], b"\xff" * 64):
         path.write_bytes(damaged)
@@ -148,7 +190,7 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
             decentra.load(path)
     with pytest.raises(LocalError, match="no checkpoint"):
         decentra.load(tmp_path / "nowhere")
-    torch_file = tmp_path / "other" / "step-00000001.safetensors"
+    torch_file = tmp_path / "other" / "checkpoint-00000001.safetensors"
     torch_file.parent.mkdir()
     from safetensors.torch import save_file
 
@@ -157,15 +199,15 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
         decentra.load(torch_file)
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalError, match="can't be made"):
-        Checkpoints(tmp_path / "file", training, model, optimizer)
+        Checkpoints(tmp_path / "file", OWNER, FIRST, training, model, optimizer)
 
 
 def test_a_disk_that_takes_no_more_is_told_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     run = Run(tmp_path).steps(0, 4)
-    (tmp_path / "step-00000002.part").mkdir()
+    (tmp_path / "checkpoint-00000002.part").mkdir()
     with pytest.raises(LocalError, match=r"can't be written .*; free the disk"):
         run.steps(4, 5)
-    (tmp_path / "step-00000002.part").rmdir()
+    (tmp_path / "checkpoint-00000002.part").rmdir()
     assert Run(tmp_path).resumed == 1
 
 

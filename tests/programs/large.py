@@ -50,7 +50,8 @@ def main() -> None:
             rss=status("VmRSS"),
         )
         del result
-    tell("memory", before=before, peak=status("VmHWM"), frame=peer.largest_frame, small=small.bytes_sent)
+    frame = peer._transport.counters.largest_frame
+    tell("memory", before=before, peak=status("VmHWM"), frame=frame, small=small.bytes_sent)
     peer.close()
 
 

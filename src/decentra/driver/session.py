@@ -399,7 +399,7 @@ class Session:
     def _restore(self, vector: Vector) -> None:
         """An update that has not left, or was freed, goes back whole, and so does what the residual held (SA-4)."""
         if vector.residual is not None and self._before is not None:
-            for residual, (places, values) in zip(vector.residual, self._before, strict=True):
+            for residual, places, values in self._before:
                 residual.fill(0.0)
                 np.put(residual, places, values)
 
@@ -503,13 +503,13 @@ def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random:
     )
 
 
-Kept = tuple[NDArray[np.intp], NDArray[np.float32]]
+Kept = tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]]
 
 
 def _kept(residual: NDArray[np.float32]) -> Kept:
-    """What a residual holds, by place: only what clipping cut is not zero, so it is little."""
+    """A residual and what it holds, by place: only what clipping cut is not zero, so it is little."""
     places = np.flatnonzero(residual)
-    return places, residual.reshape(-1)[places]
+    return residual, places, residual.reshape(-1)[places]
 
 
 def session_name(charter: Charter) -> bytes:

@@ -44,7 +44,7 @@ from decentra.peer.secrets import keeps_for
 from decentra.peer.status import EVERY, observe
 from decentra.peer.witness import Witness
 from decentra.transport.zeromq import ZeroMQTransport
-from decentra.types import PeerId, RoundResult, TensorSpec
+from decentra.types import PeerId, RoundId, RoundResult, TensorSpec
 from decentra.wire.entry import ZERO
 
 T = TypeVar("T")
@@ -235,9 +235,9 @@ class Peer:
         return replace(self._session.driver.tally.read(), kept=self._journal.spent)
 
     @property
-    def largest_frame(self) -> int:
-        """Bytes in the largest frame that was sent or received."""
-        return self._transport.counters.largest_frame
+    def begun(self) -> RoundId:
+        """The last round in which this peer signed anything before it started."""
+        return RoundId(self.charter.group.epoch, self._journal.last_round)
 
     def close(self) -> Closing:
         """Leave the group: end a round that is on, tell the others, write the transcript, free the port.

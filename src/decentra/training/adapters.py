@@ -17,12 +17,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from decentra.errors import LocalError
+from decentra.peer.config import PeerFolder
 from decentra.training import hook
 from decentra.training.join import TrainingPeer
 from decentra.training.join import join as join_group
@@ -86,6 +88,7 @@ def join(
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=bool(options.get("overlap")))
         if rank is not None and options.get("checkpoint") is not None:
             raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
+        group.refuse_terms(PeerFolder.find(state).load()[1].training)
         peer = join_group(model, optimizer, state, policy=group.policy, **options)
         undo.callback(peer.close)
         group.begin(peer._training, peer.charter.training)
@@ -111,6 +114,7 @@ def attach(
     """
     with ExitStack() as undo:
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=overlap)
+        group.refuse_terms(averager.charter.training)
         training = hook.attach(averager, model, optimizer, policy=group.policy, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         group.begin(training, averager.charter.training)
@@ -174,11 +178,23 @@ class _Adapters:
                 undo.callback(adapter.a.requires_grad_, adapter.a.requires_grad)
                 adapter.a.requires_grad_(False)
                 adapter.a.grad = None
+        names = [name for adapter in self._adapters for name in adapter.names]
+        if rank is not None and any(fnmatchcase(name, pattern) for pattern in policy or {} for name in names):
+            raise LocalError("with rank both matrices of an adapter are averaged: leave adapters out of the policy")
+        self._ranked = rank is not None
         views = None if rank is None else Padded(self._adapters, rank)
         self.policy = Policies({**(policy or {}), **own}, views)
         # Before training's own hook, which moves the model.
         self._watch = _Watch(optimizer)
         undo.callback(self._watch.end)
+
+    def refuse_terms(self, terms: hook.Terms) -> None:
+        """Check that a round is about both matrices of an adapter, where they belong together."""
+        if (terms.fragments or 1) > 1 and (self.method is Method.ROLORA or self._ranked):
+            raise LocalError(
+                "with rolora, and with peers of several ranks, a round is about whole adapters: have the charter "
+                "without training.fragments, or choose fedit or ffa with one rank"
+            )
 
     def begin(self, training: object, terms: hook.Terms) -> None:
         """Training has been made, and no step yet."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,13 +20,14 @@ import torch
 
 from decentra.durable import sync_folder
 from decentra.errors import LocalError
+from decentra.types import PeerId, RoundId
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decentra.training.hook import Training
 
-SUFFIX = ".safetensors"
+NAME, SUFFIX = "checkpoint-", ".safetensors"
 VERSION = 1
 KEPT = 2
 """Files that are kept: the latest, and the one before it."""
@@ -48,10 +50,16 @@ class Checkpoints:
 
     What the loop does after a step, such as stepping a scheduler, belongs to it. So a round is only noted when it
     completes, and written when the next step begins, or at the end. In between nothing changes but what a forward pass
-    changes: buffers and random numbers, which are copied at once.
+    changes: buffers and random numbers, which are copied at once. Where rounds overlap local steps the next one may be
+    under way by then, and what is noted is written at once, without what the loop does after the step.
+
+    An update leaves once. Where this peer took part in a later round than the last one that a file has, that round may
+    have what the file still holds back: then what the model had come to, and what clipping left, are dropped.
 
     Args:
         folder: made where it is not there.
+        owner: the peer's id; files of another are refused.
+        begun: the last round in which the peer signed anything before it started.
         training: what goes on from there.
         model: whose whole state dict is kept, also what never leaves.
         optimizer: the inner one.
@@ -64,13 +72,15 @@ class Checkpoints:
     def __init__(
         self,
         folder: str | os.PathLike[str],
+        owner: PeerId,
+        begun: RoundId,
         training: Training,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         also: Mapping[str, Stateful] | None = None,
     ) -> None:
         _library()
-        self.folder, self._training = Path(folder), training
+        self.folder, self._owner, self._begun, self._training = Path(folder), owner, begun, training
         self._model, self._optimizer, self._also = model, optimizer, dict(also or {})
         self._noted: dict[str, torch.Tensor] | None = None
         for name, one in self._also.items():
@@ -87,6 +97,8 @@ class Checkpoints:
     def _note(self) -> None:
         buffers = {f"{MODEL}{name}": buffer.detach().clone() for name, buffer in self._model.named_buffers()}
         self._noted = {**buffers, RANDOM: torch.get_rng_state()}
+        if self._training.overlaps:
+            self.save()
 
     def close(self) -> None:
         """Write what is noted, and nothing more from then on."""
@@ -106,6 +118,8 @@ class Checkpoints:
         tensors: dict[str, torch.Tensor] = {}
         told = {
             "version": VERSION,
+            "owner": self._owner.hex(),
+            "round": training.last,
             "outer_steps": training.state.rounds,
             "kept": training.kept,
             "alias": _add_model(self._model, tensors),
@@ -117,15 +131,17 @@ class Checkpoints:
             tensors[f"{COMMON}{place}"] = torch.from_numpy(part if part.flags.writeable else part.copy())
         for place, values in enumerate(training.clipped):
             tensors[f"{RESIDUAL}{place}"] = torch.from_numpy(values)
-        path = self.folder / f"step-{training.state.rounds:08d}{SUFFIX}"
+        before = _files(self.folder)
+        path = self.folder / f"{NAME}{_number(before[-1]) + 1 if before else 1:08d}{SUFFIX}"
         beside, library = path.with_suffix(".part"), _library()
         try:
+            beside.touch(mode=0o600)
             library.torch.save_file(tensors, beside, metadata={"decentra": json.dumps(told)})
             with beside.open("rb") as file:
                 os.fsync(file.fileno())
             beside.replace(path)
             sync_folder(self.folder)
-            for old in _files(self.folder)[:-KEPT]:
+            for old in before[: 1 - KEPT]:
                 old.unlink()
         except (OSError, library.SafetensorError) as error:
             mend = "free the disk; training can go on from the checkpoint before"
@@ -138,34 +154,87 @@ class Checkpoints:
             The outer steps that it has behind it; None where there is no checkpoint.
 
         Raises:
-            LocalError: the file can't be read, or is of another model, optimizer or version.
+            LocalError: the file can't be read, or is of another peer, model, optimizer or version. Nothing is changed
+                then.
         """
         files = _files(self.folder)
         if not files:
             return None
         path, training = files[-1], self._training
         tensors, told = _read(path)
-        if told.get("version") != VERSION:
-            raise LocalError(f"{path} is no checkpoint of this version of decentra; remove it, or upgrade decentra")
-        if told["also"].keys() != self._also.keys():
-            had, has = (", ".join(sorted(names)) or "nothing" for names in (told["also"], self._also))
+        if told.owner != self._owner.hex():
+            raise LocalError(f"{path} is another peer's: give each peer a folder of its own")
+        if told.also.keys() != self._also.keys():
+            had, has = (", ".join(sorted(names)) or "nothing" for names in (told.also, self._also))
             raise LocalError(f"{path} keeps {had} beside model and optimizer, and {has} was given; give the same")
         try:
-            parts = range(len(training.state.export()))
-            common: list[NDArray[np.uint8]] = [tensors[f"{COMMON}{place}"].numpy() for place in parts]
-            training.state.restore(np.concatenate(common).data)
-            self._model.load_state_dict(_model_in(tensors, told))
-            self._optimizer.load_state_dict(_given_back(told["optimizer"], tensors))
+            common: list[NDArray[np.uint8]] = [
+                tensors[f"{COMMON}{place}"].numpy() for place in range(len(training.state.export()))
+            ]
+            left = [tensors[f"{RESIDUAL}{place}"].numpy() for place in range(len(training.clipped))]
+            model = _model_in(tensors, told)
+            _refuse_unlike(model, self._model.state_dict())
+            for values, own in zip(left, training.clipped, strict=True):
+                if values.shape != own.shape or values.dtype != own.dtype or not np.isfinite(values).all():
+                    raise ValueError("what clipping left is not this model's")
+            self._optimizer.load_state_dict(_given_back(told.optimizer, tensors))
             for name, one in self._also.items():
-                one.load_state_dict(_given_back(told["also"][name], tensors))
-            for place, values in enumerate(training.clipped):
-                values[...] = tensors[f"{RESIDUAL}{place}"].numpy()
+                one.load_state_dict(_given_back(told.also[name], tensors))
+            training.state.restore(np.concatenate([part.view(np.uint8) for part in common]).data)
             torch.set_rng_state(tensors[RANDOM])
-        except (KeyError, RuntimeError, ValueError, LocalError) as error:
+            self._model.load_state_dict(model)
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, LocalError) as error:
             mend = "it is of another run: name another folder, or remove it"
             raise LocalError(f"the checkpoint {path} does not fit ({error}); {mend}") from error
-        training.kept = told["kept"]
-        return int(told["outer_steps"])
+        if self._begun > told.round:
+            training.go_back()
+        else:
+            training.kept = told.kept
+            for values, own in zip(left, training.clipped, strict=True):
+                own[...] = values
+        return told.outer_steps
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What stands beside a checkpoint's tensors."""
+
+    owner: str
+    round: RoundId
+    outer_steps: int
+    kept: int
+    alias: Mapping[str, str]
+    optimizer: Any
+    also: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, read: Any) -> _Told:
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        if read["version"] != VERSION:
+            raise ValueError(f"version {read['version']!r}, and this decentra reads version {VERSION}")
+        numbers = (*read["round"], read["outer_steps"], read["kept"])
+        if len(numbers) != 4 or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("its numbers are none")
+        if not isinstance(read["also"], dict) or not isinstance(read["alias"], dict):
+            raise TypeError("its tables are none")
+        return cls(
+            read["owner"],
+            RoundId(*numbers[:2]),
+            *numbers[2:],
+            read["alias"],
+            read["optimizer"],
+            read["also"],
+        )
+
+
+def _refuse_unlike(model: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """Before the first of a model's tensors is set. Raises ValueError where one has another name, shape or dtype."""
+    if model.keys() != own.keys():
+        name = min(model.keys() ^ own.keys())
+        raise ValueError(f"only one of it and the model has a tensor {name!r}")
+    for name, tensor in own.items():
+        if (model[name].shape, model[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{name!r} has another shape or dtype in the model")
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -180,7 +249,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     path = Path(path)
     files = _files(path) if path.is_dir() else [path]
     if not files or not files[-1].is_file():
-        raise LocalError(f"there is no checkpoint (step-*{SUFFIX}) in {path}; name the folder that join was given")
+        raise LocalError(f"there is no checkpoint ({NAME}*{SUFFIX}) in {path}; name the folder that join was given")
     return _model_in(*_read(files[-1]))
 
 
@@ -193,21 +262,27 @@ def _library() -> Any:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"step-*{SUFFIX}"))
+    """A folder's checkpoints in the order in which they were written."""
+    return sorted((path for path in folder.glob(f"{NAME}*{SUFFIX}") if _number(path)), key=_number)
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _number(path: Path) -> int:
+    digits = path.name.removeprefix(NAME).removesuffix(SUFFIX)
+    return int(digits) if digits.isdecimal() and digits.isascii() else 0
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], _Told]:
     """The tensors of a checkpoint, and what stands beside them."""
     library = _library()
     try:
         with library.safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get("decentra", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except (OSError, ValueError, library.SafetensorError) as error:
+            metadata = (file.metadata() or {}).get("decentra")
+            if metadata is None:
+                raise LocalError(f"{path} is no checkpoint of decentra's; name the folder that join was given")
+            told = _Told.of(json.loads(metadata))
+            return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118, it is no mapping
+    except (OSError, KeyError, TypeError, ValueError, library.SafetensorError) as error:
         raise LocalError(f"the checkpoint {path} can't be read ({error}); remove it to use the one before") from error
-    if not isinstance(told, dict):
-        raise LocalError(f"{path} is no checkpoint of decentra's; name the folder that join was given")
-    return tensors, told
 
 
 def _add_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
@@ -225,9 +300,9 @@ def _add_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict
     return alias
 
 
-def _model_in(tensors: Mapping[str, torch.Tensor], told: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _model_in(tensors: Mapping[str, torch.Tensor], told: _Told) -> dict[str, torch.Tensor]:
     own = {name.removeprefix(MODEL): tensor for name, tensor in tensors.items() if name.startswith(MODEL)}
-    return {**own, **{name: own[held] for name, held in told["alias"].items()}}
+    return {**own, **{name: own[held] for name, held in told.alias.items()}}
 
 
 def _taken(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

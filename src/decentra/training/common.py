@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"decentra/outer/1"
 HEADER = len(MAGIC) + 8 + 32
+LARGEST = 1 << 62
+"""Outer steps that a state may have behind it: so many never come to be, and their number stays one of 8 bytes."""
 
 
 class OuterState:
@@ -40,6 +42,7 @@ class OuterState:
     Attributes:
         rounds: outer steps applied since the origin.
         fragments: how the vector is divided; None where it is not.
+        forget: called where a state of another origin is taken over.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class OuterState:
         self._origin = self._digest(self._fixed)
         self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
+        self.forget: Callable[[], None] = lambda: None
 
     def _slots_of(self, index: int, outer: Outer) -> tuple[NDArray[np.float32], ...]:
         return tuple(slot[self._leaving.span(index)] for slot in self._slots[: outer.slots])
@@ -116,6 +120,7 @@ class OuterState:
         self._take(values, fixed, rounds, origin)
         self._leaving.write_fixed(self._fixed)
         if not missed:
+            self.forget()
             self.go_back()
         self._log.warning(
             "this peer's common parameters were not the group's: it took over %s, %d outer steps old (it had %d); %s",
@@ -133,12 +138,21 @@ class OuterState:
                 f"the common state received has {data.nbytes} bytes, this model's has {self.nbytes}: "
                 "compare the peers' models and versions of decentra"
             )
-        values = np.frombuffer(data, np.float32, self._leaving.size * len(self._arrays), HEADER)
-        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            raise LocalError("the common state received holds NaN or inf and was not taken over: restart its sender")
+        size, count = self._leaving.size, len(self._arrays)
+        values = np.frombuffer(data, np.float32, size * count, HEADER)
         fixed = np.frombuffer(data, np.uint8, self._fixed.nbytes, HEADER + values.nbytes)
-        rounds, origin = data[len(MAGIC) : len(MAGIC) + 8], data[len(MAGIC) + 8 : HEADER]
-        return values, fixed, int.from_bytes(rounds, "little"), bytes(origin)
+        rounds = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
+        sound = np.isfinite(values.min()) and np.isfinite(values.max()) and rounds <= LARGEST
+        for index, outer in enumerate(self._outers):
+            span = self._leaving.span(index)
+            slots = [values[size * place :][span] for place in range(1, outer.slots + 1)]
+            sound = sound and outer.can_hold(slots)
+        if not (sound and self._leaving.can_hold_fixed(fixed)):
+            raise LocalError(
+                "the common state received holds NaN or inf, or what no step comes to, and was not taken over: restart "
+                "its sender"
+            )
+        return values, fixed, rounds, bytes(data[len(MAGIC) + 8 : HEADER])
 
     def _take(self, values: NDArray[np.float32], fixed: NDArray[np.uint8], rounds: int, origin: bytes) -> None:
         size, self._pieces = self._leaving.size, None

@@ -242,6 +242,23 @@ def hook(peer: GradientPeer, bucket: dist.GradBucket) -> torch.futures.Future[to
     return peer.mean_of_ranks(bucket) if peer.closed else peer.take(bucket)
 
 
+def _refuse_unfit(peer: Peer, leaving: Leaving) -> None:
+    """Hold the model and the charter's terms against each other, and say what leaves before anything does."""
+    terms, agreed, own = peer.charter.training, peer.charter.model.fingerprint, derive.layout(leaving.layout)
+    if terms.steps != 1 or terms.seconds is not None or (terms.fragments or 1) > 1:
+        raise LocalError(
+            "gradients are averaged whole and at every step: set training.steps = 1 in the charter, without seconds "
+            f"and fragments; it has steps = {terms.steps}"
+        )
+    if agreed is not None and agreed != own:
+        raise LocalError(
+            f"your model's fingerprint is {own.hex()}, the charter's is {agreed.hex()}: train the model that the group "
+            "agreed on, with the same names, shapes and dtypes"
+        )
+    for line in leaving.told():
+        peer.log().info("its gradient leaves: %s", line)
+
+
 def join(model: DistributedDataParallel, state: str | os.PathLike[str] | None = None) -> GradientPeer:
     """Average a model's gradients with a group, from the next backward pass on.
 
@@ -267,13 +284,12 @@ def join(model: DistributedDataParallel, state: str | os.PathLike[str] | None = 
         if ranks is None or ranks.rank == 0:
             with nullcontext() if ranks is None else ranks.failing_together():
                 peer = undo.enter_context(Peer(PeerFolder.find(state)))
-                if peer.charter.training.steps != 1:
-                    raise LocalError(
-                        f"the charter asks for {peer.charter.training.steps} local steps a round, and gradients are "
-                        "averaged at every step: set training.steps = 1"
-                    )
+                _refuse_unfit(peer, leaving)
         joined = GradientPeer(leaving, peer, ranks)
+        try:
+            model.register_comm_hook(joined, hook)
+        except RuntimeError as error:
+            raise LocalError(f"this model has a communication hook, and takes one for good ({error})") from error
         joined.align()
         undo.pop_all()
-    model.register_comm_hook(joined, hook)
     return joined

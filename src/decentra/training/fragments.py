@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
+from decentra.errors import LocalError
 from decentra.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -39,10 +40,20 @@ class Fragments:
     Attributes:
         size: coordinates of the whole.
         count: fragments.
+
+    Raises:
+        LocalError: some of them would be empty.
     """
 
     size: int
     count: int
+
+    def __post_init__(self) -> None:
+        if (self.count - 1) * self.length >= self.size:
+            raise LocalError(
+                f"the charter divides the model in {self.count} fragments, some of which would be empty, since only "
+                f"{self.size} coordinates leave: set training.fragments to {-(-self.size // self.length)} or fewer"
+            )
 
     @property
     def length(self) -> int:

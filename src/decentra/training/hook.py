@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from decentra.types import RoundResult
+    from decentra.types import RoundId, RoundResult
 
 
 CATCH_UP_ROUNDS = 3
@@ -154,8 +154,9 @@ class Summary:
         bytes_received: what this peer received in completed rounds, framing included.
         seconds: wall time for which rounds, failed ones too, held up the training loop.
         transcript: where this peer's transcript lies, if the caller said so.
-        parameters: SHA-256, in hexadecimal, of the values that the model held after the last round (before the first
-            one: at the start), float32 little-endian; equal at all peers.
+        parameters: SHA-256, in hexadecimal, of the common parameters after the last round (before the first one: at the
+            start), float32 little-endian; equal at all peers. The model holds these values where a round is about all
+            of it and is waited for.
     """
 
     rounds: int
@@ -203,6 +204,7 @@ class Training:
     them, and the model is moved by what the round changed with the first step behind its end (`flight`).
 
     Attributes:
+        last: the last round that was completed.
         attached: whether steps of the optimizer still count.
         specs: the tensors of a round: those that leave, or one fragment of all.
         completed: called, in the user's thread, once the model holds what a completed round gave.
@@ -240,8 +242,11 @@ class Training:
             self.residual = [np.zeros(spec.shape, np.float32) for spec in self.specs]
         else:
             self.specs, self.residual = self._common.fragments.specs, FragmentResidual(self._common)
+        self._common.forget = self._forget
         self._steps = 0  # since the last round that completed or failed
         self._given = 0  # those of the round that is on
+        self._again = 0  # those of one that is to be tried again with the next step
+        self._interrupted = False
         self._kept = 0  # steps before those, kept through failed rounds
         self._rounds = self._failed = self._sent = self._received = 0
         self._told = 0  # of how many of them `completed` was told
@@ -249,6 +254,12 @@ class Training:
         self._parameters = self._common.digest()
         self._handle = optimizer.register_step_post_hook(self._stepped)
         self.attached = True
+        self.last: RoundId | None = None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether local steps go on while a round is under way."""
+        return self._overlap
 
     @property
     def state(self) -> OuterState:
@@ -273,14 +284,17 @@ class Training:
         began = time.perf_counter()
         self.leaving.refuse_changes()
         refuse_flushing()
+        self._given, self._steps, self._began = self._steps, 0, began
         try:
             if self._overlap:
                 self._flight = Flight(self.leaving, self._common, self._round)
-                self._given, self._steps, self._began = self._steps, 0, time.perf_counter()
-            else:
-                self._given, self._steps = self._steps, 0
+                return
+            try:
                 self._round()
-                self._tell()
+            finally:
+                self._arrive()
+                self._began = time.perf_counter()
+            self._tell()
         finally:
             self._seconds += time.perf_counter() - began
 
@@ -292,14 +306,29 @@ class Training:
         try:
             self._flight.wait()
         except KeyboardInterrupt:
+            self._interrupted = True
             self._averager.interrupt()
             raise
         flight, self._flight = self._flight, None
         try:
             flight.land()
+        except LocalError:
+            if not self._interrupted:
+                raise
         finally:
+            self._arrive()
             self._seconds += time.perf_counter() - began
         self._tell()
+
+    def _arrive(self) -> None:
+        """Count the steps of a round that failed with nothing spent, and is to be tried again, once more."""
+        self._steps += self._again
+        self._again = 0
+
+    def _forget(self) -> None:
+        """The common state is of another origin: what clipping left was of steps on another model."""
+        for left in self.clipped:
+            left.fill(0)
 
     def _tell(self) -> None:
         if self._rounds > self._told:
@@ -330,7 +359,7 @@ class Training:
             result = self._average(update)
         except LocalError as error:
             back = back and _spent(error)
-            self._steps += 0 if back else self._given
+            self._again = 0 if back else self._given
             raise
         except (RemoteError, Unavailable) as error:
             back = _spent(error)
@@ -342,7 +371,6 @@ class Training:
             if back:
                 self._common.take_back()
                 self._kept = 0
-            self._began = time.perf_counter()
 
     def _average(self, update: Sequence[NDArray[np.float32]]) -> RoundResult:
         prepared, self._prepared = self._prepared, None
@@ -379,6 +407,7 @@ class Training:
         self._kept = 0 if result.contributed else self._kept + self._given
         if not result.contributed:
             self._log.warning("the round went on without this peer's update, which is contributed to the next one")
+        self.last = result.round
         self._rounds += 1
         self._sent += result.bytes_sent
         self._received += result.bytes_received
@@ -410,6 +439,7 @@ class Training:
         """
         before = self._rounds
         for _ in range(CATCH_UP_ROUNDS):
+            self._given, self._steps = self._steps, 0
             self._round()
             if self._rounds > before:
                 break
@@ -432,12 +462,14 @@ class Training:
         Nothing is sent for a phase that is not full, and its steps are dropped: so all peers that completed the same
         last round end with the same bits. To keep every step, end after a multiple of H.
         """
-        self.detach()
-        dropped = self.kept
-        if dropped:
-            self._log.info("the last %d local steps made no round: the model is back at the common parameters", dropped)
-        self.go_back()
-        self._parameters = self._common.digest()
+        try:
+            self.detach()
+        finally:
+            if dropped := self.kept:
+                said = "the last %d local steps made no round: the model is back at the common parameters"
+                self._log.info(said, dropped)
+            self.go_back()
+            self._parameters = self._common.digest()
 
     def summary(self, transcript: Path | None = None) -> Summary:
         """The counts so far; costs nothing, so it may be asked for after every step."""

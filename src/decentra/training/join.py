@@ -141,10 +141,11 @@ class TrainingPeer:
             self._closed = True
             try:
                 self._training.finish()
-                if self._checkpoints is not None:
-                    self._checkpoints.close()
             finally:
-                self._peer.close()
+                with ExitStack() as last:
+                    last.callback(self._peer.close)
+                    if self._checkpoints is not None:
+                        self._checkpoints.close()
         return self.summary()
 
     def __enter__(self) -> TrainingPeer:
@@ -225,6 +226,8 @@ def join(
     for name, value in (("ahead", ahead), ("overlap", overlap)):
         if not isinstance(value, bool):
             raise LocalError(f"{name} is {value!r}, and must be True or False")
+    if also is not None and (checkpoint is None or not isinstance(also, Mapping)):
+        raise LocalError("also names what goes into checkpoints: give a mapping of names, and checkpoint a folder")
     ranks = Ranks.of_this_process()
     if ranks is not None:
         if checkpoint is not None:
@@ -245,7 +248,8 @@ def join(
         rounds.leaves(training)
         _tell(peer, training, rounds.fingerprint)
         if checkpoint is not None:
-            checkpoints = Checkpoints(checkpoint, training, model, optimizer, also)
+            begun = peer.begun
+            checkpoints = Checkpoints(checkpoint, peer.id, begun, training, model, optimizer, also)
             if (steps := checkpoints.resume()) is not None:
                 peer.log().info("going on from the checkpoint in %s, %d outer steps old", checkpoint, steps)
         try:

@@ -31,6 +31,10 @@ class Outer(Protocol):
         """Fill the arrays as they are before the first step."""
         ...
 
+    def can_hold(self, slots: Sequence[NDArray[np.float32]]) -> bool:
+        """Whether arrays of finite numbers, from another peer, are such as steps come to."""
+        ...
+
     def step(
         self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
     ) -> None:
@@ -140,6 +144,9 @@ class OuterSGD:
         for slot in slots:
             slot.fill(0)
 
+    def can_hold(self, slots: Sequence[NDArray[np.float32]]) -> bool:
+        return True
+
     def step(
         self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]
     ) -> None:
@@ -211,6 +218,9 @@ class OuterAdam:
         m, v = slots
         m.fill(0)
         v.fill(np.float32(self.tau) * np.float32(self.tau))
+
+    def can_hold(self, slots: Sequence[NDArray[np.float32]]) -> bool:
+        return not slots[1].size or bool(slots[1].min() >= 0)
 
     def step(
         self, common: NDArray[np.float32], slots: Sequence[NDArray[np.float32]], update: NDArray[np.float32]

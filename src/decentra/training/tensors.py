@@ -265,6 +265,19 @@ class Leaving:
         parts = [tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for tensor in self._common]
         return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
+    def can_hold_fixed(self, data: NDArray[np.uint8]) -> bool:
+        """Whether bytes, from another peer, are values of the common tensors: finite ones, and 0 or 1 for yes or no."""
+        at = 0
+        for tensor in self._common:
+            part = torch.from_numpy(data[at : at + tensor.numel() * tensor.element_size()].copy())
+            at += part.numel()
+            if tensor.dtype == torch.bool:
+                if bool((part > 1).any()):
+                    return False
+            elif tensor.dtype.is_floating_point and not bool(torch.isfinite(part.view(tensor.dtype)).all()):
+                return False
+        return True
+
     def write_fixed(self, data: NDArray[np.uint8]) -> None:
         """Set the common tensors to bytes that `read_fixed` gave."""
         at = 0

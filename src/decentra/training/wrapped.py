@@ -22,7 +22,8 @@ def plain_model(model: object) -> object:
     while isinstance(model, torch.nn.Module):
         parts = dict(model.named_children())
         inner = next((parts[name] for name in MODELS if list(parts) == [name]), None)
-        if inner is None or any(True for _ in model.parameters(recurse=False)):
+        own = (*model.parameters(recurse=False), *model.buffers(recurse=False))
+        if inner is None or own:
             break
         model = inner
     return model
