@@ -65,7 +65,7 @@ class Bench:
         self._model.requires_grad_(False)
         self.held_out: list[Tensor] = []
         self.tuning: list[Tensor] = []
-        self._train: list[list[str]] = []
+        self._train: list[Tensor] = []
         for topic in TOPICS:
             texts = smollm2.load_topic(topic)
             whole = sorted({*texts.train, *texts.held_out}, key=lambda text: hashlib.sha256(text.encode()).digest())
@@ -75,9 +75,9 @@ class Bench:
             self.held_out.append(torch.cat([window for _, window in kept[:HELD_OUT]]))
             self.tuning.append(torch.cat([window for _, window in kept[HELD_OUT:]]))
             apart = {text for text, _ in kept}
-            self._train.append([text for text in whole if text not in apart])
-        told = ", ".join(f"{topic} {len(texts)}" for topic, texts in zip(TOPICS, self._train, strict=True))
-        print(f"articles to train on: {told}; {HELD_OUT} each held out", flush=True)
+            self._train.append(smollm2.as_tokens(self._tokenizer, [text for text in whole if text not in apart]))
+        told = ", ".join(f"{topic} {len(tokens)}" for topic, tokens in zip(TOPICS, self._train, strict=True))
+        print(f"tokens to train on: {told}; {HELD_OUT} articles each held out", flush=True)
 
     def _window(self, text: str) -> Tensor:
         return torch.tensor([self._tokenizer(text, truncation=True, max_length=smollm2.SEQUENCE + 1).input_ids])
@@ -101,7 +101,7 @@ class Bench:
     def train(self, model: nn.Module, optimizer: torch.optim.Optimizer, topic: int, seed: int, rate: float) -> None:
         """All local steps of a peer."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        batches = smollm2.batches(self._tokenizer, self._train[topic], 100 * seed + topic)
+        batches = smollm2.batches(self._train[topic], 100 * seed + topic)
         for step in range(self.steps * self.rounds):
             optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARM_UP)
             optimizer.zero_grad()
