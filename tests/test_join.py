@@ -64,6 +64,12 @@ def test_arguments_of_another_type_are_refused_before_anything_is_opened(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("options", [{"also": {"x": SGD}}, {"also": [SGD], "checkpoint": "here"}])
+def test_what_checkpoints_are_to_keep_is_refused_where_there_are_none(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(LocalError, match="give a mapping of names, and checkpoint a folder"):
+        decentra.join(LINEAR, SGD, tmp_path / "no folder", **options)
+
+
 class Learner:
     """A model, its optimizer and its data; another seed gives another of each."""
 

@@ -17,6 +17,7 @@ from averaging import LOG, Group, Peer, Terms, local_step, network, same_bits, t
 from decentra.charter.charter import OuterTerms
 from decentra.errors import LocalError
 from decentra.training import Leaving, OuterAdam, OuterSGD, OuterState, attach
+from decentra.training.common import HEADER
 from decentra.training.outer import CHUNK, chosen
 
 numbers = st.floats(min_value=-(2.0**30), max_value=2.0**30, width=32)
@@ -160,6 +161,38 @@ def test_a_state_with_adams_arrays_is_taken_over_whole() -> None:
     for one in (state, other):
         one.advance(mean)
     assert state.pieces() == other.pieces()
+
+
+@pytest.mark.parametrize("how", ["steps beyond count", "Adam's v below 0", "NaN in a common tensor", "no yes or no"])
+def test_a_state_that_no_step_comes_to_is_refused_and_changes_nothing(how: str) -> None:
+    def build() -> torch.nn.Module:
+        model = network(1)
+        model.register_buffer("scale", torch.ones(3))
+        model.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+        return model
+
+    def state_of(model: torch.nn.Module) -> OuterState:
+        return OuterState(Leaving(model, {"scale": "common", "mask": "common"}), lambda name: OuterAdam(0.01), LOG)
+
+    model = build()
+    state = state_of(model)
+    good = bytearray(b"".join(part.tobytes() for part in state.export()))
+    size, bad = state._leaving.size, bytearray(good)
+    match how:
+        case "steps beyond count":
+            bad[16:24] = b"\xff" * 8
+        case "Adam's v below 0":
+            bad[HEADER + 8 * size : HEADER + 8 * size + 4] = struct.pack("<f", -1.0)
+        case "NaN in a common tensor":
+            bad[-14:-10] = struct.pack("<f", math.nan)
+        case _:
+            bad[-1] = 2
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    with pytest.raises(LocalError, match="what no step comes to"):
+        state.adopt(memoryview(bad))
+    assert b"".join(part.tobytes() for part in state.export()) == good
+    assert all(map(torch.equal, model.state_dict().values(), before))
+    state.adopt(memoryview(good))
 
 
 def test_where_seconds_decide_a_round_begins_by_time_and_weighs_the_steps_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,37 @@ def test_an_interrupt_of_the_wait_ends_the_round(monkeypatch: pytest.MonkeyPatch
     training.finish()
 
 
+def test_an_interrupt_ends_training_whole_though_its_round_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, peer, model, optimizer = alone()
+    group.failures[1] = lambda _: LocalError("its owner interrupted it")
+    training = attach(peer, model, optimizer, overlap=True)
+    for step in range(3):
+        local_step(model, optimizer, 0, step)
+    monkeypatch.setattr(Peer, "interrupt", lambda self: peer.go.set())
+
+    def interrupted(self: Flight) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Flight, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            local_step(model, optimizer, 0, 3)
+    training.finish()
+    assert training.state.digest() == Leaving(model).digest()
+
+
+def test_an_error_of_ones_own_leaves_the_model_at_the_common_parameters_at_the_end() -> None:
+    group, peer, model, optimizer = alone()
+    group.failures[1] = lambda _: LocalError("raise the charter's initial_range")
+    training = attach(peer, model, optimizer, overlap=True)
+    for step in range(3):
+        local_step(model, optimizer, 0, step)
+    peer.go.set()
+    with pytest.raises(LocalError, match="initial_range"):
+        training.finish()
+    assert training.state.digest() == Leaving(model).digest()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_state_of_another_origin_ends_what_was_made_on_the_old_one(dtype: torch.dtype) -> None:
     ours, theirs = network(1, dtype), network(2, dtype)
