@@ -340,7 +340,8 @@ def raise_told(facts: Mapping[str, Any]) -> None:
     text = f"rank 0, which speaks for this peer, failed: {told['text']}"
     error: DecentraError = LocalError(text)
     if "clause" in told:
-        error = RemoteError(told["peer"] and PeerId(bytes.fromhex(told["peer"])), told["clause"], told["reason"])
+        clause = told["clause"]  # one that the peer named in rank 0
+        error = RemoteError(told["peer"] and PeerId(bytes.fromhex(told["peer"])), clause, told["reason"])
     elif "waited_for" in told:
         waited_for = [PeerId(bytes.fromhex(peer)) for peer in told["waited_for"]]
         error = Unavailable(waited_for, told["seconds"], "its group", text)
