@@ -25,16 +25,14 @@ from decentra.wire.reader import Malformed
 
 _SCHEMA = """
 CREATE TABLE entries (
-    session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, entry BLOB NOT NULL, body BLOB,
-    author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, depth INTEGER NOT NULL,
+    session BLOB NOT NULL, round INTEGER NOT NULL, hash BLOB NOT NULL, author BLOB NOT NULL, boot INTEGER NOT NULL,
+    seq INTEGER NOT NULL, prev BLOB NOT NULL, depth INTEGER NOT NULL, entry BLOB NOT NULL, body BLOB,
     PRIMARY KEY (session, round, hash)) WITHOUT ROWID;
-CREATE TABLE links (
-    session BLOB NOT NULL, author BLOB NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
-    round INTEGER NOT NULL, prev BLOB NOT NULL, PRIMARY KEY (session, author, boot, seq, hash)) WITHOUT ROWID
+CREATE TABLE unsigned (session BLOB NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (session, hash)) WITHOUT ROWID
 """
 
 _KEEP = """
-INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET body = coalesce(body, excluded.body), depth = max(depth, excluded.depth)
 WHERE depth < excluded.depth OR (body IS NULL AND excluded.body IS NOT NULL)
 """
@@ -53,7 +51,7 @@ Reads = Callable[[bytes], Codec | None]
 TOLD_EVERY = 4096
 
 AT_ONCE = 1024
-"""Links that are written together."""
+"""Rows that are written together."""
 
 MOST_KNOWN = 1 << 16
 """Records that are known to have been read, so that the same ones from other transcripts cost next to nothing."""
@@ -78,25 +76,25 @@ class Link(NamedTuple):
     prev: bytes
 
 
-class Noted:
-    """Entries that members signed, on their way to where chains are read from."""
+class Unsigned:
+    """Entries without the signature of the member that they name: they are in no chain."""
 
     def __init__(self, database: sqlite3.Connection, session: bytes) -> None:
         self._database, self._session = database, session
-        self._links: list[tuple[object, ...]] = []
+        self._hashes: list[bytes] = []
         self.count = 0
 
     def add(self, entry: Entry) -> None:
-        """This one is signed by its author."""
+        """This one is none of its author's."""
         self.count += 1
-        place = (entry.author, entry.boot, entry.seq, entry.hash, entry.round, entry.prev)
-        self._links.append((self._session, *place))
-        if len(self._links) == AT_ONCE:
+        self._hashes.append(entry.hash)
+        if len(self._hashes) == AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        self._database.executemany("INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)", self._links)
-        self._links.clear()
+        rows = [(self._session, hashed) for hashed in self._hashes]
+        self._database.executemany("INSERT OR IGNORE INTO unsigned VALUES (?, ?)", rows)
+        self._hashes.clear()
 
 
 class Archive:
@@ -181,8 +179,8 @@ class Archive:
         if found != entry.body:
             self.garbled += bool(body)
             body = None
-        place = (entry.author, entry.boot, entry.seq)
-        self._database.execute(_KEEP, (entry.session, entry.round, hashed, signed.entry, body, *place, depth))
+        place = (entry.author, entry.boot, entry.seq, entry.prev)
+        self._database.execute(_KEEP, (entry.session, entry.round, hashed, *place, depth, signed.entry, body))
         reads = codec(entry.session)
         if reads is None:
             self._unread.add(entry.session)
@@ -223,25 +221,18 @@ class Archive:
             vars(entry)["hash"] = hashed
             yield entry, body
 
-    def count(self, session: bytes, number: int) -> int:
-        """How many entries a round has."""
-        rows = self._database.execute(
-            "SELECT COUNT(*) FROM entries WHERE session = ? AND round = ?", (session, number)
-        )
-        return int(rows.fetchone()[0])
-
     @contextmanager
-    def noting(self, session: bytes) -> Iterator[Noted]:
-        """Takes down, in the order of a round's entries, which of them carry their authors' signatures."""
-        noted = Noted(self._database, session)
-        yield noted
-        noted.flush()
+    def leaving_out(self, session: bytes) -> Iterator[Unsigned]:
+        """Takes down which of a round's entries carry no signature of their author's, for `chains`."""
+        unsigned = Unsigned(self._database, session)
+        yield unsigned
+        unsigned.flush()
 
     def chains(self, session: bytes) -> Iterator[Link]:
-        """The places of a session's valid entries in their authors' chains, by author, boot and number."""
+        """The places of a session's signed entries in their authors' chains, by author, boot and number."""
         rows = self._database.execute(
-            "SELECT author, boot, seq, round, hash, prev FROM links WHERE session = ? "
-            "ORDER BY author, boot, seq, hash",
+            "SELECT author, boot, seq, round, hash, prev FROM entries WHERE session = ?1 "
+            "AND hash NOT IN (SELECT hash FROM unsigned WHERE session = ?1) ORDER BY author, boot, seq, hash",
             (session,),
         )
         for author, *numbers in rows:

@@ -151,9 +151,9 @@ class Auditor:
             return SessionReport(name, None, count, 0, (), ())
         rounds, findings, unsigned = [], list[Finding](), 0
         for number in self.archive.rounds(name):
-            with self.archive.noting(name) as signed:
-                records, found = generic.admit(ground, self.archive.entries(name, number), number, signed.add)
-            unsigned += self.archive.count(name, number) - signed.count
+            with self.archive.leaving_out(name) as left_out:
+                records, found = generic.admit(ground, self.archive.entries(name, number), number, left_out.add)
+            unsigned += left_out.count
             if not records:
                 continue
             rounds.append(number)

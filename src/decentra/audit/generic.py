@@ -38,7 +38,7 @@ def admit(
     ground: Ground,
     entries: Iterable[tuple[Entry, bytes | None]],
     number: int,
-    signed: Callable[[Entry], None] = lambda entry: None,
+    unsigned: Callable[[Entry], None] = lambda entry: None,
 ) -> tuple[list[Record], list[Finding]]:
     """The entries that members signed, as records, and what their form alone shows.
 
@@ -48,7 +48,7 @@ def admit(
     kind's limit is its own, so that who exceeds it has said two things in one place.
 
     Args:
-        signed: told every entry that a member signed, also those that are left out.
+        unsigned: told every entry without the signature of the member that it names.
     """
     records: list[Record] = []
     findings: dict[tuple[str, PeerId], Finding] = {}
@@ -57,8 +57,8 @@ def admit(
     for entry, body in entries:
         author, kind = entry.author, entry.kind
         if author not in ground.members or not ground.check(author, entry.signature, entry.signed_bytes):
+            unsigned(entry)
             continue
-        signed(entry)
         word = (author, kind, entry.body, entry.receiver)
         of[author, kind] += word not in said
         if word in said or of[author, kind] > MOST:

@@ -218,8 +218,7 @@ def as_record(ground: Ground, entry: Entry, body: bytes | None) -> Record:
 
 def as_fields(ground: Ground, kind: str, body: bytes) -> Fields:
     """The fields of a body, by name. Raises Malformed where it is none of its kind."""
-    names = (name for name, _ in ground.codec.spec(kind).fields)
-    return dict(zip(names, ground.codec.decode(kind, body), strict=True))
+    return ground.codec.fields(kind, body)
 
 
 def packed(record: Record) -> bytes:

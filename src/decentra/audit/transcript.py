@@ -120,7 +120,9 @@ def _records(path: Path) -> Iterator[tuple[Signed | str, int]]:
             end = at + reader.left
             if reader.left < 2 * MAX_RECORD:
                 size = end  # the last of it, also where the file has become shorter
-            while reader.left >= MAX_RECORD or (reader.left and end == size):
+            left = reader.left
+            while left >= MAX_RECORD or (left and end == size):
                 record = _record(reader)
-                at = end - reader.left
+                left = reader.left
+                at = end - left
                 yield record, at

@@ -175,6 +175,7 @@ class Codec:
             kind: tuple(_reads(field, f"{kind}.{name}") for name, field in spec.fields)
             for kind, spec in messages.items()
         }
+        self._names = {kind: tuple(name for name, _ in spec.fields) for kind, spec in messages.items()}
         self._citing = {kind for kind, spec in messages.items() if any(field.cites for _, field in spec.fields)}
 
     @property
@@ -191,6 +192,10 @@ class Codec:
     def cites(self, kind: str) -> bool:
         """Whether messages of a kind hold entries of others."""
         return kind in self._citing
+
+    def fields(self, kind: str, body: bytes) -> dict[str, Any]:
+        """The values of one body by the names of its fields. Raises Malformed."""
+        return dict(zip(self._names.get(kind, ()), self.decode(kind, body), strict=True))
 
     def encode(self, kind: str, values: tuple[object, ...]) -> bytes:
         """The canonical body of one message, checked as a receiver would. Raises Malformed where a receiver would."""

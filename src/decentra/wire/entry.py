@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 from decentra.spec import KIND_BYTES, LARGEST
 from decentra.types import PeerId, RoundId
@@ -99,25 +99,27 @@ def parse(raw: bytes) -> Entry:
         raise Malformed(f"entry version {version}, this peer speaks version {VERSION}; the older side must upgrade")
     if count != FIELDS:
         raise Malformed(f"an entry has {FIELDS} fields, this has {count}")
-    entry = Entry(
-        session=reader.binary(32, 32, "an entry's session"),
-        epoch=reader.natural(LARGEST, "an entry's epoch"),
-        round=reader.natural(LARGEST, "an entry's round"),
-        author=PeerId(reader.binary(32, 32, "an entry's author")),
-        boot=reader.natural(LARGEST, "an entry's boot"),
-        seq=reader.natural(LARGEST, "an entry's seq"),
-        prev=reader.binary(32, 32, "an entry's prev"),
-        kind=reader.text(KIND_BYTES, "an entry's kind"),
-        after=reader.binary(32, 32, "an entry's after"),
-        receiver=reader.binary(0, 32, "an entry's receiver"),
-        body=reader.binary(32, 32, "an entry's body"),
-        signature=reader.binary(64, 64, "an entry's signature"),
-    )
+    fields: dict[str, Any] = {
+        "session": reader.binary(32, 32, "an entry's session"),
+        "epoch": reader.natural(LARGEST, "an entry's epoch"),
+        "round": reader.natural(LARGEST, "an entry's round"),
+        "author": PeerId(reader.binary(32, 32, "an entry's author")),
+        "boot": reader.natural(LARGEST, "an entry's boot"),
+        "seq": reader.natural(LARGEST, "an entry's seq"),
+        "prev": reader.binary(32, 32, "an entry's prev"),
+        "kind": reader.text(KIND_BYTES, "an entry's kind"),
+        "after": reader.binary(32, 32, "an entry's after"),
+        "receiver": reader.binary(0, 32, "an entry's receiver"),
+        "body": reader.binary(32, 32, "an entry's body"),
+        "signature": reader.binary(64, 64, "an entry's signature"),
+    }
     reader.end("an entry")
-    if len(entry.receiver) not in (0, 32):
+    if len(fields["receiver"]) not in (0, 32):
         raise Malformed("an entry's receiver is neither a peer nor empty for everyone")
-    # The encoding is canonical, so encoding the entry again would give these same bytes.
-    vars(entry).update(packed=raw, signed_bytes=LABEL + _UNSIGNED + raw[1:-_SIGNATURE_BYTES])
+    # Set at once: a frozen dataclass sets its fields one by one. The encoding is canonical, so encoding the entry again
+    # would give these same bytes.
+    entry = Entry.__new__(Entry)
+    vars(entry).update(fields, packed=raw, signed_bytes=LABEL + _UNSIGNED + raw[1:-_SIGNATURE_BYTES])
     return entry
 
 

@@ -98,7 +98,9 @@ class Reader:
     def comes(self) -> str:
         """What kind of value stands next: ``array``, ``natural``, ``bytes`` or ``text``."""
         code = self._raw[self._at] if self._at < len(self._raw) else -1
-        for form, name in ((_NATURAL, "natural"), (_BYTES, "bytes"), (_TEXT, "text"), (_ARRAY, "array")):
+        if code in _BYTES.wide:
+            return "bytes"
+        for form, name in ((_NATURAL, "natural"), (_TEXT, "text"), (_ARRAY, "array")):
             if form.short <= code < form.short + form.room or code in form.wide:
                 return name
         raise Malformed("neither an array nor a whole number, bytes or a text")
