@@ -444,12 +444,13 @@ class Peer:
         """Wait for a round as long as its own deadlines can take; an interrupt ends the round for all and goes on."""
         terms = self.charter.rounds
         longest = 2 * terms.ready_deadline + 16 * len(self.charter.members) * terms.phase_deadline
+        until = time.monotonic() + longest
         try:
-            return future.result(longest)
+            while not wait([future], 1.0).done and time.monotonic() < until:
+                pass  # a signal that comes just before a wait begins is handled only when that ends
+            return future.result(0)
         except FutureTimeout:
-            raise LocalError(
-                f"the round has not ended in {longest:.0f} s; a defect of decentra, please report it"
-            ) from None
+            raise LocalError(f"the round has not ended in {longest:.0f} s; a defect, please report it") from None
         except BaseException:
             self._later(self._cancel)
             wait([future], INTERRUPT_DEADLINE)
@@ -464,9 +465,8 @@ class Peer:
         try:
             return asyncio.run_coroutine_threadsafe(run(), self._loop).result(deadline)
         except FutureTimeout:
-            raise LocalError(
-                f"this peer's I/O thread did not answer within {deadline:.0f} s; start the peer again"
-            ) from None
+            said = f"this peer's I/O thread did not answer within {deadline:.0f} s; start the peer again"
+            raise LocalError(said) from None
 
     def _later(self, callback: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed: whoever waited has been told
