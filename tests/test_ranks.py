@@ -214,11 +214,17 @@ def test_the_example_under_torchrun_trains_with_peers_of_one_process(make_group:
 
 @contextmanager
 def in_a_group_of_one() -> Iterator[None]:
-    """Distributed data parallel wants a process group; each thread's model is alone in this one."""
+    """Distributed data parallel wants a process group; each thread's model is alone in this one.
+
+    It holds which model is in its forward pass once a process, and puts back what was there before. Passes of several
+    threads at a time leave one of them there for good, and whoever compiles a model later is taken for a part of it.
+    """
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    active = DistributedDataParallel._active_ddp_module
     try:
         yield
     finally:
+        DistributedDataParallel._active_ddp_module = active
         dist.destroy_process_group()
 
 
