@@ -1,0 +1,281 @@
+"""The rules by name, how they are put together with ``+``, and which fit n updates of which f may be false.
+
+A third party's rule comes by an entry point of the group ``decentra.rules``: a ``GramRule``, ``CoordinateRule`` or
+``PreStep`` object, or a class that makes one without arguments. ``decentra.robust.testing`` holds it to what it says.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decentra.errors import LocalError
+from decentra.robust.centre import CovarianceFilter, GeometricMedian
+from decentra.robust.coordinates import MeaMed, Median, SignMajority, TrimmedMean
+from decentra.robust.nearest import CHOOSES, BulyanSelection, Krum, MultiKrum, NearestNeighborMixing, NearMedian
+from decentra.robust.own import (
+    AdaptiveClipping,
+    Balance,
+    CenteredClipping,
+    ClippedSum,
+    FLTrust,
+    NearestNeighborAveraging,
+)
+from decentra.robust.rule import CoordinateRule, Gram, GramRule, Invariant, PreStep, Rule
+from decentra.robust.subsets import MinimumDiameter, SmallestMaximumEigenvalue
+
+ENTRY_POINTS = "decentra.rules"
+DEFAULT = "nnm+trimmed_mean"
+
+
+@dataclass(frozen=True)
+class Mean(GramRule):
+    """The mean of all updates. It is no robust rule: one false update moves it anywhere."""
+
+    name = "mean"
+    source = "McMahan et al. 2017 (FedAvg)"
+    invariants = frozenset(CHOOSES - {Invariant.MAJORITY} | {Invariant.DIAGONAL})
+    fewest_says = "n ≥ 1"
+    blind = True
+
+    def fewest(self, f: int) -> int:
+        return 1
+
+    def weights(self, gram: Gram, f: int) -> NDArray[Any]:
+        return np.full(len(gram), 1.0 / len(gram))
+
+
+RULES: tuple[Rule, ...] = (
+    Mean(),
+    Median(),
+    TrimmedMean(),
+    MeaMed(),
+    SignMajority(),
+    Krum(),
+    MultiKrum(),
+    GeometricMedian(),
+    MinimumDiameter(),
+    SmallestMaximumEigenvalue(),
+    CovarianceFilter(),
+    CenteredClipping(),
+    FLTrust(),
+    NearestNeighborAveraging(),
+    ClippedSum(),
+    Balance(),
+)
+STEPS: tuple[PreStep, ...] = (NearestNeighborMixing(), AdaptiveClipping())
+BULYAN = "bulyan"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Steps, and the rule that comes after them.
+
+    Attributes:
+        name: such as ``nnm+trimmed_mean``.
+        steps: what comes first, in order.
+        rule: the last.
+    """
+
+    name: str
+    steps: tuple[PreStep, ...]
+    rule: GramRule | CoordinateRule
+
+    @property
+    def parts(self) -> tuple[Rule, ...]:
+        return (*self.steps, self.rule)
+
+    @property
+    def reference(self) -> bool:
+        """Whether it needs a point of reference."""
+        return any(part.reference for part in self.parts)
+
+    @property
+    def origin(self) -> bool:
+        """Whether it needs inner products about zero."""
+        return any(part.origin for part in self.parts)
+
+    @property
+    def why_not_alike(self) -> str | None:
+        """Why peers that hold one set of updates cannot evaluate it alike, to the bit; None where they can."""
+        if self.reference:
+            return f"{self.name} measures against a reference of each peer's own, so peers would end with different results"
+        if not all(part.exact for part in self.parts):
+            return f"{self.name} needs eigenvalues, which differ in the last bits from machine to machine"
+        if Invariant.SCALE not in self.rule.invariants:
+            return f"{self.name} gives signs, not updates"
+        if len(self.steps) > 1:
+            return f"{self.name} has {len(self.steps)} steps, and integers hold one"
+        return None
+
+    @property
+    def needs_radius(self) -> bool:
+        """Whether it clips to a radius that its user has to name."""
+        return any("radius" in getattr(part, "__dataclass_fields__", {}) for part in self.parts)
+
+    @property
+    def needs_geometry(self) -> bool:
+        """Whether it asks for the Gram matrix at all."""
+        return bool(self.steps) or (isinstance(self.rule, GramRule) and not self.rule.blind)
+
+    @property
+    def invariants(self) -> frozenset[Invariant]:
+        """What holds of the whole."""
+        kept, coordinates = self.rule.invariants, isinstance(self.rule, CoordinateRule)
+        for step in reversed(self.steps):
+            kept = step.keeps(kept, coordinates)
+        return kept
+
+    @property
+    def needs(self) -> str:
+        """How many updates it works on, in words."""
+        return max((part.fewest_says for part in self.parts), key=lambda says: ("4f" in says, "2f" in says, says))
+
+    def fewest(self, f: int) -> int:
+        """The fewest updates that it works on where f may be false."""
+        removed = 2 * f if self.name == BULYAN else 0
+        return max(*(step.fewest(f) for step in self.steps), self.rule.fewest(f) + removed, 1)
+
+    def limit(self, n: int, f: int) -> str | None:
+        """Why n updates are too many for it; None where they are not."""
+        return next((said for part in self.parts if (said := part.limit(n, f))), None)
+
+    def kappa(self, n: int, f: int) -> float | None:
+        """κ of its proved bound, of the form that ``Rule.kappa`` tells; None where there is none."""
+        kappa = self.rule.kappa(n, f)
+        for step in reversed(self.steps):
+            kappa = None if kappa is None else step.kappa_with(n, f, kappa)
+        return kappa
+
+    def clipping(self, radius: float | None) -> Composition:
+        """The same with this radius. Raises LocalError where one is missing, or is none, or is of no use."""
+        if not self.needs_radius:
+            if radius is not None:
+                raise LocalError(f"{self.name} clips to no radius of yours; leave radius out")
+            return self
+        if radius is None or not 0 < radius < np.inf:
+            raise LocalError(f"{self.name} clips to a radius in units of the updates: hand in one above 0, not {radius}")
+        return replace(self, rule=replace(self.rule, radius=float(radius)))  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What ``rules()`` tells of one: its name, what it needs, its bound, its cost, what it runs on."""
+
+    name: str
+    needs: str
+    bound: str
+    cost: str
+    runs_on: str
+    source: str
+
+
+@cache
+def _registered() -> dict[str, Rule]:
+    """All rules and steps by name, a third party's too."""
+    found: dict[str, Rule] = {rule.name: rule for rule in (*RULES, *STEPS)}
+    for entry in entry_points(group=ENTRY_POINTS):
+        loaded = entry.load()
+        rule = loaded() if isinstance(loaded, type) else loaded
+        if not isinstance(rule, (GramRule, CoordinateRule, PreStep)):
+            raise LocalError(f"the entry point {entry.value!r} gives no rule of decentra.robust; uninstall or mend it")
+        if rule.name in found or rule.name == BULYAN:
+            raise LocalError(f"the entry point {entry.value!r} gives a second rule {rule.name!r}; rename it")
+        found[rule.name] = rule
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """The names of all rules that may come last."""
+    return (*(name for name, rule in _registered().items() if not isinstance(rule, PreStep)), BULYAN)
+
+
+@cache
+def find(name: str) -> Composition:
+    """The rule of this name. Raises LocalError for one that there is not, with the nearest."""
+    registered = _registered()
+    *before, last = [part.strip().lower().replace("-", "_") for part in name.split("+")]
+    steps = tuple(registered[part] for part in before if part in registered)
+    unknown = [part for part in before if not isinstance(registered.get(part), PreStep)]
+    if unknown or last not in names():
+        wrong = unknown[0] if unknown else last
+        known = [part for part, rule in registered.items() if isinstance(rule, PreStep)] if unknown else list(names())
+        near = difflib.get_close_matches(wrong, known, 1)
+        what = "step before a rule" if unknown else "rule"
+        mend = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
+        raise LocalError(f"there is no {what} {wrong!r}; {mend}")
+    mixing = tuple(step for step in steps if isinstance(step, PreStep))
+    plain = "+".join((*before, last))
+    if last == BULYAN:
+        if before:
+            raise LocalError("bulyan selects updates, which mixtures are not; use it by itself")
+        return Composition(BULYAN, (BulyanSelection(),), NearMedian())
+    rule = registered[last]
+    if not isinstance(rule, (GramRule, CoordinateRule)):
+        raise LocalError(f"{last!r} comes before a rule; add one, as in {last}+trimmed_mean")
+    if mixing and rule.reference:
+        raise LocalError(f"{last!r} measures updates, not mixtures of them, against a reference; use it by itself")
+    return Composition(plain, mixing, rule)
+
+
+def check(name: str, n: int, f: int) -> str | None:
+    """Why a rule cannot be had with n updates of which f may be false, with the nearest that can; None where it can.
+
+    Raises LocalError for a name that there is not.
+    """
+    rule = find(name)
+    if f < 0:
+        return f"f = {f} is no number of updates; set f to 0 or more"
+    if n < rule.fewest(f):
+        most = max((lower for lower in range(f) if rule.fewest(lower) <= n), default=None)
+        if most is None:
+            mend = f"{rule.name} needs {rule.fewest(0)} updates at least"
+        else:
+            mend = f"lower f to {most}"
+            if rule.name == BULYAN and n >= 2 * f + 1:
+                mend += f", or choose {DEFAULT}"
+        return f"{rule.name} needs {rule.needs}: with f = {f} that is {rule.fewest(f)} updates, and there are {n}; {mend}"
+    said = rule.limit(n, f)
+    return None if said is None else f"{said}; choose mda or {DEFAULT}"
+
+
+def exact_rules() -> tuple[str, ...]:
+    """Rules that peers in the clear can evaluate alike: of one agreed set alone, to the bit on any machine."""
+    usable = [name for name in names() if find(name).why_not_alike is None]
+    steps = [name for name, step in _registered().items() if isinstance(step, PreStep) and step.exact]
+    return (*usable, *(f"{step}+{name}" for step in steps for name in usable if name not in ("mean", BULYAN)))
+
+
+def rules() -> tuple[Told, ...]:
+    """All rules with what they need, their bound, their cost and what they run on."""
+    return tuple(_told(find(name)) for name in _all_names())
+
+
+def _all_names() -> Iterator[str]:
+    yield from names()
+    for step, rule in _registered().items():
+        if isinstance(rule, PreStep):
+            yield from (f"{step}+{last}" for last in ("trimmed_mean", "multi_krum"))
+
+
+def _told(rule: Composition) -> Told:
+    kappa = rule.kappa(10, 2)
+    last = rule.rule
+    on = "coordinates" if isinstance(last, CoordinateRule) else "geometry"
+    passes = int(rule.needs_geometry) + 1
+    return Told(
+        name=rule.name,
+        needs=rule.needs + (", a reference" if rule.reference else "") + (", a radius" if rule.needs_radius else ""),
+        bound="no bound of this form" if kappa is None else f"κ = {kappa:.3g} at n = 10, f = 2",
+        cost=f"{passes} pass{'es' * (passes > 1)} over the updates"
+        + (", exponential in f" if any(part.limit(64, 31) for part in rule.parts) else ""),
+        runs_on=("geometry, then " if rule.needs_geometry and on == "coordinates" else "") + on,
+        source=last.source if not rule.steps else "; ".join(part.source for part in rule.parts),
+    )
