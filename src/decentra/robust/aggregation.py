@@ -253,15 +253,13 @@ class _Run:
         return rule.rule.weights(gram, self.f)
 
     def _each_block(self, rows: Rows, task: Callable[[NDArray[Any], int], None]) -> None:
-        """Do this to every block of columns, on as many threads as there are."""
+        """Do this with memory for every block of columns, on as many threads as there are."""
         blocks = list(rows.blocks())
 
         def some(start: int) -> None:
             room = np.empty((rows.n, rows.columns), rows.dtype)
             for low, high in blocks[start : start + 4]:
-                block = room[:, : high - low]
-                rows.fill(block, low)
-                task(block, low)
+                task(room[:, : high - low], low)
 
         starts = range(0, len(blocks), 4)
         for _ in map(some, starts) if self.executor is None else self.executor.map(some, starts):
@@ -290,6 +288,7 @@ class _Run:
 
         def task(block: NDArray[Any], low: int) -> None:
             out = np.empty(block.shape[1], dtype)
+            self.rows.fill(block, low)
             if not is_finite(block):
                 if not finite and not np.isfinite(block).all():
                     raise _NotFinite
@@ -303,31 +302,24 @@ class _Run:
         self._each_block(self.rows, task)
 
     def _sum(self, weights: NDArray[Any], finite: bool) -> None:
-        """Σ w_i x_i: relative to the row that counts most, where weights sum to 1, so that equal rows give just that."""
+        """Σ w_i x_i: relative to the row that counts most, where weights sum to 1, so that equal rows give that."""
         used = [int(index) for index in np.flatnonzero(weights)]
         rows, dtype = self.seen.chosen(used), self.rows.dtype
         shares = weights[used].astype(dtype)
-        affine = abs(float(weights.sum()) - 1.0) <= 1e-9
-        heaviest = int(np.argmax(shares)) if used else 0
-
-        def value(block: NDArray[Any]) -> NDArray[Any]:
-            if not affine:
-                return np.asarray(shares @ block)
-            middle = block[heaviest].copy()
-            np.subtract(block, middle, out=block)
-            total = shares @ block
-            return np.asarray(np.add(total, middle, out=total))
+        heaviest = rows.chosen([int(np.argmax(shares))] if used and abs(float(weights.sum()) - 1.0) <= 1e-9 else [])
 
         def task(block: NDArray[Any], low: int) -> None:
-            if not len(used):
-                self.result.write(np.zeros(block.shape[1], dtype), low)
-                return
-            if not is_finite(block):
+            middle = np.zeros((max(1, heaviest.n), block.shape[1]), dtype)
+            heaviest.fill(middle[: heaviest.n], low)
+            with np.errstate(all="ignore"):
+                rows.fill(block, low, middle[0] if heaviest.n else None)
+                total = shares @ block + middle[0]
+            if not np.isfinite(total).all():
+                rows.fill(block, low)
                 if not finite and not np.isfinite(block).all():
                     raise _NotFinite
                 np.multiply(block, _DOWN, out=block)
-                self.result.write(value(block) / dtype.type(_DOWN), low)
-            else:
-                self.result.write(value(block), low)
+                total = (shares @ block) / dtype.type(_DOWN)
+            self.result.write(total, low)
 
-        self._each_block(rows if used else self.seen, task)
+        self._each_block(rows, task)

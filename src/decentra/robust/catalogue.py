@@ -106,7 +106,7 @@ class Composition:
     def why_not_alike(self) -> str | None:
         """Why peers that hold one set of updates cannot evaluate it alike, to the bit; None where they can."""
         if self.reference:
-            return f"{self.name} measures against a reference of each peer's own, so peers would end with different results"
+            return f"{self.name} measures against each peer's own reference, so peers would end with different results"
         if not all(part.exact for part in self.parts):
             return f"{self.name} needs eigenvalues, which differ in the last bits from machine to machine"
         if Invariant.SCALE not in self.rule.invariants:
@@ -161,7 +161,7 @@ class Composition:
                 raise LocalError(f"{self.name} clips to no radius of yours; leave radius out")
             return self
         if radius is None or not 0 < radius < np.inf:
-            raise LocalError(f"{self.name} clips to a radius in units of the updates: hand in one above 0, not {radius}")
+            raise LocalError(f"{self.name} clips to a radius, in units of updates: hand in one above 0, not {radius}")
         return replace(self, rule=replace(self.rule, radius=float(radius)))  # type: ignore[type-var]
 
 
@@ -241,7 +241,8 @@ def check(name: str, n: int, f: int) -> str | None:
             mend = f"lower f to {most}"
             if rule.name == BULYAN and n >= 2 * f + 1:
                 mend += f", or choose {DEFAULT}"
-        return f"{rule.name} needs {rule.needs}: with f = {f} that is {rule.fewest(f)} updates, and there are {n}; {mend}"
+        fewest = f"with f = {f} that is {rule.fewest(f)} updates, and there are {n}"
+        return f"{rule.name} needs {rule.needs}: {fewest}; {mend}"
     said = rule.limit(n, f)
     return None if said is None else f"{said}; choose mda or {DEFAULT}"
 

@@ -24,8 +24,8 @@ class GeometricMedian(GramRule):
 
     If it is one of the updates, that is known beforehand (Kuhn 1973): only the update of least total distance can be
     it, and it is if the unit vectors to all others do not pull harder than it weighs. Else Weiszfeld's steps lead
-    there, taken off an update where they would stick (Vardi and Zhang 2000). Weights over the updates stand for points, so a
-    step costs n² operations, whatever d is.
+    there, taken off an update where they would stick (Vardi and Zhang 2000). Weights over the updates stand for
+    points, so a step costs n² operations, whatever d is.
     """
 
     name = "geometric_median"

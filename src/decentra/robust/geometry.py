@@ -45,22 +45,26 @@ class Gramian:
     def __init__(self, rows: Rows, executor: Executor | None = None) -> None:
         self._rows, self._executor = rows, executor
         self.scale = 1.0
-        self.gram = self._sum(self._about_first)
+        self.gram = self._sum(self._plain, about_first=True)
         if rows.n > 1 and not self._telling():
             self._again()
 
-    def _sum(self, products: Callable[[NDArray[Any], Any], Gram], dtype: Any = None) -> Gram:
+    def _sum(self, products: Callable[[NDArray[Any]], Gram], about_first: bool = False) -> Gram:
         """The sum of a block's products over all blocks."""
         rows, blocks = self._rows, list(self._rows.blocks())
-        dtype = rows.dtype if dtype is None else dtype
+        first = rows.chosen([0])
 
         def task(start: int) -> Gram:
             total = np.zeros((rows.n, rows.n))
             room = np.empty((rows.n, rows.columns), rows.dtype)
             for low, high in blocks[start : start + BLOCKS_A_TASK]:
-                block = room[:, : high - low]
-                rows.fill(block, low)
-                total += products(block.astype(dtype, copy=False), dtype)
+                block, middle = room[:, : high - low], None
+                if about_first:
+                    middle = np.empty((1, high - low), rows.dtype)
+                    first.fill(middle, low)
+                with np.errstate(all="ignore"):
+                    rows.fill(block, low, None if middle is None else middle[0])
+                    total += products(block)
             return total
 
         gram = np.zeros((rows.n, rows.n))
@@ -70,11 +74,8 @@ class Gramian:
         return np.asarray((gram + gram.T) / 2)
 
     @staticmethod
-    def _about_first(block: NDArray[Any], dtype: Any) -> Gram:
-        with np.errstate(all="ignore"):
-            np.subtract(block[1:], block[0], out=block[1:])
-            block[0] = 0
-            return np.asarray(block @ block.T)
+    def _plain(block: NDArray[Any]) -> Gram:
+        return np.asarray(block @ block.T)
 
     def _telling(self) -> bool:
         """Whether the matrix tells near rows apart: half of all distances lie well above what rounding may hide."""
@@ -113,14 +114,14 @@ class Gramian:
         if not 1e-120 < largest < 1e120:
             self.scale = math.ldexp(1.0, -max(-1000, min(1000, math.frexp(largest)[1]))) if largest else 1.0
 
-        def products(block: NDArray[Any], dtype: Any) -> Gram:
-            block = np.multiply(block, self.scale)
+        def products(block: NDArray[Any]) -> Gram:
+            block = np.multiply(block, self.scale, dtype=np.float64)
             middle = np.empty(block.shape[1])
             mean(Median().select(block.copy(), 0), True, middle)
             np.subtract(block, middle, out=block)
             return np.asarray(block @ block.T)
 
-        self.gram = self._sum(products, np.float64)
+        self.gram = self._sum(products)
 
 
 def squared_distances(gram: Gram) -> Gram:

@@ -35,14 +35,20 @@ class _Piece:
     flat: NDArray[Any]
     bfloat: bool
 
-    def copy_to(self, out: NDArray[Any], low: int) -> None:
+    def copy_to(self, out: NDArray[Any], low: int, less: NDArray[Any] | None) -> None:
         part = self.flat[low : low + len(out)]
         if not self.bfloat:
-            out[:] = part
-        elif out.dtype == np.float32:  # bfloat16 is the upper half of a float32
+            if less is None:
+                out[:] = part
+            else:
+                np.subtract(part, less, out=out)
+            return
+        if out.dtype == np.float32:  # bfloat16 is the upper half of a float32
             np.left_shift(part, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
         else:
             out[:] = np.left_shift(part, 16, dtype=np.uint32, casting="unsafe").view(np.float32)
+        if less is not None:
+            np.subtract(out, less, out=out)
 
 
 @dataclass(frozen=True)
@@ -126,27 +132,30 @@ class Rows:
         for low in range(0, self.d, self.columns):
             yield low, min(low + self.columns, self.d)
 
-    def fill(self, out: NDArray[Any], low: int) -> None:
+    def fill(self, out: NDArray[Any], low: int, less: NDArray[Any] | None = None) -> None:
         """Copy columns ``low`` to ``low + out.shape[1]`` of every row.
 
         Args:
             out: (n, width), of this object's dtype.
+            less: (width,), taken off every row.
         """
+        spans = self._spans(low, out.shape[1])
         for row, pieces in zip(out, self.pieces, strict=True):
             if not pieces:
-                row[:] = 0
+                row[:] = 0 if less is None else -less
                 continue
-            for index, (begins, ends, offset) in enumerate(self._spans(low, out.shape[1])):
+            for piece, (begins, ends, offset) in zip(pieces, spans, strict=True):
                 if begins < ends:
-                    pieces[index].copy_to(row[begins:ends], offset)
+                    piece.copy_to(row[begins:ends], offset, None if less is None else less[begins:ends])
 
-    def _spans(self, low: int, width: int) -> Iterator[tuple[int, int, int]]:
+    def _spans(self, low: int, width: int) -> list[tuple[int, int, int]]:
         """For every tensor, which columns of a block are its, and where in it these begin."""
-        start = 0
+        spans, start = [], 0
         for tensor in self.tensors:
             begins, ends = max(start, low), min(start + tensor.size, low + width)
-            yield (begins - low, ends - low, begins - start) if begins < ends else (0, 0, 0)
+            spans.append((begins - low, ends - low, begins - start) if begins < ends else (0, 0, 0))
             start += tensor.size
+        return spans
 
     def result(self) -> Result:
         """Memory for an aggregate, in the form of an update."""
