@@ -47,6 +47,7 @@ FLOORS = {
     "crypto": Room(1, upto(0)),
     "derive": Room(1, upto(0), beside=frozenset({"crypto"})),
     "grids": Room(1, upto(0)),
+    "robust": Room(1, upto(0)),
     "spec": Room(1, upto(0)),
     "wire": Room(2, upto(1)),
     "charter": Room(2, upto(1), beside=frozenset({"wire"})),

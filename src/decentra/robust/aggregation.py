@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from decentra.errors import LocalError
 from decentra.robust.catalogue import DEFAULT, Composition, check, find
 from decentra.robust.coordinates import is_finite, mean
-from decentra.robust.geometry import Gramian, about, mixed, product, squared_distances
+from decentra.robust.geometry import Gramian, about, mix, mixed, product, squared_distances
 from decentra.robust.rows import Result, Rows
-from decentra.robust.rule import CoordinateRule, GramRule
+from decentra.robust.rule import CoordinateRule, GramRule, Invariant
 
 _DOWN = 2.0**-16
 """What numbers near the end of their type are multiplied with, so that sums of 2^15 of them stay within it."""
@@ -238,7 +238,7 @@ class _Run:
             gram = about(gram, seen.n - 1)[:-1, :-1]
         if rule.rule.radius is not None and found.scale != 1:
             rule = rule.clipping(rule.rule.radius * found.scale)
-        self.squared = squared_distances(gram)[: self.rows.n, : self.rows.n] / found.scale**2
+        self.squared = squared_distances(gram)[: self.rows.n, : self.rows.n] / found.scale / found.scale
         mixtures: NDArray[Any] = np.eye(self.seen.n)
         for step in rule.steps:
             made = step.mixtures(gram, self.f)
@@ -282,7 +282,7 @@ class _Run:
             middle = block[centre].copy() if affine else None
             if middle is not None:  # where rows are equal, so are mixtures of the differences, to the bit
                 np.subtract(block, middle, out=block)
-            mean(rule.select(made @ block, f), ordered, out)
+            mean(rule.select(mix(made, block), f), ordered, out)
             if middle is not None:
                 np.add(out, middle, out=out)
 
@@ -292,9 +292,10 @@ class _Run:
             if not is_finite(block):
                 if not finite and not np.isfinite(block).all():
                     raise _NotFinite
-                np.multiply(block, _DOWN, out=block)
+                down = _DOWN if Invariant.SCALE in rule.invariants else 1.0
+                np.multiply(block, down, out=block)
                 value(block, out)
-                np.divide(out, _DOWN, out=out)
+                np.divide(out, down, out=out)
             else:
                 value(block, out)
             self.result.write(out, low)

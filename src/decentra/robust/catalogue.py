@@ -203,6 +203,8 @@ def find(name: str) -> Composition:
     registered = _registered()
     *before, last = [part.strip().lower().replace("-", "_") for part in name.split("+")]
     steps = tuple(registered[part] for part in before if part in registered)
+    if isinstance(registered.get(last), PreStep):
+        raise LocalError(f"{last!r} comes before a rule; add one, as in {last}+trimmed_mean")
     unknown = [part for part in before if not isinstance(registered.get(part), PreStep)]
     if unknown or last not in names():
         wrong = unknown[0] if unknown else last
@@ -219,7 +221,7 @@ def find(name: str) -> Composition:
         return Composition(BULYAN, (BulyanSelection(),), NearMedian())
     rule = registered[last]
     if not isinstance(rule, (GramRule, CoordinateRule)):
-        raise LocalError(f"{last!r} comes before a rule; add one, as in {last}+trimmed_mean")
+        raise LocalError(f"{last!r} is no rule; a defect of decentra")
     if mixing and rule.reference:
         raise LocalError(f"{last!r} measures updates, not mixtures of them, against a reference; use it by itself")
     return Composition(plain, mixing, rule)

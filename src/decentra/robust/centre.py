@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.robust.geometry import about, product, squared_distances
+from decentra.robust.geometry import about, distances_to, product, squared_distances
 from decentra.robust.nearest import CHOOSES
-from decentra.robust.rule import Gram, GramRule, Invariant
+from decentra.robust.rule import Gram, GramRule
 
-MOST_STEPS = 10_000
-CONVERGED = 1e-13
-"""The change of a weight at which the median is found."""
+MOST_STEPS = 2_000
+CONVERGED = 1e-12
+"""The change of every weight, as a share of it, at which the median is found: far updates count for little each, but by
+their distance for as much as others."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class GeometricMedian(GramRule):
 
     name = "geometric_median"
     source = "Pillutla, Kakade, Harchaoui 2022 (RFA), run to convergence"
-    invariants = CHOOSES | {Invariant.HULL}
+    invariants = CHOOSES
+    off_a_line = True
 
     def kappa(self, n: int, f: int) -> float:
         return 4 * ((n - f) / (n - 2 * f)) ** 2
@@ -43,12 +45,13 @@ class GeometricMedian(GramRule):
         if _pull(gram, squared, medoid) <= float((squared[medoid] == 0).sum()):
             weights[medoid] = 1.0
             return weights
-        weights[:] = 1.0 / n
+        weights[medoid] = 1.0
+        near = about(gram, medoid)
         for _ in range(MOST_STEPS):
-            following = _step(gram, squared, weights)
-            change = float(np.abs(following - weights).max())
+            following = _step(near, squared, weights)
+            settled = bool((np.abs(following - weights) <= CONVERGED * following).all())
             weights = following
-            if change <= CONVERGED:
+            if settled:
                 break
         return weights
 
@@ -65,11 +68,10 @@ def _pull(gram: Gram, squared: Gram, index: int) -> float:
 
 def _step(gram: Gram, squared: Gram, weights: NDArray[Any]) -> NDArray[Any]:
     """Weiszfeld's step from the point Σ w_i x_i, in weights."""
-    towards = product(squared, weights)
-    to_rows = np.maximum(towards - 0.5 * math.fsum(weights * towards), 0.0)
-    near = to_rows <= 1e-30 * float(squared.max())
+    to_rows = distances_to(gram, weights)
+    near = to_rows <= 1e-15 * np.sqrt(np.diagonal(gram))
     inverse = np.zeros(len(weights))
-    inverse[~near] = 1.0 / np.sqrt(to_rows[~near])
+    inverse[~near] = 1.0 / to_rows[~near]
     following = inverse / math.fsum(inverse)
     if near.any():
         at = int(np.flatnonzero(near)[0])

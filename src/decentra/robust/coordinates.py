@@ -72,7 +72,7 @@ class MeaMed(CoordinateRule):
 
     name = "meamed"
     source = "Xie, Koyejo, Gupta 2018"
-    invariants = _EVERY_COORDINATE - {Invariant.BOX, Invariant.NEGATION}
+    invariants = _EVERY_COORDINATE - {Invariant.BOX}
     ordered = False
 
     def select(self, block: NDArray[Any], f: int) -> Sequence[NDArray[Any]]:

@@ -13,7 +13,7 @@ comes to the same weights, on any machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
@@ -30,8 +30,8 @@ BLOCKS_A_TASK = 16
 _TELLING = 2.0**-10
 """The least share that a distance may have of the products that it is the difference of: with what rounding leaves of
 24 bits in a block's sum, it is then known to about a thousandth."""
-_DOUBLED = 2.0**-35
-"""The same share, where numbers are float64."""
+_DOUBLED = 2.0**-20
+"""The same share, where numbers are float64: a distance is then known to ten digits."""
 
 
 class Gramian:
@@ -49,7 +49,7 @@ class Gramian:
         if rows.n > 1 and not self._telling():
             self._again()
 
-    def _sum(self, products: Callable[[NDArray[Any]], Gram], about_first: bool = False) -> Gram:
+    def _sum(self, inner: Callable[[NDArray[Any]], Gram], about_first: bool = False) -> Gram:
         """The sum of a block's products over all blocks."""
         rows, blocks = self._rows, list(self._rows.blocks())
         first = rows.chosen([0])
@@ -64,7 +64,7 @@ class Gramian:
                     first.fill(middle, low)
                 with np.errstate(all="ignore"):
                     rows.fill(block, low, None if middle is None else middle[0])
-                    total += products(block)
+                    total += inner(block)
             return total
 
         gram = np.zeros((rows.n, rows.n))
@@ -75,7 +75,7 @@ class Gramian:
 
     @staticmethod
     def _plain(block: NDArray[Any]) -> Gram:
-        return np.asarray(block @ block.T)
+        return products(block)
 
     def _telling(self) -> bool:
         """Whether the matrix tells near rows apart: half of all distances lie well above what rounding may hide."""
@@ -114,14 +114,41 @@ class Gramian:
         if not 1e-120 < largest < 1e120:
             self.scale = math.ldexp(1.0, -max(-1000, min(1000, math.frexp(largest)[1]))) if largest else 1.0
 
-        def products(block: NDArray[Any]) -> Gram:
+        def about_median(block: NDArray[Any]) -> Gram:
             block = np.multiply(block, self.scale, dtype=np.float64)
             middle = np.empty(block.shape[1])
             mean(Median().select(block.copy(), 0), True, middle)
             np.subtract(block, middle, out=block)
-            return np.asarray(block @ block.T)
+            return products(block)
 
-        self.gram = self._sum(products)
+        self.gram = self._sum(about_median)
+
+
+def strips(n: int, width: int) -> Iterator[slice]:
+    """Columns in strips whose products with or among n rows a linear algebra library leaves to one thread.
+
+    OpenBLAS does so up to 2^18 multiplications; what it cuts up further comes out in other last bits by the number of
+    cores. In strips it does not, and sums in float32 are short.
+    """
+    step = max(16, (1 << 18) // (n * n) // 16 * 16)
+    for low in range(0, width, step):
+        yield slice(low, low + step)
+
+
+def products(block: NDArray[Any]) -> Gram:
+    """The inner products of a block's rows, (n, n), float64, summed over strips in float64."""
+    total = np.zeros((len(block), len(block)))
+    for strip in strips(len(block), block.shape[1]):
+        total += block[:, strip] @ block[:, strip].T
+    return total
+
+
+def mix(mixtures: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
+    """Mixtures of a block's rows: (m, n) times (n, width), of the block's dtype."""
+    made = np.empty((len(mixtures), block.shape[1]), block.dtype)
+    for strip in strips(len(block), block.shape[1]):
+        np.matmul(mixtures, block[:, strip], out=made[:, strip])
+    return made
 
 
 def squared_distances(gram: Gram) -> Gram:
@@ -136,6 +163,13 @@ def about(gram: Gram, index: int) -> Gram:
     """The inner products of x_i − x_k for row k: (n, n)."""
     column = gram[:, index]
     return np.asarray(gram - column[:, None] - column[None, :] + gram[index, index])
+
+
+def distances_to(gram: Gram, weights: NDArray[Any]) -> NDArray[Any]:
+    """‖x_i − z‖ for the point z = Σ w_i x_i, Σ w_i = 1: (n,). About a row near z no far one drowns the others."""
+    towards = product(gram, weights)
+    squares = np.diagonal(gram) - 2 * towards + math.fsum(weights * towards)
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
 def product(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:

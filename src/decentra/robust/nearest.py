@@ -120,7 +120,7 @@ class NearMedian(CoordinateRule):
 
     name = "near_median"
     source = "El Mhamdi et al. 2018"
-    invariants = frozenset(CHOOSES - {Invariant.ORTHOGONAL, Invariant.HULL, Invariant.NEGATION})
+    invariants = CHOOSES - {Invariant.ORTHOGONAL, Invariant.HULL}
     ordered = False
     fewest_says = "n ≥ 4f + 3"
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.robust.geometry import product, ranked, squared_distances
+from decentra.robust.geometry import about, distances_to, ranked, squared_distances
 from decentra.robust.rule import Gram, GramRule, Invariant, PreStep
 
 _ABOUT_REFERENCE = frozenset(
@@ -46,13 +46,11 @@ class CenteredClipping(GramRule):
     steps: int = 1
 
     def weights(self, gram: Gram, f: int) -> NDArray[Any]:
-        n, squared = len(gram) - 1, squared_distances(gram)
+        n, near = len(gram) - 1, about(gram, len(gram) - 1)
         weights = np.zeros(n + 1)
         weights[n] = 1.0
         for _ in range(self.steps):
-            towards = product(squared, weights)
-            lengths = np.sqrt(np.maximum(towards - 0.5 * math.fsum(weights * towards), 0.0))[:n]
-            shares = clipped(lengths, self.radius or 0.0) / n
+            shares = clipped(distances_to(near, weights)[:n], self.radius or 0.0) / n
             weights *= 1.0 - math.fsum(shares)
             weights[:n] += shares
         return weights

@@ -48,6 +48,8 @@ class Rule(ABC):
     """Whether it needs inner products about zero. Others see them about a point that they must not depend on."""
     exact: ClassVar[bool] = True
     """Whether it gives the same bits on every machine: nothing but IEEE steps in a fixed order."""
+    off_a_line: ClassVar[bool] = False
+    """Whether its promises are of updates that do not all lie on one line, where several points may do."""
     radius: float | None = None
     """For rules that clip: how far, in units of the updates. They need one."""
 

@@ -1,0 +1,124 @@
+"""Rules over integers: the exact value, rounded once, and the same whatever does the arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from decentra.errors import LocalError
+from decentra.robust import aggregate, exact
+from decentra.robust.catalogue import check, exact_rules, find
+
+NAMES = exact_rules()
+
+
+@st.composite
+def integers(draw: st.DrawFn, name: str) -> tuple[NDArray[Any], int]:
+    """Updates in the ring's words: n times the largest stays within; small ones, and ones at the limit."""
+    f = draw(st.sampled_from([f for f in range(3) if find(name).fewest(f) <= 11]))
+    n = draw(st.integers(max(find(name).fewest(f), f + 1), 11))
+    dtype = draw(st.sampled_from([np.int16, np.int32]))
+    most = int(np.iinfo(dtype).max) // n
+    size = draw(st.sampled_from([3, 1000, most]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    updates = rng.integers(-min(size, most), min(size, most) + 1, (n, draw(st.integers(1, 6))))
+    updates[: draw(st.integers(0, f))] = draw(st.sampled_from([-most, most]))
+    return updates.astype(dtype), f
+
+
+def half_even(value: Fraction) -> int:
+    return round(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_total_is_the_exact_value_rounded_once(name: str) -> None:
+    """Against fractions, with the weights that the rule found, and for coordinates against sorting."""
+
+    @given(integers(name))
+    def holds(case: tuple[NDArray[Any], int]) -> None:
+        updates, f = case
+        n = len(updates)
+        before = updates.copy()
+        found = exact.weigh(list(updates), name, f)
+        assert np.array_equal(updates, before) and found.total.dtype == updates.dtype
+        if found.weights is not None and "arc" not in name:
+            total = sum(found.weights)
+            for column, value in enumerate(found.total):
+                summed = sum(weight * int(row[column]) for weight, row in zip(found.weights, updates, strict=True))
+                assert int(value) == half_even(Fraction(n * summed, total))
+        if name == "trimmed_mean":
+            kept = np.sort(updates.astype(np.int64), axis=0)[f : n - f]
+            assert [half_even(Fraction(n * int(s), n - 2 * f)) for s in kept.sum(axis=0)] == found.total.tolist()
+
+    holds()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_the_rule_in_floating_point_too(name: str) -> None:
+    """On updates without ties, where rounding decides nothing."""
+    rng = np.random.default_rng(4)
+    updates = rng.integers(-(10**7), 10**7, (11, 300)).astype(np.int32)
+    updates[9:] = rng.integers(3 * 10**7, 4 * 10**7, (2, 300))
+    found = exact.aggregate(list(updates), name, 2) / 11
+    assert found == pytest.approx(aggregate(updates.astype(np.float64), name, 2).value, abs=3e-3 * 10**7)
+    if "geometric" not in name and "arc" not in name:
+        assert found == pytest.approx(aggregate(updates.astype(np.float64), name, 2).value, abs=0.51)
+
+
+@pytest.mark.parametrize("name", ["krum", "multi_krum", "mda", "nnm+trimmed_mean", "bulyan"])
+@pytest.mark.parametrize("far", [0, 6])
+def test_two_quanta_tell_beside_a_liar_at_the_limit(name: str, far: int) -> None:
+    rng = np.random.default_rng(6)
+    updates = rng.integers(-2, 3, (11, 40_000)).astype(np.int32)
+    updates[far] = (2**31 - 1) // 11
+    updates[far + 1, :1000] += 40  # near, and yet farther than any other
+    found = exact.weigh(list(updates), name, 2)
+    if found.weights is not None:
+        assert found.weights[far] == 0 == found.weights[far + 1]
+    honest = np.delete(updates, [far, far + 1], axis=0)
+    assert (np.abs(found.total / 11) <= np.abs(honest).max()).all()
+
+
+def test_rounding_is_half_to_even() -> None:
+    numerator = np.array([-7, -6, -5, -3, -2, -1, 0, 1, 2, 3, 5, 6, 7])
+    assert exact._rounded(numerator, 2).tolist() == [-4, -3, -2, -2, -1, 0, 0, 0, 1, 2, 2, 3, 4]
+    assert exact._rounded(numerator, 4).tolist() == [round(Fraction(int(value), 4)) for value in numerator]
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=6, max_size=6))
+def test_inner_products_are_exact(values: list[int]) -> None:
+    rows = np.array(values, np.int32).reshape(3, 2)
+    whole = [[sum(int(a) * int(b) for a, b in zip(one, other, strict=True)) for other in rows] for one in rows]
+    assert np.array_equal(exact._gram(list(rows), origin=True), np.array(whole, dtype=object).astype(np.float64))
+
+
+def test_what_peers_cannot_evaluate_alike_is_refused() -> None:
+    rows = [np.zeros(3, np.int32)] * 5
+    for name, says in {
+        "smea": "eigenvalues",
+        "caf": "eigenvalues",
+        "fltrust": "own reference",
+        "sign_majority": "signs",
+        "nnm+arc+krum": "2 steps",
+    }.items():
+        with pytest.raises(LocalError, match=says):
+            exact.aggregate(rows, name, 1)
+    with pytest.raises(LocalError, match="lower f to 2"):
+        exact.aggregate(rows, "krum", 3)
+    with pytest.raises(LocalError, match="all int16 or all int32"):
+        exact.aggregate([np.zeros(3)] * 3, "krum", 1)
+    with pytest.raises(LocalError, match="one length"):
+        exact.aggregate([*rows, np.zeros(2, np.int32)], "krum", 1)
+    with pytest.raises(LocalError, match="no updates"):
+        exact.aggregate([], "krum", 1)
+
+
+def test_all_exact_rules_fit_eleven_updates_with_two_false() -> None:
+    assert all(check(name, 11, 2) is None for name in NAMES)
+    assert "nnm+trimmed_mean" in NAMES and "smea" not in NAMES and "sign_majority" not in NAMES
