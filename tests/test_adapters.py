@@ -372,7 +372,7 @@ def test_a_peer_of_the_groups_rank_holds_the_groups_adapter_itself() -> None:
 def test_what_is_written_is_read_again_to_the_bit_and_a_copy_is_apart(dtype: torch.dtype) -> None:
     model = adapted(1, 2).to(dtype)
     views = Padded(adapters.find(model), 4)
-    leaving = Leaving(model, Policies({}, views))
+    leaving = Leaving(model, Policies(views=views))
     draw = np.random.default_rng(3)
     values = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in views.shapes.items()}
     for index, name in enumerate(leaving.names):
@@ -399,7 +399,7 @@ def test_a_convolutions_adapter_is_a_matrix_too() -> None:
 
 def test_a_move_in_flight_is_made_in_the_groups_coordinates() -> None:
     model = adapted(1, 2)
-    leaving = Leaving(model, Policies({}, Padded(adapters.find(model), 4)))
+    leaving = Leaving(model, Policies(views=Padded(adapters.find(model), 4)))
     draw = np.random.default_rng(4)
     for index in range(len(leaving)):
         leaving.write(index, draw.standard_normal(leaving.specs[index].shape).astype(np.float32))

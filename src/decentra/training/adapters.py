@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def join(
         if rank is not None and options.get("checkpoint") is not None:
             raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
         group.refuse_terms(PeerFolder.find(state).load()[1].training)
-        peer = join_group(model, optimizer, state, policy=group.policy, **options)
+        peer = join_group(model, optimizer, state, policy=group.policies, **options)
         undo.callback(peer.close)
         group.begin(peer._training, peer.charter.training)
         undo.pop_all()
@@ -115,7 +114,7 @@ def attach(
     with ExitStack() as undo:
         group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=overlap)
         group.refuse_terms(averager.charter.training)
-        training = hook.attach(averager, model, optimizer, policy=group.policy, ahead=ahead, overlap=overlap)
+        training = hook.attach(averager, model, optimizer, policy=group.policies, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
         group.begin(training, averager.charter.training)
         undo.pop_all()
@@ -167,8 +166,7 @@ class _Adapters:
             raise LocalError("adapters are trained as adapters.join(model, optimizer): give a PEFT model, then its own")
         if method not in [*Method]:
             raise LocalError(f"the method is {method!r}; choose one of {', '.join(Method)}")
-        if policy is not None and not isinstance(policy, Mapping):
-            raise LocalError(f"the policy is of type {type(policy).__name__}, and must be a mapping of names")
+        given = Policies.of(policy)
         self.method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
         _refuse_unfit(self.method, rank, self._adapters, overlap)
         own: dict[str, str] = {}
@@ -179,11 +177,11 @@ class _Adapters:
                 adapter.a.requires_grad_(False)
                 adapter.a.grad = None
         names = [name for adapter in self._adapters for name in adapter.names]
-        if rank is not None and any(fnmatchcase(name, pattern) for pattern in policy or {} for name in names):
+        if rank is not None and any(map(given.fits, names)):
             raise LocalError("with rank both matrices of an adapter are averaged: leave adapters out of the policy")
         self._ranked = rank is not None
         views = None if rank is None else Padded(self._adapters, rank)
-        self.policy = Policies({**(policy or {}), **own}, views)
+        self.policies = Policies({**given.globs, **own}, views)
         # Before training's own hook, which moves the model.
         self._watch = _Watch(optimizer)
         undo.callback(self._watch.end)

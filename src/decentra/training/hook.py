@@ -17,7 +17,7 @@ from decentra.training.common import OuterState
 from decentra.training.flight import Flight
 from decentra.training.fragments import FragmentResidual
 from decentra.training.outer import refuse_flushing
-from decentra.training.tensors import Leaving
+from decentra.training.tensors import Leaving, Policies
 
 if TYPE_CHECKING:
     import logging
@@ -216,7 +216,7 @@ class Training:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        policy: Mapping[str, str] | None = None,
+        policy: Mapping[str, str] | Policies | None = None,
         ahead: bool = False,
         overlap: bool = False,
     ) -> None:
@@ -496,7 +496,7 @@ def attach(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    policy: Mapping[str, str] | None = None,
+    policy: Mapping[str, str] | Policies | None = None,
     ahead: bool = False,
     overlap: bool = False,
 ) -> Training:

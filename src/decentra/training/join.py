@@ -25,6 +25,7 @@ from decentra.peer.witness import Witness
 from decentra.training.checkpoint import Checkpoints, Stateful
 from decentra.training.hook import Summary, Training
 from decentra.training.processes import Following, Ranks, Speaking
+from decentra.training.tensors import Policies
 from decentra.training.wrapped import plain_model, plain_optimizer
 from decentra.types import PeerId, RoundResult, TensorSpec
 
@@ -164,7 +165,7 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
-    policy: Mapping[str, str] | None = None,
+    policy: Mapping[str, str] | Policies | None = None,
     ahead: bool = False,
     overlap: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,

@@ -26,7 +26,7 @@ from decentra import derive
 from decentra.charter.charter import Charter
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.training.hook import Summary, Training
-from decentra.training.tensors import Leaving
+from decentra.training.tensors import Leaving, Policies
 from decentra.types import PeerId
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Ranks:
             return None
         return cls()
 
-    def agree(self, model: torch.nn.Module, policy: Mapping[str, str] | None) -> Leaving:
+    def agree(self, model: torch.nn.Module, policy: Mapping[str, str] | Policies | None) -> Leaving:
         """What leaves, which is the same on all ranks.
 
         Raises:
