@@ -328,7 +328,7 @@ def test_parameters_that_are_not_this_models_are_refused() -> None:
     good = b"".join(part.tobytes() for part in other.export())
     assert len(good) == state.nbytes
     for bad in (good[:-1], b"x" + good[1:], good[:-4] + np.float32("nan").tobytes()):
-        with pytest.raises(LocalError, match="the parameters received"):
+        with pytest.raises(LocalError, match="the common state received"):
             state.adopt(memoryview(bad))
     assert not state.taken_over
     state.adopt(memoryview(good))

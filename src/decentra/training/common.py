@@ -14,6 +14,7 @@ from decentra.errors import LocalError
 from decentra.machine.state import piece_digests
 from decentra.training.fragments import Fragments, FragmentUpdate, Piece
 from decentra.training.outer import PLAIN
+from decentra.training.received import Form, unsound
 
 if TYPE_CHECKING:
     import logging
@@ -63,6 +64,7 @@ class OuterState:
             self._parameters[leaving.span(index)] = leaving.read(index).reshape(-1)
             outer.begin(self._slots_of(index, outer))
         self._fixed = leaving.read_fixed()
+        self._form = Form(MAGIC, HEADER, leaving.size * (1 + len(self._slots)), self._fixed.nbytes)
         self._origin = self._digest(self._fixed)
         self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
@@ -79,7 +81,7 @@ class OuterState:
     @property
     def nbytes(self) -> int:
         """Bytes that `export` gives and `adopt` takes."""
-        return HEADER + sum(array.nbytes for array in self._arrays) + self._fixed.nbytes
+        return self._form.nbytes
 
     def digest(self) -> bytes:
         """SHA-256 of the common parameters: float32, little-endian, in order. The model may be on its way from them."""
@@ -132,27 +134,15 @@ class OuterState:
 
     def _read(self, data: memoryview) -> tuple[NDArray[np.float32], NDArray[np.uint8], int, bytes]:
         """What exported bytes hold: the arrays, the common tensors, the number of outer steps, and the origin."""
-        data = data.cast("B")
-        if data.nbytes != self.nbytes or bytes(data[: len(MAGIC)]) != MAGIC:
-            raise LocalError(
-                f"the common state received has {data.nbytes} bytes, this model's has {self.nbytes}: "
-                "compare the peers' models and versions of decentra"
-            )
-        size, count = self._leaving.size, len(self._arrays)
-        values = np.frombuffer(data, np.float32, size * count, HEADER)
-        fixed = np.frombuffer(data, np.uint8, self._fixed.nbytes, HEADER + values.nbytes)
-        rounds = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
-        sound = np.isfinite(values.min()) and np.isfinite(values.max()) and rounds <= LARGEST
+        header, values, fixed = self._form.read(data)
+        rounds, size = int.from_bytes(header[:8], "little"), self._leaving.size
+        sound = rounds <= LARGEST and self._leaving.can_hold_fixed(fixed)
         for index, outer in enumerate(self._outers):
             span = self._leaving.span(index)
-            slots = [values[size * place :][span] for place in range(1, outer.slots + 1)]
-            sound = sound and outer.can_hold(slots)
-        if not (sound and self._leaving.can_hold_fixed(fixed)):
-            raise LocalError(
-                "the common state received holds NaN or inf, or what no step comes to, and was not taken over: restart "
-                "its sender"
-            )
-        return values, fixed, rounds, bytes(data[len(MAGIC) + 8 : HEADER])
+            sound = sound and outer.can_hold([values[size * place :][span] for place in range(1, outer.slots + 1)])
+        if not sound:
+            raise unsound("what no step comes to")
+        return values, fixed, rounds, header[8:]
 
     def _take(self, values: NDArray[np.float32], fixed: NDArray[np.uint8], rounds: int, origin: bytes) -> None:
         size, self._pieces = self._leaving.size, None
