@@ -128,7 +128,8 @@ class Bench:
 
     def joined(self, method: str, seed: int, rate: float, articles: Sequence[Tensor]) -> dict[str, Any]:
         """As many peers as there are topics measured, together."""
-        group = Group(len(articles), Terms(steps=self.steps, outer_lr=1.0, outer_momentum=0.0, nesterov=False))
+        terms = Terms(steps=self.steps, outer_lr=1.0, outer_momentum=0.0, nesterov=False, adapters=method)
+        group = Group(len(articles), terms)
         group.barrier = threading.Barrier(len(articles), timeout=LONGEST)
         turn, models, errors = threading.Lock(), [self.model(seed) for _ in articles], list[BaseException]()
 
@@ -136,7 +137,7 @@ class Bench:
             try:
                 with turn:
                     optimizer = optimizer_of(models[topic])
-                    training = adapters.attach(Turns(group, topic, turn), models[topic], optimizer, method=method)
+                    training = adapters.attach(Turns(group, topic, turn), models[topic], optimizer)
                     self.train(models[topic], optimizer, topic, seed, rate)
                     training.finish()
             except BaseException as error:

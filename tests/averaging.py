@@ -32,6 +32,7 @@ class Terms:
     outer_tau: float | None = None
     warmup: int | None = None
     fragments: int | None = None
+    adapters: str | None = None
     tensors: Mapping[str, OuterTerms] = field(default_factory=dict)
 
 

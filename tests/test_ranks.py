@@ -321,6 +321,9 @@ def test_what_the_hook_can_not_do_is_said(make_group: MakeGroup) -> None:
         ddp.join(network(1), group.folders[0].path)  # type: ignore[arg-type]
     with in_a_group_of_one(), pytest.raises(LocalError, match=r"set training\.steps = 1 .* it has steps = 2"):
         ddp.join(DistributedDataParallel(network(1)), group.folders[0].path)
+    rolora = make_group(N, training__steps=1, training__adapters="rolora")
+    with in_a_group_of_one(), pytest.raises(LocalError, match="by rolora, and this peer would train them by fedit"):
+        ddp.join(DistributedDataParallel(network(1)), rolora.folders[0].path)
 
 
 def test_parameters_that_are_not_this_models_are_refused() -> None:

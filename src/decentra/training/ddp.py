@@ -38,6 +38,7 @@ from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.state import piece_digests
 from decentra.peer.config import PeerFolder
 from decentra.peer.runtime import Peer
+from decentra.training.hook import refuse_other_method
 from decentra.training.processes import Ranks, raise_told
 from decentra.training.received import Form
 from decentra.training.tensors import Leaving
@@ -246,6 +247,7 @@ def _refuse_unfit(peer: Peer, leaving: Leaving) -> None:
             "gradients are averaged whole and at every step: set training.steps = 1 in the charter, without seconds "
             f"and fragments; it has steps = {terms.steps}"
         )
+    refuse_other_method(terms, leaving.adapters)
     if agreed is not None and agreed != own:
         raise LocalError(
             f"your model's fingerprint is {own.hex()}, the charter's is {agreed.hex()}: train the model that the group "

@@ -17,7 +17,7 @@ from decentra.training.common import OuterState
 from decentra.training.flight import Flight
 from decentra.training.fragments import FragmentResidual
 from decentra.training.outer import refuse_flushing
-from decentra.training.tensors import Leaving, Policies
+from decentra.training.tensors import FEDIT, Leaving, Policies
 
 if TYPE_CHECKING:
     import logging
@@ -54,6 +54,11 @@ class Terms(outer.Terms, Protocol):
     @property
     def warmup(self) -> int | None:
         """Rounds that take the mean itself before the outer optimiser begins; none by default."""
+        ...
+
+    @property
+    def adapters(self) -> str | None:
+        """How the two matrices of LoRA adapters are trained; both are averaged by default."""
         ...
 
     @property
@@ -230,6 +235,7 @@ class Training:
         self._log = averager.log()
         self._terms, self._most = terms, averager.charter.protocol.max_weight
         self.leaving = Leaving(model, policy)
+        refuse_other_method(terms, self.leaving.adapters)
         if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
         choose = partial(outer.chosen, terms, terms.tensors)
@@ -482,6 +488,21 @@ class Training:
             seconds=self._seconds,
             transcript=transcript,
             parameters=self._parameters.hex(),
+        )
+
+
+def refuse_other_method(terms: Terms, own: str) -> None:
+    """Check that a peer trains adapters as its group does.
+
+    Raises:
+        LocalError: the charter says another method than ``own``.
+    """
+    agreed = terms.adapters or FEDIT
+    if agreed != own:
+        raise LocalError(
+            f"the charter has LoRA adapters trained by {agreed}, and this peer would train them by {own}: join with "
+            "decentra.training.adapters.join(model, optimizer), which goes by the charter, or agree on "
+            f'adapters = "{own}" in its [training]'
         )
 
 

@@ -26,6 +26,9 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 WRAPPED = "_orig_mod."
 """What `torch.compile` puts before names: compiled models and others train together."""
 
+FEDIT = "fedit"
+"""How adapters are trained where nothing else is said: as all parameters, each matrix averaged by itself."""
+
 MOST_TOLD = 40
 """Lines that say what leaves."""
 
@@ -72,6 +75,7 @@ class Policies:
         globs: by a glob over names, ``"average"``, ``"common"`` or ``"local"``. Of the globs that fit a name the
             longest decides, and of equally long ones the last in the alphabet.
         views: the coordinates in which some of those that are averaged leave.
+        adapters: how the two matrices of LoRA adapters are trained.
 
     Raises:
         LocalError: the globs are no mapping, or what one stands for is no policy.
@@ -79,6 +83,7 @@ class Policies:
 
     globs: Mapping[str, str] = field(default_factory=dict)
     views: Views | None = None
+    adapters: str = FEDIT
 
     def __post_init__(self) -> None:
         mend = 'give a name pattern and "average", "common" or "local", such as {"*.running_mean": "average"}'
@@ -166,6 +171,11 @@ class Leaving:
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """The model's own tensors: those that are averaged, then the common ones."""
         return (*self._tensors, *self._common)
+
+    @property
+    def adapters(self) -> str:
+        """How the two matrices of LoRA adapters are trained."""
+        return self._policies.adapters
 
     @property
     def layout(self) -> tuple[TensorSpec, ...]:
