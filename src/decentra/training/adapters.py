@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from decentra.training.wrapped import plain_model, plain_optimizer
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
+
+    from decentra.peer.witness import Witness
+    from decentra.training.checkpoint import Stateful
 
 HALF = re.compile(r"(?P<layer>.*)\.lora_(?P<kind>|embedding_)A\.(?P<adapter>[^.]+)(?P<rest>|\.weight)")
 
@@ -59,7 +62,11 @@ def join(
     method: str | None = None,
     rank: int | None = None,
     policy: Mapping[str, str] | None = None,
-    **options: Any,
+    ahead: bool = False,
+    overlap: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    also: Mapping[str, Stateful] | None = None,
+    witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model's LoRA adapters together with a group, as ``decentra.join`` trains a model.
 
@@ -79,18 +86,28 @@ def join(
             alone, and rounds are waited for.
         rank: the largest that a peer of the group has, where they differ (`ranks`). The same at all peers.
         policy: as for ``decentra.join``, for all other tensors.
-        options: the others of ``decentra.join``.
+        ahead, overlap, checkpoint, also, witness: as for ``decentra.join``.
 
     Raises:
         LocalError: there is no adapter that trains, or the method can't train it so; else as ``decentra.join``.
         RemoteError, Unavailable: as ``decentra.join``.
     """
     with ExitStack() as undo:
-        if rank is not None and options.get("checkpoint") is not None:
+        if rank is not None and checkpoint is not None:
             raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
         terms = PeerFolder.find(state).load()[1].training
-        group = _Adapters(model, optimizer, terms, method, rank, policy, undo, overlap=bool(options.get("overlap")))
-        peer = join_group(model, optimizer, state, policy=group.policies, **options)
+        group = _Adapters(model, optimizer, terms, method, rank, policy, undo, overlap=overlap)
+        peer = join_group(
+            model,
+            optimizer,
+            state,
+            policy=group.policies,
+            ahead=ahead,
+            overlap=overlap,
+            checkpoint=checkpoint,
+            also=also,
+            witness=witness,
+        )
         undo.callback(peer.close)
         group.begin(peer._training)
         undo.pop_all()
