@@ -101,10 +101,10 @@ def test_what_clipping_left_and_what_was_kept_go_on_too(tmp_path: Path) -> None:
 def test_of_fragments_all_that_clipping_left_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_checkpoint.TERMS", Terms(steps=4, fragments=2))
     run = Run(tmp_path)
-    run.training.clipped[0][...] = np.arange(32)
+    run.training.clipped[:] = np.arange(32)
     run.steps(0, 3)
     again = Run(tmp_path)
-    assert again.resumed == 1 and again.training.clipped[0].tolist() == list(range(32))
+    assert again.resumed == 1 and again.training.clipped.tolist() == list(range(32))
     assert same_bits(again.training.residual, [np.arange(16, 32, dtype=np.float32)])
 
 

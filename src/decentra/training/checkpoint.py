@@ -1,8 +1,8 @@
 """Checkpoints: everything that a peer needs to go on after it was killed, as one safetensors file a round.
 
 A file holds the model's state dict under ``model.``, the optimizer's tensors under ``optimizer.``, those of whatever
-else is kept under ``also.``, the common state's exported bytes under ``common.``, in parts, what clipping left under
-``residual.``, and the state of torch's random numbers as ``random``. What is no tensor stands as JSON in the file's
+else is kept under ``also.``, the common state's exported bytes under ``common.``, in parts, what clipping left as
+``residual``, and the state of torch's random numbers as ``random``. What is no tensor stands as JSON in the file's
 metadata, under ``decentra``.
 """
 
@@ -32,7 +32,7 @@ VERSION = 1
 KEPT = 2
 """Files that are kept: the latest, and the one before it."""
 
-MODEL, COMMON, RESIDUAL, RANDOM = "model.", "common.", "residual.", "random"
+MODEL, COMMON, RESIDUAL, RANDOM = "model.", "common.", "residual", "random"
 TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 """Keys by which the JSON says that a tensor, a tuple or a mapping with any keys stands in a place."""
 
@@ -129,8 +129,7 @@ class Checkpoints:
         tensors |= {name: tensor for name, tensor in noted.items() if name in tensors or name == RANDOM}
         for place, part in enumerate(training.state.export()):
             tensors[f"{COMMON}{place}"] = torch.from_numpy(part if part.flags.writeable else part.copy())
-        for place, values in enumerate(training.clipped):
-            tensors[f"{RESIDUAL}{place}"] = torch.from_numpy(values)
+        tensors[RESIDUAL] = torch.from_numpy(training.clipped)
         before = _files(self.folder)
         path = self.folder / f"{NAME}{_number(before[-1]) + 1 if before else 1:08d}{SUFFIX}"
         beside, library = path.with_suffix(".part"), _library()
@@ -171,12 +170,11 @@ class Checkpoints:
             common: list[NDArray[np.uint8]] = [
                 tensors[f"{COMMON}{place}"].numpy() for place in range(len(training.state.export()))
             ]
-            left = [tensors[f"{RESIDUAL}{place}"].numpy() for place in range(len(training.clipped))]
+            left, own = tensors[RESIDUAL].numpy(), training.clipped
             model = _model_in(tensors, told)
             _refuse_unlike(model, self._model.state_dict())
-            for values, own in zip(left, training.clipped, strict=True):
-                if values.shape != own.shape or values.dtype != own.dtype or not np.isfinite(values).all():
-                    raise ValueError("what clipping left is not this model's")
+            if left.shape != own.shape or left.dtype != own.dtype or not np.isfinite(left).all():
+                raise ValueError("what clipping left is not this model's")
             self._optimizer.load_state_dict(_given_back(told.optimizer, tensors))
             for name, one in self._also.items():
                 one.load_state_dict(_given_back(told.also[name], tensors))
@@ -190,8 +188,7 @@ class Checkpoints:
             training.go_back()
         else:
             training.kept = told.kept
-            for values, own in zip(left, training.clipped, strict=True):
-                own[...] = values
+            own[:] = left
         return told.outer_steps
 
 

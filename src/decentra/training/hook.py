@@ -15,7 +15,6 @@ from decentra.machine.state import SharedState
 from decentra.training import outer
 from decentra.training.common import OuterState
 from decentra.training.flight import Flight
-from decentra.training.fragments import FragmentResidual
 from decentra.training.outer import refuse_flushing
 from decentra.training.tensors import FEDIT, Leaving, Policies
 
@@ -212,6 +211,8 @@ class Training:
         last: the last round that was completed.
         attached: whether steps of the optimizer still count.
         specs: the tensors of a round: those that leave, or one fragment of all.
+        clipped: what clipping left of all that leaves, float32, one dimension; it counts in later updates.
+        residual: what of it the next round is about, in the shapes of ``specs``.
         completed: called, in the user's thread, once the model holds what a completed round gave.
     """
 
@@ -242,12 +243,9 @@ class Training:
         self._common = OuterState(
             self.leaving, choose, self._log, warmup=terms.warmup or 0, fragments=terms.fragments or 1
         )
-        self.residual: Sequence[NDArray[np.float32]]
-        if self._common.fragments is None:
-            self.specs = self.leaving.specs
-            self.residual = [np.zeros(spec.shape, np.float32) for spec in self.specs]
-        else:
-            self.specs, self.residual = self._common.fragments.specs, FragmentResidual(self._common)
+        self.specs = self._common.specs
+        self.clipped = np.zeros(self._common.padded, np.float32)
+        self.residual = self._common.residual(self.clipped)
         self._common.forget = self._forget
         self._steps = 0  # since the last round that completed or failed
         self._given = 0  # those of the round that is on
@@ -333,18 +331,12 @@ class Training:
 
     def _forget(self) -> None:
         """The common state is of another origin: what clipping left was of steps on another model."""
-        for left in self.clipped:
-            left.fill(0)
+        self.clipped.fill(0)
 
     def _tell(self) -> None:
         if self._rounds > self._told:
             self._told = self._rounds
             self.completed()
-
-    @property
-    def clipped(self) -> Sequence[NDArray[np.float32]]:
-        """All that clipping left, which counts in later updates."""
-        return [self.residual.whole] if isinstance(self.residual, FragmentResidual) else self.residual
 
     @property
     def kept(self) -> int:
