@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,11 @@ class Turns(Peer):
         super().__init__(group, index)
         self._turn = turn
 
-    def average(self, *arguments: Any, **named: Any) -> Any:
+    @contextmanager
+    def round(self) -> Iterator[None]:
         self._turn.release()
         try:
-            return super().average(*arguments, **named)
+            yield
         finally:
             self._turn.acquire()
 
