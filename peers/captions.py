@@ -28,6 +28,7 @@ from torch.nn import functional
 
 import decentra
 from decentra.demo import smollm2
+from decentra.demo.arguments import rounds
 from decentra.demo.figures import sure
 from decentra.demo.needs import refuse_missing
 from decentra.errors import LocalError
@@ -43,7 +44,7 @@ STAMPS = "apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamp
 INSIDE = Path("usr", "share", "tuxpaint", "stamps")
 """Where the pictures lie in what ``STAMPS`` unpacks."""
 
-SEEN, WORDS, LONGEST = 1280, 4, 40  # features of a place, words that a picture becomes, tokens of a caption
+SEEN, LONGEST = 1280, 40  # features of a place, tokens of a caption
 PIXELS = 224
 BATCH = 8
 RATE, PROJECTOR_RATE = 2e-3, 5e-4
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--categories", required=True, help="this peer's, such as food,plants")
     parser.add_argument("--text-only", action="store_true", help="this peer has the captions, and no pictures")
     parser.add_argument("--measure", help="categories to measure on; by default this peer's")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=rounds, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alone", action="store_true", help="also train alone, for as many steps")
     options = parser.parse_args()

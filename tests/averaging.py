@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ torch.set_num_threads(1)
 LOG = logging.getLogger("decentra")
 DEADLINE = 20.0
 
+
 @dataclass(frozen=True)
 class Terms:
     steps: int = 4
@@ -32,6 +34,7 @@ class Terms:
     outer_tau: float | None = None
     warmup: int | None = None
     fragments: int | None = None
+    adapters: str | None = None
     tensors: Mapping[str, OuterTerms] = field(default_factory=dict)
 
 
@@ -84,6 +87,10 @@ class Peer:
     def interrupt(self) -> None:
         self.group.barrier.abort()
 
+    def round(self) -> AbstractContextManager[object]:
+        """What each round goes on in, for those that are held up."""
+        return nullcontext()
+
     def average(
         self,
         tensors: Sequence[NDArray[np.float32]],
@@ -93,11 +100,15 @@ class Peer:
         state: SharedState | None = None,
         residual: Sequence[NDArray[np.float32]] | None = None,
     ) -> RoundResult:
-        group, barrier = self.group, self.group.barrier
         assert state is not None
         assert names is not None
-        self.calls += 1
         self.names = names
+        with self.round():
+            return self.exchange(tensors, weight, state)
+
+    def exchange(self, tensors: Sequence[NDArray[np.float32]], weight: int, state: SharedState) -> RoundResult:
+        group, barrier = self.group, self.group.barrier
+        self.calls += 1
         group.states[self.index] = state
         barrier.wait()
         agreed = group.states[0].pieces()
@@ -117,18 +128,21 @@ class Peer:
         self.contributed.append(mine)
         rows = [group.updates[index] for index in sorted(group.updates) if (self.calls, index) not in group.left_out]
         values = tuple(np.mean(column, axis=0).astype(np.float32) for column in zip(*rows, strict=True))
+        return self.result(values, len(rows), (self.calls, self.index) not in group.left_out)
+
+    def result(self, values: Sequence[NDArray[np.float32]], peers: int, contributed: bool = True) -> RoundResult:
         return RoundResult(
             round=RoundId(1, self.calls),
-            values=values,
-            participants=tuple(peer_id(index) for index in range(len(rows))),
+            values=tuple(values),
+            participants=tuple(peer_id(index) for index in range(peers)),
             dropped=(),
-            total_weight=len(rows),
+            total_weight=peers,
             digest=bytes(32),
             bytes_sent=100,
             bytes_received=200,
             seconds=0.5,
             transcript_head=bytes(32),
-            contributed=(self.calls, self.index) not in group.left_out,
+            contributed=contributed,
         )
 
 

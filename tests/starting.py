@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Any
+
+import numpy as np
 
 from decentra.charter.charter import Charter
 from decentra.groups import fresh_identities, held_ports, write_folder
@@ -148,6 +151,11 @@ class Group:
 
     def close(self) -> None:
         self._open.close()
+
+
+def average(peers: Sequence[Peer], size: int = 3) -> list[Any]:
+    """What a round of all these peers gives each, or raises; every update is a vector of hundredths."""
+    return all_at_once([partial(peer.average, [np.full(size, 0.01, np.float32)]) for peer in peers])
 
 
 def until(peer: Peer, true: Callable[[], bool]) -> None:

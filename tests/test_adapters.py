@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import decentra
 from averaging import Group, Peer, Terms, together
 from decentra.errors import DecentraError, LocalError, Unavailable
-from decentra.training import Training, adapters
+from decentra.training import Training, adapters, attach
 from decentra.training.ranks import Adapter, Padded, Pair, best_subspace
 from decentra.training.tensors import Leaving, Policies
 from starting import Group as Folders
@@ -28,6 +30,7 @@ Floats = NDArray[np.float64]
 
 INPUTS, OUTPUTS = 7, 5
 PLAIN = Terms(steps=2, outer_lr=1.0, outer_momentum=0.0, nesterov=False)
+ROLORA = replace(PLAIN, adapters="rolora")
 
 
 class Lora(torch.nn.Module):
@@ -123,7 +126,7 @@ def test_ffa_leaves_a_untouched_and_equal_at_all_and_trains_b() -> None:
     first, _ = halves(models[0])
     seen: list[tuple[bytes, bytes]] = []
     trainings = train(
-        Group(3, Terms(steps=2)), models, 3, lambda index, _: seen.append(halves(models[index])), method="ffa"
+        Group(3, Terms(steps=2, adapters="ffa")), models, 3, lambda index, _: seen.append(halves(models[index]))
     )
     assert {a for a, _ in seen} == {first}
     assert len({b for _, b in seen}) == 3  # one a round, and equal at all
@@ -143,13 +146,14 @@ def turns(seen: dict[int, list[tuple[bytes, bytes]]], begun: tuple[bytes, bytes]
 @pytest.mark.parametrize("terms", [PLAIN, Terms(steps=2), Terms(steps=2, outer="adam", outer_lr=0.1)])
 def test_rolora_trains_b_and_a_by_turns_and_what_rests_does_not_move(terms: Terms) -> None:
     models = [adapted(1) for _ in range(3)]
-    group, begun, seen = Group(3, terms), halves(models[0]), {index: [] for index in range(3)}
+    group = Group(3, replace(terms, adapters="rolora"))
+    begun, seen = halves(models[0]), {index: [] for index in range(3)}
     within: set[tuple[int, str]] = set()
 
     def program(peer: Peer) -> None:
         model = models[peer.index]
         optimizer = adam(model, weight_decay=0.1)  # decay moves all that has a gradient
-        adapters.attach(peer, model, optimizer, method="rolora")
+        adapters.attach(peer, model, optimizer)
         for number in range(4 * PLAIN.steps):
             before = halves(model)
             step(model, optimizer, peer.index, number)
@@ -169,7 +173,7 @@ def test_rolora_trains_b_and_a_by_turns_and_what_rests_does_not_move(terms: Term
 @pytest.mark.parametrize("spent", [True, False])
 def test_rolora_goes_by_the_groups_outer_steps_over_a_missed_round(spent: bool) -> None:
     models = [adapted(1) for _ in range(3)]
-    group, begun, seen = Group(3, PLAIN), halves(models[0]), {index: [] for index in range(3)}
+    group, begun, seen = Group(3, ROLORA), halves(models[0]), {index: [] for index in range(3)}
 
     def fails(index: int) -> DecentraError | None:
         error = Unavailable([], 1.0, "its deal", "check that it runs")
@@ -177,7 +181,7 @@ def test_rolora_goes_by_the_groups_outer_steps_over_a_missed_round(spent: bool) 
         return error if index == 2 else None
 
     group.failures[2] = fails
-    train(group, models, 5, lambda index, _: seen[index].append(halves(models[index])), method="rolora")
+    train(group, models, 5, lambda index, _: seen[index].append(halves(models[index])))
     assert turns(seen, begun, 0) == turns(seen, begun, 1) == "BABAB"
     assert seen[2][2:] == seen[0][2:]
     missed = group.peers[2].contributed[1]  # of the third round: it had trained A, as the group had before
@@ -187,10 +191,10 @@ def test_rolora_goes_by_the_groups_outer_steps_over_a_missed_round(spent: bool) 
 
 def test_rolora_keeps_no_progress_of_a_matrix_that_rests() -> None:
     models = [adapted(1) for _ in range(3)]
-    group = Group(3, PLAIN)
+    group = Group(3, ROLORA)
     group.left_out = {(1, 2)}
     seen: dict[int, list[tuple[bytes, bytes]]] = {index: [] for index in range(3)}
-    train(group, models, 2, lambda index, _: seen[index].append(halves(models[index])), method="rolora")
+    train(group, models, 2, lambda index, _: seen[index].append(halves(models[index])))
     assert seen[2] == seen[0]
 
 
@@ -199,7 +203,7 @@ def test_what_clipping_cut_waits_for_its_matrix() -> None:
 
     def program(peer: Peer) -> None:
         optimizer = adam(model)
-        training = adapters.attach(peer, model, optimizer, method="rolora")
+        training = adapters.attach(peer, model, optimizer)
         held: list[list[float]] = []
         for number in range(4 * PLAIN.steps):
             if number == 1:
@@ -210,16 +214,16 @@ def test_what_clipping_cut_waits_for_its_matrix() -> None:
                 held.append([float(part.max()) for part in training.residual])
         assert held == [[0.0] * 4, [0.0, 1.0] * 2, [0.0] * 4, [0.0, 1.0] * 2]
 
-    together(Group(1, PLAIN), program)
+    together(Group(1, ROLORA), program)
 
 
 def test_after_training_together_both_matrices_are_their_owners() -> None:
     model = adapted(1)
-    group = Group(1, PLAIN)
+    group = Group(1, ROLORA)
 
     def program(peer: Peer) -> None:
         optimizer = adam(model)
-        training = adapters.attach(peer, model, optimizer, method="rolora")
+        training = adapters.attach(peer, model, optimizer)
         for number in range(PLAIN.steps):
             step(model, optimizer, 0, number)
         training.finish()
@@ -234,9 +238,9 @@ def test_after_training_together_both_matrices_are_their_owners() -> None:
 @pytest.mark.parametrize(
     ("terms", "options", "said"),
     [
-        (PLAIN, {"method": "rolora", "overlap": True}, "set overlap=False"),
-        (PLAIN, {"method": "ffa", "rank": 4}, "leave rank out"),
-        (Terms(fragments=2), {"method": "rolora"}, "without training.fragments"),
+        (ROLORA, {"overlap": True}, "set overlap=False"),
+        (Terms(adapters="ffa"), {"rank": 4}, "leave rank out"),
+        (Terms(fragments=2, adapters="rolora"), {}, "without training.fragments"),
         (Terms(fragments=2), {"rank": 4}, "without training.fragments"),
         (PLAIN, {"rank": 4, "policy": {"*lora_A*": "local"}}, "leave adapters out of the policy"),
         (PLAIN, {"method": "flora"}, "choose one of fedit, ffa, rolora"),
@@ -254,6 +258,27 @@ def test_what_cannot_be_trained_so_is_refused_and_leaves_the_model_as_it_was(
         adapters.attach(Group(1, terms).peers[0], model, optimizer, **options)
     assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "lora_" in name)
     step(model, optimizer, 0, 0)  # no round, and no error
+
+
+@pytest.mark.parametrize("agreed", [None, *adapters.Method])
+@pytest.mark.parametrize("own", adapters.Method)
+def test_who_would_train_adapters_by_another_method_than_its_group_is_refused(agreed: str | None, own: str) -> None:
+    """FedIT and RoLoRA send tensors of the same names and shapes, so that nothing else would tell them apart."""
+    peer, model = Group(1, replace(PLAIN, adapters=agreed)).peers[0], adapted(1)
+    optimizer = adam(model)
+    if own == (agreed or "fedit"):
+        adapters.attach(peer, model, optimizer, method=own)
+        return
+    said = f"trained by {agreed or 'fedit'}, and this peer would train them by {own}:"
+    with pytest.raises(LocalError, match=said):
+        adapters.attach(peer, model, optimizer, method=own)
+    if own == "fedit":  # which is what happens to adapters where nobody knows of them
+        with pytest.raises(LocalError, match=said):
+            attach(peer, model, optimizer)
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "lora_" in name)
+    step(model, optimizer, 0, 0)
+    step(model, optimizer, 0, 1)
+    assert peer.calls == 0
 
 
 def test_a_model_without_adapters_is_refused() -> None:
@@ -372,7 +397,7 @@ def test_a_peer_of_the_groups_rank_holds_the_groups_adapter_itself() -> None:
 def test_what_is_written_is_read_again_to_the_bit_and_a_copy_is_apart(dtype: torch.dtype) -> None:
     model = adapted(1, 2).to(dtype)
     views = Padded(adapters.find(model), 4)
-    leaving = Leaving(model, Policies({}, views))
+    leaving = Leaving(model, Policies(views=views))
     draw = np.random.default_rng(3)
     values = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in views.shapes.items()}
     for index, name in enumerate(leaving.names):
@@ -399,7 +424,7 @@ def test_a_convolutions_adapter_is_a_matrix_too() -> None:
 
 def test_a_move_in_flight_is_made_in_the_groups_coordinates() -> None:
     model = adapted(1, 2)
-    leaving = Leaving(model, Policies({}, Padded(adapters.find(model), 4)))
+    leaving = Leaving(model, Policies(views=Padded(adapters.find(model), 4)))
     draw = np.random.default_rng(4)
     for index in range(len(leaving)):
         leaving.write(index, draw.standard_normal(leaving.specs[index].shape).astype(np.float32))
@@ -446,8 +471,8 @@ def test_training_stops_where_no_adapter_has_changed_by_the_first_round(method: 
     if how == "not held":  # decay moves A, yet the product stays zero
         held = [layer.lora_A["default"].weight for layer in (model[0], model[2])]
     optimizer = torch.optim.AdamW(held, lr=0.0 if how == "rate" else 0.1)
-    peer = Group(1, PLAIN).peers[0]
-    adapters.attach(peer, model, optimizer, method=method)
+    peer = Group(1, replace(PLAIN, adapters=method)).peers[0]
+    adapters.attach(peer, model, optimizer)
 
     def local_step() -> None:
         optimizer.zero_grad()
@@ -480,6 +505,19 @@ def test_what_cannot_be_trained_so_is_refused_before_the_group_hears_of_it(make_
     with pytest.raises(LocalError, match="leave checkpoint"):
         adapters.join(model, adam(model), group.folders[0].path, rank=4, checkpoint="here")
     assert not group.folders[0].journal.exists()
+
+
+@pytest.mark.parametrize("other", ["fedit", "ffa"])
+def test_peers_that_mix_methods_are_refused_with_both_names(make_group: MakeGroup, other: str) -> None:
+    group = make_group(3, training__adapters="rolora")
+    said = f"trained by rolora, and this peer would train them by {other}:"
+    model = adapted(1)
+    with pytest.raises(LocalError, match=said):
+        adapters.join(model, adam(model), group.folders[0].path, method=other)
+    assert not group.folders[0].journal.exists()
+    if other == "fedit":
+        with pytest.raises(LocalError, match=said):
+            decentra.join(model, adam(model), group.folders[0].path)
 
 
 def llama() -> torch.nn.Module:
@@ -520,6 +558,7 @@ def test_peers_train_adapters_that_plain_peft_loads(
     group = make_group(
         3,
         training__steps=2,
+        training__adapters=method,
         protocol__initial_range=0.5,
         rounds__ready_deadline=20.0,
         rounds__phase_deadline=10.0,

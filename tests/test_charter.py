@@ -96,6 +96,7 @@ def tables() -> st.SearchStrategy[dict[str, Any]]:
                     "outer_tau": positive,
                     "warmup": st.integers(0, 2**30),
                     "fragments": st.integers(1, 2**15),
+                    "adapters": st.sampled_from(["fedit", "ffa", "rolora"]),
                     "tensors": st.dictionaries(
                         st.sampled_from(["*", "*.bias", "head.*"]),
                         st.fixed_dictionaries({"outer_lr": positive}, optional={"outer_momentum": st.just(0.1)})
@@ -197,6 +198,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "outer_tau": 0.01,
         "warmup": 3,
         "fragments": 4,
+        "adapters": "ffa",
         "tensors": {"*.bias": {"outer_momentum": 0.0}},
     },
     "model": {"max_parameters": 5, "fingerprint": bytes(32)},

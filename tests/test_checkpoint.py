@@ -15,7 +15,7 @@ import decentra
 from averaging import Group, Terms, local_step, network, peer_id, same_bits, values_of
 from decentra.errors import LocalError
 from decentra.training import Training
-from decentra.training.checkpoint import KEPT, Checkpoints
+from decentra.training.checkpoint import KEPT, Checkpoints, Loop
 from decentra.types import RoundId
 from starting import Group as Real
 from starting import all_at_once
@@ -53,7 +53,7 @@ class Run:
         if folder is not None:
             also = {"scheduler": self.scheduler}
             place = (OWNER, RoundId(1, begun))
-            self.kept = Checkpoints(folder, *place, self.training, self.model, self.optimizer, also)
+            self.kept = Checkpoints(folder, *place, self.training, Loop(self.model, self.optimizer, also))
             self.resumed = self.kept.resume()
 
     def steps(self, first: int, last: int) -> Run:
@@ -101,10 +101,10 @@ def test_what_clipping_left_and_what_was_kept_go_on_too(tmp_path: Path) -> None:
 def test_of_fragments_all_that_clipping_left_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_checkpoint.TERMS", Terms(steps=4, fragments=2))
     run = Run(tmp_path)
-    run.training.clipped[0][...] = np.arange(32)
+    run.training.clipped[:] = np.arange(32)
     run.steps(0, 3)
     again = Run(tmp_path)
-    assert again.resumed == 1 and again.training.clipped[0].tolist() == list(range(32))
+    assert again.resumed == 1 and again.training.clipped.tolist() == list(range(32))
     assert same_bits(again.training.residual, [np.arange(16, 32, dtype=np.float32)])
 
 
@@ -178,9 +178,9 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     training = Training(Group(1, TERMS).peers[0], model, optimizer)
     with pytest.raises(LocalError, match="keeps scheduler beside model and optimizer, and nothing was given"):
-        Checkpoints(tmp_path, OWNER, FIRST, training, model, optimizer).resume()
+        Checkpoints(tmp_path, OWNER, FIRST, training, Loop(model, optimizer, {})).resume()
     with pytest.raises(LocalError, match="has no state_dict"):
-        Checkpoints(tmp_path, OWNER, FIRST, training, model, optimizer, {"epoch": 3})  # type: ignore[dict-item]
+        Loop(model, optimizer, {"epoch": 3})  # type: ignore[dict-item]
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], whole[:-1], b"\xff" * 64):
         path.write_bytes(damaged)
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
         decentra.load(torch_file)
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalError, match="can't be made"):
-        Checkpoints(tmp_path / "file", OWNER, FIRST, training, model, optimizer)
+        Checkpoints(tmp_path / "file", OWNER, FIRST, training, Loop(model, optimizer, {}))
 
 
 def test_a_disk_that_takes_no_more_is_told_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:

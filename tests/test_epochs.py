@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from decentra.charter.amend import amended
 from decentra.crypto.keys import Identity
 from decentra.groups import held_ports, write_folder
 from decentra.peer.runtime import Peer
-from starting import Group, all_at_once, until
+from starting import Group, all_at_once, average, until
 
 MakeGroup = Callable[..., Group]
 IMPATIENT = {"rounds__ready_deadline": 5.0, "rounds__phase_deadline": 5.0}
@@ -35,10 +34,6 @@ def amend(group: Group, members: Sequence[int], **changes: Any) -> Charter:
         lineage = group.folders[index].lineage
         lineage.adopt(old, lineage.charter.read_text(), new)
     return new
-
-
-def average(peers: Sequence[Peer]) -> list[Any]:
-    return all_at_once([partial(peer.average, [np.full(3, 0.01, np.float32)]) for peer in peers])
 
 
 def completed(ended: Sequence[Any]) -> list[RoundResult]:

@@ -26,6 +26,7 @@ from decentra import LocalError
 from decentra.crypto import ring
 from decentra.crypto.hashing import expand
 from decentra.peer.config import PeerFolder
+from decentra.training import adapters
 from decentra.training.hook import Summary
 from decentra.training.tensors import Leaving
 from starting import Group, all_at_once
@@ -209,11 +210,29 @@ def texts(index: int) -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": row, "labels": row} for row in tokens]
 
 
-def plain_llama(index: int, folder: Path) -> tuple[torch.nn.Module, Summary]:
-    model = llama()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
-    with decentra.join(model, optimizer, folder) as peer:
+def adapted_llama() -> torch.nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def adam(model: torch.nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+
+
+def plain_llama(
+    index: int, folder: Path, make: Callable[[], torch.nn.Module] = llama, join: Any = decentra.join
+) -> tuple[torch.nn.Module, Summary]:
+    model = make()
+    optimizer, schedule = adam(model)
+    with join(model, optimizer, folder) as peer:
         for place, rows in enumerate(torch.utils.data.DataLoader(texts(index), batch_size=BATCH)):
             torch.autograd.backward(model(**rows, num_items_in_batch=ACCUMULATED * BATCH * 7).loss)
             if (place + 1) % ACCUMULATED == 0:
@@ -224,7 +243,7 @@ def plain_llama(index: int, folder: Path) -> tuple[torch.nn.Module, Summary]:
     return model, peer.summary()
 
 
-def trainer_of(index: int, folder: Path, together: Any, **changes: Any) -> Any:
+def trainer_of(index: int, folder: Path, together: Any, make: Callable[[], torch.nn.Module] = llama) -> Any:
     from transformers import Trainer, TrainingArguments
 
     arguments = {
@@ -240,21 +259,57 @@ def trainer_of(index: int, folder: Path, together: Any, **changes: Any) -> Any:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
-        **changes,
     }
     chosen = TrainingArguments(str(folder / "trainer"), **arguments)
-    return Trainer(llama(), chosen, train_dataset=texts(index), callbacks=[together])
+    return Trainer(make(), chosen, train_dataset=texts(index), callbacks=[together])
 
 
-def hugging_face(index: int, folder: Path) -> tuple[torch.nn.Module, Summary]:
+def hugging_face(
+    index: int, folder: Path, make: Callable[[], torch.nn.Module] = llama, **options: Any
+) -> tuple[torch.nn.Module, Summary]:
     import decentra.hf
 
-    together = decentra.hf.Callback(folder)
-    trainer = trainer_of(index, folder, together)
+    together = decentra.hf.Callback(folder, **options)
+    trainer = trainer_of(index, folder, together, make)
     assert together.peer is None and together.summary is None
     trainer.train()
     assert together.peer is not None and together.peer._closed
     return trainer.model, together.summary
+
+
+def lightning_llama(
+    index: int, folder: Path, make: Callable[[], torch.nn.Module] = llama, **options: Any
+) -> tuple[torch.nn.Module, Summary]:
+    from lightning import pytorch
+
+    import decentra.lightning
+
+    class Module(pytorch.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make()
+
+        def training_step(self, rows: dict[str, torch.Tensor], place: int) -> torch.Tensor:
+            return ACCUMULATED * self.net(**rows, num_items_in_batch=ACCUMULATED * BATCH * 7).loss
+
+        def configure_optimizers(self) -> Any:
+            optimizer, schedule = adam(self)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    module, together = Module(), decentra.lightning.Callback(folder, **options)
+    trainer = pytorch.Trainer(
+        max_epochs=1,
+        accumulate_grad_batches=ACCUMULATED,
+        gradient_clip_val=0.5,
+        accelerator="cpu",
+        callbacks=[together],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(texts(index), batch_size=BATCH))
+    return module.net, together.summary
 
 
 @pytest.fixture(autouse=True)
@@ -279,9 +334,9 @@ def values_of(model: torch.nn.Module) -> Parameters:
     return [parameter.detach().numpy().copy() for parameter in model.parameters()]
 
 
-def trained(make_group: MakeGroup, protocol: str, loop: Loop) -> Parameters:
+def trained(make_group: MakeGroup, protocol: str, loop: Loop, **changes: Any) -> Parameters:
     """What a group of this loop's peers comes to, which is the same at all of them."""
-    group = make_group(N, protocol, **SMALL)
+    group = make_group(N, protocol, **SMALL, **changes)
     ended = all_at_once([partial(loop, index, group.folders[index].path) for index in range(N)])
     for one in ended:
         if isinstance(one, BaseException):
@@ -321,6 +376,26 @@ def test_opacus_without_noise_and_clipping_gives_the_plain_parameters(make_group
     ours = trained(make_group, protocol, opacus)
     for value, wanted in zip(ours, expected(make_group, protocol, plain), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("method", ["ffa", "rolora"])
+def test_a_callback_trains_adapters_by_the_charters_method_to_the_bits_of_the_plain_loop(
+    make_group: MakeGroup, method: str
+) -> None:
+    plainly, hf, light = (
+        trained(
+            make_group,
+            "secagg",
+            partial(loop, make=adapted_llama, join=adapters.join),
+            training__adapters=method,
+        )
+        for loop in (plain_llama, hugging_face, lightning_llama)
+    )
+    names = [name for name, _ in adapted_llama().named_parameters()]
+    for name, before, *after in zip(names, values_of(adapted_llama()), plainly, hf, light, strict=True):
+        assert len({value.tobytes() for value in after}) == 1
+        moved = "lora_B" in name or ("lora_A" in name and method == "rolora")
+        assert (after[0].tobytes() != before.tobytes()) == moved, name
 
 
 # ── the examples ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -428,8 +503,11 @@ def test_what_a_callback_can_not_do_is_said_before_anything_is_opened(tmp_path: 
     import decentra.lightning
 
     for kind in (decentra.hf.Callback, decentra.lightning.Callback):
-        with pytest.raises(TypeError, match="'overlapping'"):
-            kind(tmp_path, overlapping=True)
+        for how in (decentra.join, adapters.join):
+            with pytest.raises(TypeError, match="'overlapping'"):
+                kind(tmp_path, join=how, overlapping=True)
+        with pytest.raises(TypeError, match="'rank'"):
+            kind(tmp_path, rank=4)
     together = decentra.hf.Callback(tmp_path / "no folder")
     with pytest.raises(LocalError, match="load_best_model_at_end would put"):
         together.on_train_begin(SimpleNamespace(load_best_model_at_end=True), None, None)  # type: ignore[arg-type]

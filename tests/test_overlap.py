@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
-from averaging import LOG, Group, Peer, Terms, local_step, network, peer_id, same_bits, together, values_of
+from averaging import DEADLINE, LOG, Group, Peer, Terms, local_step, network, peer_id, same_bits, together, values_of
 from decentra.errors import DecentraError, LocalError, Unavailable
 from decentra.training import Leaving, OuterSGD, OuterState, attach
 from decentra.training.flight import Flight
@@ -26,12 +28,13 @@ class Held(Peer):
 
     def __init__(self, group: Group, index: int) -> None:
         super().__init__(group, index)
-        self.go, self.interrupted = threading.Event(), 0
+        self.go = threading.Event()
 
-    def average(self, *args: object, **given: object) -> object:  # type: ignore[override]
-        assert self.go.wait(20.0)
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        assert self.go.wait(DEADLINE)
         self.go.clear()
-        return super().average(*args, **given)  # type: ignore[arg-type]
+        yield
 
 
 def alone(terms: Terms = PLAIN) -> tuple[Group, Held, torch.nn.Module, torch.optim.Optimizer]:

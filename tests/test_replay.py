@@ -23,7 +23,7 @@ from decentra.peer.config import PeerFolder
 from decentra.transfer import blob_root, piece_digests
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Malformed
-from starting import Group, all_at_once
+from starting import Group, all_at_once, average
 
 SIZE = 200_001
 
@@ -173,7 +173,7 @@ def test_a_peer_that_kept_every_round_is_clean_beside_the_logs_of_all(make_group
     group = make_group(3)
     keeps(group.folders[2], 5)
     peers = [group.peer(index) for index in range(3)]
-    all_at_once([partial(peer.average, [np.full(9, 0.01, np.float32)]) for peer in peers])
+    average(peers, 9)
     all_at_once([peer.close for peer in peers])
     ended = decentra("audit", *(folder.path for folder in group.folders), "--self")
     assert ended.code == 0 and ended.out.count("clean") == 2

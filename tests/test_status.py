@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ import pytest
 
 from commands import decentra
 from decentra.errors import LocalError
-from decentra.peer.runtime import Peer
 from decentra.peer.status import STALE, MemberStatus, Status, read
-from starting import Group, all_at_once, until
+from starting import Group, all_at_once, average, until
 
 MakeGroup = Callable[..., Group]
 
@@ -28,11 +26,6 @@ def told(group: Group, index: int) -> Status:
 
 def states(status: Status) -> dict[str, str]:
     return {member.name: member.status for member in status.members}
-
-
-def average(peers: list[Peer]) -> None:
-    update = [np.full(5, 0.01, np.float32)]
-    all_at_once([partial(peer.average, update) for peer in peers])
 
 
 def test_a_peer_says_who_is_up_and_who_left(make_group: MakeGroup) -> None:

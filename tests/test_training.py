@@ -33,7 +33,7 @@ from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.machine.state import piece_digests
 from decentra.training import Leaving, OuterSGD, OuterState, SharedState, Training, attach
 from decentra.training.outer import CHUNK
-from decentra.types import RoundId, RoundResult, TensorSpec
+from decentra.types import RoundResult, TensorSpec
 
 # The outer optimiser, to the bit.
 
@@ -692,20 +692,12 @@ def test_finish_drops_a_partial_phase_and_says_so(caplog: pytest.LogCaptureFixtu
 class Streaming(Peer):
     """Reads one tensor at a time, as an encoder does, and keeps none of them."""
 
-    def average(
-        self,
-        tensors: Sequence[NDArray[np.float32]],
-        *,
-        weight: int = 1,
-        names: Sequence[str] | None = None,
-        state: SharedState | None = None,
-        residual: Sequence[NDArray[np.float32]] | None = None,
-    ) -> RoundResult:
+    values: tuple[NDArray[np.float32], ...] = ()
+
+    def exchange(self, tensors: Sequence[NDArray[np.float32]], weight: int, state: SharedState) -> RoundResult:
         for tensor, value in zip(tensors, self.values, strict=True):
             value[...] = tensor
-        return RoundResult(RoundId(1, 1), self.values, (peer_id(0),), (), 1, bytes(32), 0, 0, 0.0, bytes(32))
-
-    values: tuple[NDArray[np.float32], ...] = ()
+        return self.result(self.values, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

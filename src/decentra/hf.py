@@ -31,10 +31,12 @@ class Callback(Joining, TrainerCallback):
 
     Args:
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
-        options: the keyword arguments of ``decentra.join``.
+        join: ``decentra.training.adapters.join`` where LoRA adapters are trained by the charter's method, or have
+            several ranks.
+        options: the keyword arguments of ``decentra.join``, or of that.
 
     Raises:
-        LocalError: from ``train()``: what ``decentra.join`` refuses, and ``load_best_model_at_end``, since the best of
+        LocalError: from ``train()``: what joining refuses, and ``load_best_model_at_end``, since the best of
             this peer's own models is not the group's.
     """
 

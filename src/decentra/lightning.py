@@ -29,10 +29,12 @@ class Callback(Joining, pytorch.Callback):
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
         optimizer: which of the module's optimizers has its steps counted, where it has several. All parameters with
             ``requires_grad`` leave, whoever steps them.
-        options: the keyword arguments of ``decentra.join``.
+        join: ``decentra.training.adapters.join`` where LoRA adapters are trained by the charter's method, or have
+            several ranks.
+        options: the keyword arguments of ``decentra.join``, or of that.
 
     Raises:
-        LocalError: from ``fit()``: what ``decentra.join`` refuses, and an optimizer that is not there.
+        LocalError: from ``fit()``: what joining refuses, and an optimizer that is not there.
     """
 
     def __init__(self, state: str | os.PathLike[str] | None = None, *, optimizer: int = 0, **options: Any) -> None:

@@ -79,12 +79,50 @@ def overlapping(learner: Learner, folder: str) -> None:
     tell("closed", parameters=learner.digest(), rounds=peer.summary().rounds)
 
 
+def keeping(learner: Learner, folder: str, killed: bool = False) -> None:
+    """Rounds with a checkpoint behind each, in which every rank draws random numbers of its own."""
+    rank = dist.get_rank()
+    torch.manual_seed(rank)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(learner.optimizer, 0.9)
+
+    def state() -> dict[str, object]:
+        momenta = [learner.optimizer.state.get(parameter) for parameter in learner.model.parameters()]
+        flat = b"".join(one["momentum_buffer"].numpy().tobytes() for one in momenta if one)
+        random = torch.get_rng_state().numpy().tobytes()
+        return {
+            "parameters": learner.digest(),
+            "momenta": hashlib.sha256(flat).hexdigest(),
+            "random": hashlib.sha256(random).hexdigest(),
+            "rate": scheduler.get_last_lr(),
+        }
+
+    kept = Path(folder) / f"kept-{rank}"
+    options = {"checkpoint": kept, "also": {"scheduler": scheduler}}
+    with decentra.join(learner.wrapped, learner.optimizer, folder, **options) as peer:
+        tell("joined", outer_steps=peer.summary().outer_steps, **state())
+        for _ in range(2 if killed else 1):
+            for _ in range(peer.charter.training.steps):
+                torch.rand(rank + 1)
+                learner.step()
+                scheduler.step()
+            tell("round", **state())
+        if killed:
+            learner.step()
+            os._exit(1)
+    tell("closed", kept=kept.exists())
+
+
+def killed(learner: Learner, folder: str) -> None:
+    keeping(learner, folder, killed=True)
+
+
 def refused(learner: Learner, folder: str) -> None:
     """Errors of one rank's in joining are everybody's."""
     failed(lambda: decentra.join(learner.wrapped, learner.optimizer, str(Path(folder) / "nothing")))
     if dist.get_rank():
         learner.model.requires_grad_(False)
     failed(lambda: decentra.join(learner.model, learner.optimizer, folder))
+    failed(lambda: decentra.join(learner.model, learner.optimizer, folder, checkpoint=folder, overlap=True))
 
 
 def gradients(learner: Learner, folder: str) -> None:

@@ -196,6 +196,8 @@ class TrainingTerms(Section):
         warmup: rounds that take the mean itself before the outer optimizer begins.
         fragments: parts of the model, of which a round averages one, every ``steps`` divided by their number; where it
             is absent a round averages all.
+        adapters: how the two matrices of LoRA adapters are trained (`decentra.training.adapters`): ``fedit``, where it
+            is absent, ``ffa`` or ``rolora``.
         tensors: outer terms of tensors by a glob over their names; of those that fit the longest decides, as in
             ``ranges``.
     """
@@ -210,6 +212,7 @@ class TrainingTerms(Section):
     outer_tau: Positive | None = Field(default=None, examples=[0.001])
     warmup: int | None = Field(default=None, ge=0, lt=2**31, examples=[2])
     fragments: int | None = Field(default=None, ge=1, lt=2**16, examples=[4])
+    adapters: Literal["fedit", "ffa", "rolora"] | None = Field(default=None, examples=["ffa"])
     tensors: Annotated[Mapping[str, OuterTerms], AfterValidator(_patterns), AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType({})
     )

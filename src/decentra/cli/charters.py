@@ -352,6 +352,8 @@ def _training(terms: TrainingTerms) -> Iterator[str]:
         yield f"the model is averaged in {terms.fragments} fragments, one a round, each after as many steps as said"
     if terms.warmup:
         yield f"the first {terms.warmup} rounds take the mean itself"
+    if terms.adapters:
+        yield f"LoRA adapters are trained by {terms.adapters}"
     for pattern, one in terms.tensors.items():
         known = (("learning rate", one.outer_lr), ("momentum", one.outer_momentum))
         told = ", ".join(f"{name} {value:g}" for name, value in known if value is not None)

@@ -40,6 +40,12 @@ def sure(losses: Sequence[float]) -> list[float]:
     return [round(fmean(losses), 4), round(error, 4)]
 
 
+def accuracy(right: Sequence[bool]) -> str:
+    """How many of independent answers are right, and the standard error √(p·(1 − p)/n) of that, for people."""
+    share = fmean(right)
+    return f"{share:.1%} ± {math.sqrt(share * (1 - share) / len(right)):.1%} right"
+
+
 def held_out(peers: Sequence[Measured]) -> dict[str, Any]:
     """By silo: how many texts were measured, and mean loss and standard error of the models on them.
 

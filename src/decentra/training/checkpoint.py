@@ -1,16 +1,20 @@
 """Checkpoints: everything that a peer needs to go on after it was killed, as one safetensors file a round.
 
 A file holds the model's state dict under ``model.``, the optimizer's tensors under ``optimizer.``, those of whatever
-else is kept under ``also.``, the common state's exported bytes under ``common.``, in parts, what clipping left under
-``residual.``, and the state of torch's random numbers as ``random``. What is no tensor stands as JSON in the file's
+else is kept under ``also.``, the common state's exported bytes under ``common.``, in parts, what clipping left as
+``residual``, and the state of torch's random numbers as ``random``. What is no tensor stands as JSON in the file's
 metadata, under ``decentra``.
+
+Of a peer of several processes, rank 0 writes and reads. All ranks hold the same model, optimizer and whatever else is
+kept, and so rank 0's go to all; random numbers are each rank's own, as ``random.1`` and so on.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,13 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decentra.training.hook import Training
+    from decentra.training.processes import Ranks
 
 NAME, SUFFIX = "checkpoint-", ".safetensors"
 VERSION = 1
 KEPT = 2
 """Files that are kept: the latest, and the one before it."""
 
-MODEL, COMMON, RESIDUAL, RANDOM = "model.", "common.", "residual.", "random"
+MODEL, COMMON, RESIDUAL, RANDOM = "model.", "common.", "residual", "random"
 TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 """Keys by which the JSON says that a tensor, a tuple or a mapping with any keys stands in a place."""
 
@@ -43,6 +48,60 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a process trains with, as a checkpoint gives it back.
+
+    Attributes:
+        model: whose whole state dict is kept, also what never leaves.
+        optimizer: the inner one.
+        also: what else goes on from where it was, by name.
+
+    Raises:
+        LocalError: something of ``also`` has no state dict.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    also: Mapping[str, Stateful]
+
+    def __post_init__(self) -> None:
+        for name, one in self.also.items():
+            if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
+                raise LocalError(f"{name!r} of what is to be kept has no state_dict; give objects that have one")
+
+    def give_back(self, tensors: Mapping[str, torch.Tensor], told: Told, rank: int = 0) -> None:
+        """Set all to what a checkpoint holds, the model last; a rank that it does not know keeps its random numbers.
+
+        Raises:
+            LocalError: as `refuse_unlike`; and whatever `fitting` takes, where it is of another optimizer.
+        """
+        self.refuse_unlike(tensors, told)
+        self.optimizer.load_state_dict(_given_back(told.optimizer, tensors))
+        for name, one in self.also.items():
+            one.load_state_dict(_given_back(told.also[name], tensors))
+        if (random := _random_of(rank)) in tensors:
+            torch.set_rng_state(tensors[random])
+        self.model.load_state_dict(_model_in(tensors, told))
+
+    def refuse_unlike(self, tensors: Mapping[str, torch.Tensor], told: Told) -> None:
+        """Hold a checkpoint's model, and what is kept beside it, against this one, before anything is set.
+
+        Raises:
+            LocalError: a tensor has another name, shape or dtype, or there is less or more beside them.
+        """
+        if told.also.keys() != self.also.keys():
+            had, has = (", ".join(sorted(names)) or "nothing" for names in (told.also, self.also))
+            raise LocalError(f"it keeps {had} beside model and optimizer, and {has} was given; give the same")
+        model, own = _model_in(tensors, told), self.model.state_dict()
+        if model.keys() != own.keys():
+            name = min(model.keys() ^ own.keys())
+            raise LocalError(f"only one of it and the model has a tensor {name!r}")
+        for name, tensor in own.items():
+            if (model[name].shape, model[name].dtype) != (tensor.shape, tensor.dtype):
+                raise LocalError(f"{name!r} has another shape or dtype in the model")
 
 
 class Checkpoints:
@@ -61,9 +120,8 @@ class Checkpoints:
         owner: the peer's id; files of another are refused.
         begun: the last round in which the peer signed anything before it started.
         training: what goes on from there.
-        model: whose whole state dict is kept, also what never leaves.
-        optimizer: the inner one.
-        also: what else goes on from where it was, by name.
+        loop: what is kept of this process.
+        ranks: this peer's processes, where it has several.
 
     Raises:
         LocalError: safetensors is not installed, or the folder can't be made.
@@ -75,30 +133,31 @@ class Checkpoints:
         owner: PeerId,
         begun: RoundId,
         training: Training,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        also: Mapping[str, Stateful] | None = None,
+        loop: Loop,
+        ranks: Ranks | None = None,
     ) -> None:
         _library()
         self.folder, self._owner, self._begun, self._training = Path(folder), owner, begun, training
-        self._model, self._optimizer, self._also = model, optimizer, dict(also or {})
+        self._loop, self._ranks = loop, ranks
         self._noted: dict[str, torch.Tensor] | None = None
-        for name, one in self._also.items():
-            if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
-                raise LocalError(f"{name!r} of what is to be kept has no state_dict; give objects that have one")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LocalError(f"the folder of checkpoints {folder} can't be made ({error.strerror})") from error
 
         training.completed = self._note
-        self._handle = optimizer.register_step_pre_hook(lambda *_: self.save())
+        self._handle = loop.optimizer.register_step_pre_hook(lambda *_: self.save())
 
     def _note(self) -> None:
-        buffers = {f"{MODEL}{name}": buffer.detach().clone() for name, buffer in self._model.named_buffers()}
+        buffers = {f"{MODEL}{name}": buffer.detach().clone() for name, buffer in self._loop.model.named_buffers()}
         self._noted = {**buffers, RANDOM: torch.get_rng_state()}
         if self._training.overlaps:
             self.save()
+
+    def note_others(self, random: Sequence[torch.Tensor]) -> None:
+        """Note the other ranks' random numbers beside this one's, if a round was just noted."""
+        if self._noted is not None:
+            self._noted |= {_random_of(rank): state for rank, state in enumerate(random, 1)}
 
     def close(self) -> None:
         """Write what is noted, and nothing more from then on."""
@@ -114,7 +173,7 @@ class Checkpoints:
         noted, self._noted = self._noted, None
         if noted is None:
             return
-        training = self._training
+        training, loop = self._training, self._loop
         tensors: dict[str, torch.Tensor] = {}
         told = {
             "version": VERSION,
@@ -122,15 +181,14 @@ class Checkpoints:
             "round": training.last,
             "outer_steps": training.state.rounds,
             "kept": training.kept,
-            "alias": _add_model(self._model, tensors),
-            "optimizer": _taken(self._optimizer.state_dict(), "optimizer", tensors),
-            "also": {name: _taken(one.state_dict(), f"also.{name}", tensors) for name, one in self._also.items()},
+            "alias": _add_model(loop.model, tensors),
+            "optimizer": _taken(loop.optimizer.state_dict(), "optimizer", tensors),
+            "also": {name: _taken(one.state_dict(), f"also.{name}", tensors) for name, one in loop.also.items()},
         }
-        tensors |= {name: tensor for name, tensor in noted.items() if name in tensors or name == RANDOM}
+        tensors |= {name: value for name, value in noted.items() if name in tensors or not name.startswith(MODEL)}
         for place, part in enumerate(training.state.export()):
             tensors[f"{COMMON}{place}"] = torch.from_numpy(part if part.flags.writeable else part.copy())
-        for place, values in enumerate(training.clipped):
-            tensors[f"{RESIDUAL}{place}"] = torch.from_numpy(values)
+        tensors[RESIDUAL] = torch.from_numpy(training.clipped)
         before = _files(self.folder)
         path = self.folder / f"{NAME}{_number(before[-1]) + 1 if before else 1:08d}{SUFFIX}"
         beside, library = path.with_suffix(".part"), _library()
@@ -148,7 +206,7 @@ class Checkpoints:
             raise LocalError(f"the checkpoint {path} can't be written ({error}); {mend}") from error
 
     def resume(self) -> int | None:
-        """Go on from the latest checkpoint: model, optimizer, common state and the rest are as they were.
+        """Go on from the latest checkpoint: model, optimizer, common state and the rest are as they were, on all ranks.
 
         Returns:
             The outer steps that it has behind it; None where there is no checkpoint.
@@ -164,41 +222,32 @@ class Checkpoints:
         tensors, told = _read(path)
         if told.owner != self._owner.hex():
             raise LocalError(f"{path} is another peer's: give each peer a folder of its own")
-        if told.also.keys() != self._also.keys():
-            had, has = (", ".join(sorted(names)) or "nothing" for names in (told.also, self._also))
-            raise LocalError(f"{path} keeps {had} beside model and optimizer, and {has} was given; give the same")
-        try:
+        with fitting(f"the checkpoint {path}"):
             common: list[NDArray[np.uint8]] = [
                 tensors[f"{COMMON}{place}"].numpy() for place in range(len(training.state.export()))
             ]
-            left = [tensors[f"{RESIDUAL}{place}"].numpy() for place in range(len(training.clipped))]
-            model = _model_in(tensors, told)
-            _refuse_unlike(model, self._model.state_dict())
-            for values, own in zip(left, training.clipped, strict=True):
-                if values.shape != own.shape or values.dtype != own.dtype or not np.isfinite(values).all():
-                    raise ValueError("what clipping left is not this model's")
-            self._optimizer.load_state_dict(_given_back(told.optimizer, tensors))
-            for name, one in self._also.items():
-                one.load_state_dict(_given_back(told.also[name], tensors))
+            self._loop.refuse_unlike(tensors, told)
+            left, own = tensors[RESIDUAL].numpy(), training.clipped
+            if left.shape != own.shape or left.dtype != own.dtype or not np.isfinite(left).all():
+                raise ValueError("what clipping left is not this model's")
             training.state.restore(np.concatenate([part.view(np.uint8) for part in common]).data)
-            torch.set_rng_state(tensors[RANDOM])
-            self._model.load_state_dict(model)
-        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, LocalError) as error:
-            mend = "it is of another run: name another folder, or remove it"
-            raise LocalError(f"the checkpoint {path} does not fit ({error}); {mend}") from error
+            self._loop.give_back(tensors, told)
+        if self._ranks is not None:
+            apart = (COMMON, RESIDUAL)
+            self._ranks.hand(told.text, {name: one for name, one in tensors.items() if not name.startswith(apart)})
         if self._begun > told.round:
-            training.go_back()
+            training.state.go_back()
         else:
             training.kept = told.kept
-            for values, own in zip(left, training.clipped, strict=True):
-                own[...] = values
+            own[:] = left
         return told.outer_steps
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What stands beside a checkpoint's tensors."""
+class Told:
+    """What stands beside a checkpoint's tensors: ``text``, and that taken apart."""
 
+    text: str
     owner: str
     round: RoundId
     outer_steps: int
@@ -208,8 +257,9 @@ class _Told:
     also: Mapping[str, Any]
 
     @classmethod
-    def of(cls, read: Any) -> _Told:
+    def of(cls, text: str) -> Told:
         """Raises KeyError, TypeError or ValueError where it is none."""
+        read: Any = json.loads(text)
         if read["version"] != VERSION:
             raise ValueError(f"version {read['version']!r}, and this decentra reads version {VERSION}")
         numbers = (*read["round"], read["outer_steps"], read["kept"])
@@ -218,6 +268,7 @@ class _Told:
         if not isinstance(read["also"], dict) or not isinstance(read["alias"], dict):
             raise TypeError("its tables are none")
         return cls(
+            text,
             read["owner"],
             RoundId(*numbers[:2]),
             *numbers[2:],
@@ -227,14 +278,22 @@ class _Told:
         )
 
 
-def _refuse_unlike(model: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
-    """Before the first of a model's tensors is set. Raises ValueError where one has another name, shape or dtype."""
-    if model.keys() != own.keys():
-        name = min(model.keys() ^ own.keys())
-        raise ValueError(f"only one of it and the model has a tensor {name!r}")
-    for name, tensor in own.items():
-        if (model[name].shape, model[name].dtype) != (tensor.shape, tensor.dtype):
-            raise ValueError(f"{name!r} has another shape or dtype in the model")
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Says, where something of a checkpoint can't be given back, that it does not fit.
+
+    Raises:
+        LocalError: in place of what was raised.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, LocalError) as error:
+        mend = "it is of another run: name another folder, or remove it"
+        raise LocalError(f"{what} does not fit ({error}); {mend}") from error
+
+
+def _random_of(rank: int) -> str:
+    return f"{RANDOM}.{rank}" if rank else RANDOM
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -271,7 +330,7 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdecimal() and digits.isascii() else 0
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], _Told]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], Told]:
     """The tensors of a checkpoint, and what stands beside them."""
     library = _library()
     try:
@@ -279,7 +338,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], _Told]:
             metadata = (file.metadata() or {}).get("decentra")
             if metadata is None:
                 raise LocalError(f"{path} is no checkpoint of decentra's; name the folder that join was given")
-            told = _Told.of(json.loads(metadata))
+            told = Told.of(metadata)
             return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118, it is no mapping
     except (OSError, KeyError, TypeError, ValueError, library.SafetensorError) as error:
         raise LocalError(f"the checkpoint {path} can't be read ({error}); remove it to use the one before") from error
@@ -300,7 +359,7 @@ def _add_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict
     return alias
 
 
-def _model_in(tensors: Mapping[str, torch.Tensor], told: _Told) -> dict[str, torch.Tensor]:
+def _model_in(tensors: Mapping[str, torch.Tensor], told: Told) -> dict[str, torch.Tensor]:
     own = {name.removeprefix(MODEL): tensor for name, tensor in tensors.items() if name.startswith(MODEL)}
     return {**own, **{name: own[held] for name, held in told.alias.items()}}
 

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from decentra.errors import LocalError
 from decentra.machine.state import piece_digests
-from decentra.training.fragments import Fragments, FragmentUpdate, Piece
+from decentra.training.fragments import Fragments, Piece
 from decentra.training.outer import PLAIN
+from decentra.training.received import Form, unsound
 
 if TYPE_CHECKING:
     import logging
 
     from decentra.training.outer import Outer
     from decentra.training.tensors import Leaving
+    from decentra.types import TensorSpec
 
 MAGIC = b"decentra/outer/1"
 HEADER = len(MAGIC) + 8 + 32
@@ -63,6 +65,7 @@ class OuterState:
             self._parameters[leaving.span(index)] = leaving.read(index).reshape(-1)
             outer.begin(self._slots_of(index, outer))
         self._fixed = leaving.read_fixed()
+        self._form = Form(MAGIC, HEADER, leaving.size * (1 + len(self._slots)), self._fixed.nbytes)
         self._origin = self._digest(self._fixed)
         self._pieces: tuple[bytes, ...] | None = None
         self.rounds = 0
@@ -77,9 +80,19 @@ class OuterState:
         return (self._parameters, *self._slots)
 
     @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What a round averages: all tensors that leave, or one fragment of them."""
+        return self._leaving.specs if self.fragments is None else self.fragments.specs
+
+    @property
+    def padded(self) -> int:
+        """Coordinates of all that leaves, filled up to whole fragments."""
+        return self._leaving.size if self.fragments is None else self.fragments.count * self.fragments.length
+
+    @property
     def nbytes(self) -> int:
         """Bytes that `export` gives and `adopt` takes."""
-        return HEADER + sum(array.nbytes for array in self._arrays) + self._fixed.nbytes
+        return self._form.nbytes
 
     def digest(self) -> bytes:
         """SHA-256 of the common parameters: float32, little-endian, in order. The model may be on its way from them."""
@@ -132,27 +145,15 @@ class OuterState:
 
     def _read(self, data: memoryview) -> tuple[NDArray[np.float32], NDArray[np.uint8], int, bytes]:
         """What exported bytes hold: the arrays, the common tensors, the number of outer steps, and the origin."""
-        data = data.cast("B")
-        if data.nbytes != self.nbytes or bytes(data[: len(MAGIC)]) != MAGIC:
-            raise LocalError(
-                f"the common state received has {data.nbytes} bytes, this model's has {self.nbytes}: "
-                "compare the peers' models and versions of decentra"
-            )
-        size, count = self._leaving.size, len(self._arrays)
-        values = np.frombuffer(data, np.float32, size * count, HEADER)
-        fixed = np.frombuffer(data, np.uint8, self._fixed.nbytes, HEADER + values.nbytes)
-        rounds = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
-        sound = np.isfinite(values.min()) and np.isfinite(values.max()) and rounds <= LARGEST
+        header, values, fixed = self._form.read(data)
+        rounds, size = int.from_bytes(header[:8], "little"), self._leaving.size
+        sound = rounds <= LARGEST and self._leaving.can_hold_fixed(fixed)
         for index, outer in enumerate(self._outers):
             span = self._leaving.span(index)
-            slots = [values[size * place :][span] for place in range(1, outer.slots + 1)]
-            sound = sound and outer.can_hold(slots)
-        if not (sound and self._leaving.can_hold_fixed(fixed)):
-            raise LocalError(
-                "the common state received holds NaN or inf, or what no step comes to, and was not taken over: restart "
-                "its sender"
-            )
-        return values, fixed, rounds, bytes(data[len(MAGIC) + 8 : HEADER])
+            sound = sound and outer.can_hold([values[size * place :][span] for place in range(1, outer.slots + 1)])
+        if not sound:
+            raise unsound("what no step comes to")
+        return values, fixed, rounds, header[8:]
 
     def _take(self, values: NDArray[np.float32], fixed: NDArray[np.uint8], rounds: int, origin: bytes) -> None:
         size, self._pieces = self._leaving.size, None
@@ -184,10 +185,32 @@ class OuterState:
             self._leaving = model
 
     def update(self) -> Sequence[NDArray[np.float32]]:
-        """This peer's pseudo-gradients, each computed when it is read; of one fragment, where there are some."""
-        if self.fragments is not None:
-            return FragmentUpdate(self, self._leaving, self._parameters, self.fragments)
-        return Update(self._leaving, self._parameters)
+        """This peer's pseudo-gradients, common − local parameters; float32, tensor by tensor, or one fragment of all.
+
+        An item is a fresh array, computed from the model when it is read, and the reader owns it. Whoever encodes item
+        by item never needs a float32 copy of the whole, and what is read after `adopt` counts from the adopted state.
+        The model must not be stepped meanwhile.
+        """
+        leaving, fragments = self._leaving, self.fragments
+
+        def progress(index: int) -> NDArray[np.float32]:
+            return leaving.progress(index, self._parameters[leaving.span(index)])
+
+        def fragment(_: int) -> NDArray[np.float32]:
+            values = np.zeros(0 if fragments is None else fragments.length, np.float32)
+            for piece in self._pieces_now():
+                values[piece.part] = progress(piece.tensor).reshape(-1)[piece.own]
+            return values
+
+        return WhenRead(len(leaving), progress) if fragments is None else WhenRead(1, fragment)
+
+    def residual(self, whole: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+        """What clipping left of the update: views of the whole vector, `padded` long, of which a round changes its own
+        in place."""
+        leaving, fragments = self._leaving, self.fragments
+        if fragments is None:
+            return [whole[leaving.span(index)].reshape(spec.shape) for index, spec in enumerate(leaving.specs)]
+        return WhenRead(1, lambda _: whole[fragments.span(self.rounds)])
 
     def refuse_nonfinite(self) -> None:
         """Check every coordinate of the update, before anything is sent.
@@ -214,8 +237,7 @@ class OuterState:
         Raises:
             LocalError: the mean does not have the shapes of what leaves.
         """
-        specs = self._leaving.specs if self.fragments is None else self.fragments.specs
-        if [array.shape for array in mean] != [spec.shape for spec in specs]:
+        if [array.shape for array in mean] != [spec.shape for spec in self.specs]:
             raise LocalError("the round's mean does not have this model's shapes: give it in the order the update had")
         self._pieces = None
         if self.fragments is not None:
@@ -274,27 +296,19 @@ class OuterState:
         self._leaving.write_fixed(self._fixed)
 
 
-class Update(Sequence[NDArray[np.float32]]):
-    """A peer's pseudo-gradients, common − local parameters, tensor by tensor; float32, in the model's shapes.
+class WhenRead(Sequence[NDArray[np.float32]]):
+    """Arrays of which each is made when it is read, and none is kept."""
 
-    Nothing is stored: an item is a fresh array, computed from the model when it is read, and the reader owns it.
-    Whoever encodes item by item never needs a float32 copy of the whole, and what is read after `OuterState.adopt`
-    counts from the adopted state. The model must not be stepped meanwhile.
-    """
-
-    def __init__(self, leaving: Leaving, common: NDArray[np.float32]) -> None:
-        self._leaving = leaving
-        self._common = common
+    def __init__(self, count: int, read: Callable[[int], NDArray[np.float32]]) -> None:
+        self._count, self._read = count, read
 
     def __len__(self) -> int:
-        return len(self._leaving)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.float32]: ...
     @overload
     def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        return self._leaving.progress(index, self._common[self._leaving.span(index)])
+        places = range(self._count)[index]
+        return self._read(places) if isinstance(places, int) else [self._read(place) for place in places]

@@ -38,7 +38,9 @@ from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.state import piece_digests
 from decentra.peer.config import PeerFolder
 from decentra.peer.runtime import Peer
+from decentra.training.hook import refuse_other_method
 from decentra.training.processes import Ranks, raise_told
+from decentra.training.received import Form
 from decentra.training.tensors import Leaving
 from decentra.types import TensorSpec
 
@@ -203,13 +205,13 @@ class Parameters:
     """
 
     def __init__(self, leaving: Leaving) -> None:
-        self._leaving = leaving
+        self._leaving, self._form = leaving, Form(MAGIC, len(MAGIC), leaving.size)
         self.taken_over = False
 
     @property
     def nbytes(self) -> int:
         """Bytes that `export` gives and `adopt` takes."""
-        return len(MAGIC) + 4 * self._leaving.size
+        return self._form.nbytes
 
     def export(self) -> list[NDArray[np.uint8]]:
         """The format's name, and a copy of each parameter's bytes."""
@@ -226,14 +228,9 @@ class Parameters:
         Raises:
             LocalError: the bytes are no parameters of this model, or hold NaN or inf.
         """
-        data = data.cast("B")
-        if data.nbytes != self.nbytes or bytes(data[: len(MAGIC)]) != MAGIC:
-            raise LocalError("the parameters received are not this model's: compare the peers' models and versions")
-        values = np.frombuffer(data, np.float32, self._leaving.size, len(MAGIC)).copy()
-        if not np.isfinite(values).all():
-            raise LocalError("the parameters received hold NaN or inf and were not taken over: restart their sender")
+        values = self._form.read(data).values
         for index in range(len(self._leaving)):
-            self._leaving.write(index, values[self._leaving.span(index)])
+            self._leaving.write(index, values[self._leaving.span(index)].copy())
         self.taken_over = True
 
 
@@ -250,6 +247,7 @@ def _refuse_unfit(peer: Peer, leaving: Leaving) -> None:
             "gradients are averaged whole and at every step: set training.steps = 1 in the charter, without seconds "
             f"and fragments; it has steps = {terms.steps}"
         )
+    refuse_other_method(terms, leaving.adapters)
     if agreed is not None and agreed != own:
         raise LocalError(
             f"your model's fingerprint is {own.hex()}, the charter's is {agreed.hex()}: train the model that the group "

@@ -8,19 +8,14 @@ zeros, lets a peer learn only in the round how many these are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from decentra.errors import LocalError
 from decentra.types import TensorSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from decentra.training.common import OuterState
     from decentra.training.tensors import Leaving
 
 
@@ -65,61 +60,17 @@ class Fragments:
         """What a round averages."""
         return (TensorSpec("fragment", (self.length,), "float32"),)
 
-    def pieces(self, leaving: Leaving, step: int) -> Iterator[Piece]:
-        """The tensors' coordinates that outer step `step`, counted from 0, is about."""
+    def span(self, step: int) -> slice:
+        """What outer step `step`, counted from 0, is about, in the whole vector filled up with zeros."""
         first = step % self.count * self.length
-        last = min(first + self.length, self.size)
+        return slice(first, first + self.length)
+
+    def pieces(self, leaving: Leaving, step: int) -> Iterator[Piece]:
+        """The tensors' coordinates that outer step `step` is about."""
+        first, last = self.span(step).start, min(self.span(step).stop, self.size)
         for index in range(len(leaving)):
             span = leaving.span(index)
             low, high = max(first, span.start), min(last, span.stop)
             if low < high:
                 own, part = slice(low - span.start, high - span.start), slice(low - first, high - first)
                 yield Piece(index, own, slice(low, high), part)
-
-
-class FragmentUpdate(Sequence["NDArray[np.float32]"]):
-    """A peer's pseudo-gradient of the fragment that the next outer step is about, computed when it is read."""
-
-    def __init__(self, state: OuterState, leaving: Leaving, common: NDArray[np.float32], fragments: Fragments) -> None:
-        self._state, self._leaving, self._common, self._fragments = state, leaving, common, fragments
-
-    def __len__(self) -> int:
-        return 1
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(1))]
-        range(1)[index]
-        values = np.zeros(self._fragments.length, np.float32)
-        for piece in self._fragments.pieces(self._leaving, self._state.rounds):
-            moved = self._leaving.progress(piece.tensor, self._common[self._leaving.span(piece.tensor)])
-            values[piece.part] = moved.reshape(-1)[piece.own]
-        return values
-
-
-class FragmentResidual(Sequence["NDArray[np.float32]"]):
-    """What clipping left of the fragment that the next outer step is about; a view, which is changed in place."""
-
-    def __init__(self, state: OuterState) -> None:
-        if state.fragments is None:
-            raise ValueError("the state has no fragments")
-        self._state, self._fragments = state, state.fragments
-        self.whole = np.zeros(self._fragments.count * self._fragments.length, np.float32)
-
-    def __len__(self) -> int:
-        return 1
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(1))]
-        range(1)[index]
-        first = self._state.rounds % self._fragments.count * self._fragments.length
-        return self.whole[first : first + self._fragments.length]

@@ -15,9 +15,8 @@ from decentra.machine.state import SharedState
 from decentra.training import outer
 from decentra.training.common import OuterState
 from decentra.training.flight import Flight
-from decentra.training.fragments import FragmentResidual
 from decentra.training.outer import refuse_flushing
-from decentra.training.tensors import Leaving
+from decentra.training.tensors import FEDIT, Leaving, Policies
 
 if TYPE_CHECKING:
     import logging
@@ -54,6 +53,11 @@ class Terms(outer.Terms, Protocol):
     @property
     def warmup(self) -> int | None:
         """Rounds that take the mean itself before the outer optimiser begins; none by default."""
+        ...
+
+    @property
+    def adapters(self) -> str | None:
+        """How the two matrices of LoRA adapters are trained; both are averaged by default."""
         ...
 
     @property
@@ -207,6 +211,8 @@ class Training:
         last: the last round that was completed.
         attached: whether steps of the optimizer still count.
         specs: the tensors of a round: those that leave, or one fragment of all.
+        clipped: what clipping left of all that leaves, float32, one dimension; it counts in later updates.
+        residual: what of it the next round is about, in the shapes of ``specs``.
         completed: called, in the user's thread, once the model holds what a completed round gave.
     """
 
@@ -216,7 +222,7 @@ class Training:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        policy: Mapping[str, str] | None = None,
+        policy: Mapping[str, str] | Policies | None = None,
         ahead: bool = False,
         overlap: bool = False,
     ) -> None:
@@ -230,18 +236,16 @@ class Training:
         self._log = averager.log()
         self._terms, self._most = terms, averager.charter.protocol.max_weight
         self.leaving = Leaving(model, policy)
+        refuse_other_method(terms, self.leaving.adapters)
         if not self.leaving.holds_any_of(p for group in optimizer.param_groups for p in group["params"]):
             raise LocalError("the optimizer steps no parameter of this model: pass a model and its own optimizer")
         choose = partial(outer.chosen, terms, terms.tensors)
         self._common = OuterState(
             self.leaving, choose, self._log, warmup=terms.warmup or 0, fragments=terms.fragments or 1
         )
-        self.residual: Sequence[NDArray[np.float32]]
-        if self._common.fragments is None:
-            self.specs = self.leaving.specs
-            self.residual = [np.zeros(spec.shape, np.float32) for spec in self.specs]
-        else:
-            self.specs, self.residual = self._common.fragments.specs, FragmentResidual(self._common)
+        self.specs = self._common.specs
+        self.clipped = np.zeros(self._common.padded, np.float32)
+        self.residual = self._common.residual(self.clipped)
         self._common.forget = self._forget
         self._steps = 0  # since the last round that completed or failed
         self._given = 0  # those of the round that is on
@@ -327,18 +331,12 @@ class Training:
 
     def _forget(self) -> None:
         """The common state is of another origin: what clipping left was of steps on another model."""
-        for left in self.clipped:
-            left.fill(0)
+        self.clipped.fill(0)
 
     def _tell(self) -> None:
         if self._rounds > self._told:
             self._told = self._rounds
             self.completed()
-
-    @property
-    def clipped(self) -> Sequence[NDArray[np.float32]]:
-        """All that clipping left, which counts in later updates."""
-        return [self.residual.whole] if isinstance(self.residual, FragmentResidual) else self.residual
 
     @property
     def kept(self) -> int:
@@ -485,6 +483,21 @@ class Training:
         )
 
 
+def refuse_other_method(terms: Terms, own: str) -> None:
+    """Check that a peer trains adapters as its group does.
+
+    Raises:
+        LocalError: the charter says another method than ``own``.
+    """
+    agreed = terms.adapters or FEDIT
+    if agreed != own:
+        raise LocalError(
+            f"the charter has LoRA adapters trained by {agreed}, and this peer would train them by {own}: join with "
+            "decentra.training.adapters.join(model, optimizer), which goes by the charter, or agree on "
+            f'adapters = "{own}" in its [training]'
+        )
+
+
 def _spent(error: DecentraError) -> bool:
     # The runtime says so. Where it doesn't, an error of our own came before anything was sent; after any other, the
     # update may have left.
@@ -496,7 +509,7 @@ def attach(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    policy: Mapping[str, str] | None = None,
+    policy: Mapping[str, str] | Policies | None = None,
     ahead: bool = False,
     overlap: bool = False,
 ) -> Training:

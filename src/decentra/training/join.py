@@ -22,9 +22,10 @@ from decentra.peer.config import PeerFolder
 from decentra.peer.prepared import Prepared
 from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
-from decentra.training.checkpoint import Checkpoints, Stateful
+from decentra.training.checkpoint import Checkpoints, Loop, Stateful
 from decentra.training.hook import Summary, Training
 from decentra.training.processes import Following, Ranks, Speaking
+from decentra.training.tensors import Policies
 from decentra.training.wrapped import plain_model, plain_optimizer
 from decentra.types import PeerId, RoundResult, TensorSpec
 
@@ -164,7 +165,7 @@ def join(
     optimizer: torch.optim.Optimizer,
     state: str | os.PathLike[str] | None = None,
     *,
-    policy: Mapping[str, str] | None = None,
+    policy: Mapping[str, str] | Policies | None = None,
     ahead: bool = False,
     overlap: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -211,7 +212,8 @@ def join(
         ahead: begin each round ahead of its update.
         overlap: go on with local steps while a round is under way.
         checkpoint: a folder of this peer's own. After each completed round everything that it needs is written there,
-            and what is there already is where it goes on from; ``decentra.load`` reads the model out of it.
+            and what is there already is where it goes on from; ``decentra.load`` reads the model out of it. Of several
+            ranks rank 0 writes it, and hands it to the others, who hold the same model, optimizer and ``also``.
         also: what goes into checkpoints beside model and optimizer, by name: schedulers, gradient scalers, samplers.
         witness: keeps what a leak check needs, see ``decentra.peer.witness``; for demonstrations only.
 
@@ -228,13 +230,16 @@ def join(
             raise LocalError(f"{name} is {value!r}, and must be True or False")
     if also is not None and (checkpoint is None or not isinstance(also, Mapping)):
         raise LocalError("also names what goes into checkpoints: give a mapping of names, and checkpoint a folder")
-    ranks = Ranks.of_this_process()
+    loop, ranks = Loop(model, optimizer, also or {}), Ranks.of_this_process()
     if ranks is not None:
-        if checkpoint is not None:
-            raise LocalError("a checkpoint holds one process's optimizer, and this peer has several: keep your own")
+        if checkpoint is not None and overlap:
+            raise LocalError(
+                "several processes note their random numbers together, while no round is under way: leave overlap or "
+                "checkpoint out"
+            )
         leaving = ranks.agree(model, policy)
         if ranks.rank:
-            following = Following(ranks, leaving, optimizer)
+            following = Following(ranks, leaving, loop)
             return TrainingPeer(following, following, ranks=ranks)
     checkpoints = None
     with nullcontext() if ranks is None else ranks.failing_together(), ExitStack() as undo:
@@ -248,8 +253,9 @@ def join(
         rounds.leaves(training)
         _tell(peer, training, rounds.fingerprint)
         if checkpoint is not None:
-            begun = peer.begun
-            checkpoints = Checkpoints(checkpoint, peer.id, begun, training, model, optimizer, also)
+            checkpoints = Checkpoints(checkpoint, peer.id, peer.begun, training, loop, ranks)
+            if isinstance(training, Speaking):
+                training.gathered = checkpoints.note_others
             if (steps := checkpoints.resume()) is not None:
                 peer.log().info("going on from the checkpoint in %s, %d outer steps old", checkpoint, steps)
         try:

@@ -3,7 +3,8 @@
 All ranks hold the same model, as distributed data parallel keeps it, and step together; so rank 0 alone needs the
 common state, and trains as any peer does. After each step at which a round may run it tells the others whether the
 model has changed, then the values, what came of the round, and in how many steps it tells again. Errors are told as
-well, so that all ranks raise after the same step and none waits for another.
+well, so that all ranks raise after the same step and none waits for another. A checkpoint is rank 0's as well: it asks
+the others for their random numbers, and hands what it read to them before anything else.
 
 What is told goes over a gloo group of its own, as three whole numbers and JSON; the values go over the process group
 that the ranks train with, in the model's dtypes. Nothing is pickled.
@@ -12,7 +13,7 @@ that the ranks train with, in the model's dtypes. Nothing is pickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -25,8 +26,9 @@ import torch.distributed as dist
 from decentra import derive
 from decentra.charter.charter import Charter
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
+from decentra.training.checkpoint import Loop, Told, fitting
 from decentra.training.hook import Summary, Training
-from decentra.training.tensors import Leaving
+from decentra.training.tensors import Leaving, Policies
 from decentra.types import PeerId
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class Ranks:
             return None
         return cls()
 
-    def agree(self, model: torch.nn.Module, policy: Mapping[str, str] | None) -> Leaving:
+    def agree(self, model: torch.nn.Module, policy: Mapping[str, str] | Policies | None) -> Leaving:
         """What leaves, which is the same on all ranks.
 
         Raises:
@@ -120,6 +122,32 @@ class Ranks:
             _share(values[:count])
         return until, facts
 
+    def hand(self, text: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Rank 0: give all others a checkpoint, which they `take`."""
+        forms = [(name, str(one.dtype).removeprefix("torch."), list(one.shape)) for name, one in tensors.items()]
+        self.tell(1, {"checkpoint": text, "tensors": forms})
+        self._share_bytes(tensors.values())
+
+    def take(self, forms: Sequence[tuple[str, str, list[int]]]) -> dict[str, torch.Tensor]:
+        """All other ranks: the tensors of the checkpoint that rank 0 hands over."""
+        tensors = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in forms}
+        self._share_bytes(tensors.values())
+        return tensors
+
+    def _share_bytes(self, tensors: Iterable[torch.Tensor]) -> None:
+        with _together():
+            for tensor in tensors:
+                if tensor.numel():
+                    dist.broadcast(tensor.reshape(-1).view(torch.uint8), 0, group=self._line)
+
+    def random(self) -> list[torch.Tensor]:
+        """All ranks: the states of their random numbers."""
+        mine = torch.get_rng_state()
+        states = [torch.empty_like(mine) for _ in range(self._size)]
+        with _together():
+            dist.all_gather(states, mine, group=self._line)
+        return states
+
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Rank 0: an error within is the others' error too."""
@@ -151,6 +179,9 @@ class Speaking(Training):
     Args:
         ranks: this peer's processes.
         peer: the peer, which this process runs.
+
+    Attributes:
+        gathered: takes the other ranks' random numbers as they are behind a round, where these are kept.
     """
 
     def __init__(
@@ -164,6 +195,7 @@ class Speaking(Training):
     ) -> None:
         self._ranks, self._peer = ranks, peer
         self._until, self._telling, self._moved = 1, False, True
+        self.gathered: Callable[[Sequence[torch.Tensor]], object] | None = None
         super().__init__(averager, model, optimizer, **options)
 
     @contextmanager
@@ -199,8 +231,11 @@ class Speaking(Training):
             "summary": asdict(replace(summary, transcript=None)),
             "transcript": str(summary.transcript),
             "error": None if error is None else _described(error),
+            "random": self.gathered is not None,
         }
         self._ranks.tell(self._until, facts, self.leaving.tensors)
+        if self.gathered is not None and error is None and not self._ranks.hushed:
+            self.gathered(self._ranks.random()[1:])
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._until -= 1
@@ -235,7 +270,7 @@ class Following:
     Args:
         ranks: this peer's processes.
         leaving: the model's tensors on this rank.
-        optimizer: steps them, as often as rank 0's.
+        loop: what steps them, as often as on rank 0, and what a checkpoint gives back here.
 
     Raises:
         DecentraError: what rank 0 failed with when it joined.
@@ -246,11 +281,11 @@ class Following:
     transcript: Path | None = None
     _summary: Summary
 
-    def __init__(self, ranks: Ranks, leaving: Leaving, optimizer: torch.optim.Optimizer) -> None:
-        self._ranks, self.leaving = ranks, leaving
+    def __init__(self, ranks: Ranks, leaving: Leaving, loop: Loop) -> None:
+        self._ranks, self.leaving, self._loop = ranks, leaving, loop
         self._until = 0
         self._hear()
-        self._handle = optimizer.register_step_post_hook(self._stepped)
+        self._handle = loop.optimizer.register_step_post_hook(self._stepped)
 
     def _stepped(self, _optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         self._until -= 1
@@ -259,12 +294,19 @@ class Following:
 
     def _hear(self) -> None:
         self._until, facts = self._ranks.hear(self.leaving.tensors)
+        if "checkpoint" in facts:
+            tensors = self._ranks.take(facts["tensors"])
+            with fitting("the checkpoint of rank 0"):
+                self._loop.give_back(tensors, Told.of(facts["checkpoint"]), self._ranks.rank)
+            self._until, facts = self._ranks.hear(self.leaving.tensors)
         if "summary" in facts:
             self.transcript = Path(facts["transcript"])
             self._summary = Summary(**facts["summary"])
             self.id = PeerId(bytes.fromhex(facts["id"]))
             self.charter = Charter.parse(facts["charter"])
         raise_told(facts)
+        if facts.get("random"):
+            self._ranks.random()
 
     def average(self, *_args: object, **_options: object) -> RoundResult:
         """Refused: it is rank 0's to do."""

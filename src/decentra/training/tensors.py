@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,9 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 WRAPPED = "_orig_mod."
 """What `torch.compile` puts before names: compiled models and others train together."""
+
+FEDIT = "fedit"
+"""How adapters are trained where nothing else is said: as all parameters, each matrix averaged by itself."""
 
 MOST_TOLD = 40
 """Lines that say what leaves."""
@@ -63,12 +67,47 @@ class Views(Protocol):
         ...
 
 
-class Policies(dict[str, str]):
-    """Policies by a glob over names, as `Leaving` takes them, and views for some tensors that are averaged."""
+@dataclass(frozen=True)
+class Policies:
+    """What becomes of a model's tensors where that is not to be as ever.
 
-    def __init__(self, policies: Mapping[str, str], views: Views | None = None) -> None:
-        super().__init__(policies)
-        self.views = views
+    Attributes:
+        globs: by a glob over names, ``"average"``, ``"common"`` or ``"local"``. Of the globs that fit a name the
+            longest decides, and of equally long ones the last in the alphabet.
+        views: the coordinates in which some of those that are averaged leave.
+        adapters: how the two matrices of LoRA adapters are trained.
+
+    Raises:
+        LocalError: the globs are no mapping, or what one stands for is no policy.
+    """
+
+    globs: Mapping[str, str] = field(default_factory=dict)
+    views: Views | None = None
+    adapters: str = FEDIT
+
+    def __post_init__(self) -> None:
+        mend = 'give a name pattern and "average", "common" or "local", such as {"*.running_mean": "average"}'
+        if not isinstance(self.globs, Mapping):
+            raise LocalError(f"the policy is of type {type(self.globs).__name__}, and must be a mapping; {mend}")
+        for pattern, policy in self.globs.items():
+            if policy not in [*Policy]:
+                raise LocalError(f"the policy of {pattern!r} is {policy!r}; {mend}")
+
+    @classmethod
+    def of(cls, policy: Mapping[str, str] | Policies | None) -> Policies:
+        """Those that a user gave as a plain mapping, or not at all."""
+        return policy if isinstance(policy, Policies) else cls({} if policy is None else policy)
+
+    def fits(self, name: str) -> bool:
+        """Whether a glob fits."""
+        return any(fnmatchcase(name, pattern) for pattern in self.globs)
+
+    def role(self, name: str, tensor: torch.Tensor) -> Policy:
+        """What becomes of a tensor; where no glob fits, parameters that require grad are averaged and others stay."""
+        fitting = [pattern for pattern in self.globs if fnmatchcase(name, pattern)]
+        if fitting:
+            return Policy(self.globs[max(fitting, key=lambda pattern: (len(pattern), pattern))])
+        return Policy.AVERAGE if isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad else Policy.LOCAL
 
 
 class Leaving:
@@ -79,9 +118,7 @@ class Leaving:
     another in the model's order, parameters before buffers, each in row-major order.
 
     Args:
-        policies: by a glob over names, ``"average"``, ``"common"`` or ``"local"``. Of the globs that fit a name the
-            longest decides, and of equally long ones the last in the alphabet. All peers must have the same. `Policies`
-            have views too.
+        policy: what becomes of tensors by a glob over their names, or `Policies`. All peers must have the same.
 
     Attributes:
         specs: name, shape as it leaves and the model's own dtype of each tensor that is averaged.
@@ -95,16 +132,16 @@ class Leaving:
             no tensor.
     """
 
-    def __init__(self, model: torch.nn.Module, policies: Mapping[str, str] | None = None) -> None:
-        self._model, self._policies = model, _checked(policies)
-        self._views = policies.views if isinstance(policies, Policies) else None
+    def __init__(self, model: torch.nn.Module, policy: Mapping[str, str] | Policies | None = None) -> None:
+        self._model, self._policies = model, Policies.of(policy)
+        self._views = self._policies.views
         self.rests: Callable[[str], bool] = lambda name: False
         held = tuple(_tensors(model))
-        for pattern in self._policies:
+        for pattern in self._policies.globs:
             if not any(fnmatchcase(name, pattern) for name, _, _ in held):
                 known = ", ".join(name for name, _, _ in held[:3])
                 raise LocalError(f"no tensor of the model is named like {pattern!r}; there are {known} and so on")
-        roles = {name: self._policy(name, tensor) for name, tensor, _ in held}
+        roles = {name: self._policies.role(name, tensor) for name, tensor, _ in held}
         leaves = [(name, tensor) for name, tensor, _ in held if roles[name] is Policy.AVERAGE]
         if not any(tensor.numel() for _, tensor in leaves):
             raise LocalError("no parameter of the model requires grad, so nothing would leave: unfreeze what to train")
@@ -134,6 +171,11 @@ class Leaving:
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """The model's own tensors: those that are averaged, then the common ones."""
         return (*self._tensors, *self._common)
+
+    @property
+    def adapters(self) -> str:
+        """How the two matrices of LoRA adapters are trained."""
+        return self._policies.adapters
 
     @property
     def layout(self) -> tuple[TensorSpec, ...]:
@@ -168,7 +210,7 @@ class Leaving:
             LocalError: a tensor was unfrozen, frozen, replaced, reshaped or cast since then.
         """
         now = {name: tensor for name, tensor, _ in _tensors(self._model)}
-        leaves = {name: tensor for name, tensor in now.items() if self._policy(name, tensor) is Policy.AVERAGE}
+        leaves = {name: tensor for name, tensor in now.items() if self._policies.role(name, tensor) is Policy.AVERAGE}
         for name in leaves.keys() - set(self.names):
             raise LocalError(f"parameter {name!r} got requires_grad after joining: freeze it, or join with it unfrozen")
         for spec, tensor in zip(self.specs, self._tensors, strict=True):
@@ -186,12 +228,6 @@ class Leaving:
 
     def _view(self, name: str) -> Views | None:
         return self._views if self._views is not None and name in self._views.shapes else None
-
-    def _policy(self, name: str, tensor: torch.Tensor) -> Policy:
-        fitting = [pattern for pattern in self._policies if fnmatchcase(name, pattern)]
-        if fitting:
-            return self._policies[max(fitting, key=lambda pattern: (len(pattern), pattern))]
-        return Policy.AVERAGE if isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad else Policy.LOCAL
 
     # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -287,19 +323,6 @@ class Leaving:
             with torch.no_grad():
                 tensor.copy_(values.reshape(tensor.shape))
             at += count
-
-
-def _checked(policies: Mapping[str, str] | None) -> Mapping[str, Policy]:
-    if policies is None:
-        return {}
-    mend = 'give a name pattern and "average", "common" or "local", such as {"*.running_mean": "average"}'
-    if not isinstance(policies, Mapping):
-        raise LocalError(f"the policy is of type {type(policies).__name__}, and must be a mapping; {mend}")
-    known = set(Policy)
-    for pattern, policy in policies.items():
-        if policy not in known:
-            raise LocalError(f"the policy of {pattern!r} is {policy!r}; {mend}")
-    return {pattern: Policy(policy) for pattern, policy in policies.items()}
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
