@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, Unpack
 
 from decentra.driver.fittings import MachineMaker
 from decentra.errors import LocalError
-from decentra.protocols.reduce import LOST
+from decentra.protocols.ballots import LOST
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.adversaries import ADVERSARIES
 from decentra.simulation.case import OUTCOME, SURVIVORS, Violation

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decentra import derive
+from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
-from decentra.protocols.reduce import LOST
 from decentra.protocols.secagg.challenge import STANDS, read_verdict
 from decentra.protocols.survivors import FAIL, derive_survivors, read_holding
 from decentra.simulation.case import OUTCOME, SURVIVORS, VERDICT, Ballot, Case, Notes
