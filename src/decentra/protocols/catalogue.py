@@ -10,6 +10,8 @@ from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.allreduce.machine import AllReduce
 from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify import messages as certify
+from decentra.protocols.mesh import messages as mesh
+from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.secagg import messages as secagg
 from decentra.protocols.secagg.machine import SecAgg
@@ -17,6 +19,7 @@ from decentra.wire.message import Message, Registry
 
 _MACHINES: dict[str, tuple[type[Ballots], tuple[type[Message], ...]]] = {
     "allreduce": (AllReduce, allreduce.MESSAGES),
+    "mesh": (Mesh, mesh.MESSAGES),
     "secagg": (SecAgg, secagg.MESSAGES),
 }
 
