@@ -82,7 +82,7 @@ def simulate(
     """Play schedules and print what they came to.
 
     Args:
-        protocol: ``secagg``, ``allreduce`` or ``membership``.
+        protocol: ``secagg``, ``allreduce``, ``mesh`` or ``membership``.
         n: peers.
         c: how many may lie together; None for the most that leave a peer to spare.
         seeds: how many schedules, from seed ``first`` on.
