@@ -275,7 +275,8 @@ def withheld(group: SimulatedGroup, place: int, others: Sequence[int]) -> None:
     """A round in which nothing that a peer sends from its update on comes to some."""
 
     def given() -> bool:
-        return all(any(parse(signed.entry).kind == "mesh.update" for signed in peer.journal.entries) for peer in group.peers)
+        signed = [{parse(one.entry).kind for one in peer.journal.entries} for peer in group.peers]
+        return all("mesh.update" in kinds for kinds in signed)
 
     begin(group, given, "an update is signed")
     for other in others:
@@ -341,7 +342,13 @@ SCENES = (
     ),
     Scene("allreduce/good-round", "allreduce", "A round of four.", round_of, "certify.certificate"),
     Scene("mesh/good-round", "mesh", "A round of four.", round_of, "mesh.result"),
-    Scene("mesh/good-relay", "mesh", "A peer's update does not come to another, which others send it to.", unheard, "mesh.relay"),
+    Scene(
+        "mesh/good-relay",
+        "mesh",
+        "A peer's update does not come to another, to which others relay it.",
+        unheard,
+        "mesh.relay",
+    ),
     Scene(
         "certify/good-next-view",
         "allreduce",

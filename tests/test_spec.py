@@ -22,6 +22,8 @@ from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.allreduce.transitions import TRANSITIONS as ALLREDUCE
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.certify import messages as certify
+from decentra.protocols.mesh import messages as mesh
+from decentra.protocols.mesh.transitions import TRANSITIONS as MESH
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.secagg import messages as secagg
 from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
@@ -38,9 +40,10 @@ MESSAGES = {
     "certify": certify.MESSAGES,
     "membership": membership.MESSAGES,
     "allreduce": allreduce.MESSAGES,
+    "mesh": mesh.MESSAGES,
     "secagg": secagg.MESSAGES,
 }
-TRANSITIONS = {"allreduce": ALLREDUCE, "secagg": SECAGG}
+TRANSITIONS = {"allreduce": ALLREDUCE, "mesh": MESH, "secagg": SECAGG}
 
 GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "CHARTER", "DIGEST"}
 """What breaks the wire rather than a protocol; specs/wire says what each means."""

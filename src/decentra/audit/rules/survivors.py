@@ -19,7 +19,7 @@ Parts = tuple[tuple[PeerId, ...], tuple[PeerId, ...], tuple[bytes, ...]]
 
 
 def read(value: bytes) -> Parts | None:
-    """The members, who proposes first, and hashes; None where a value is no set. Who proposes first owns slices, in mesh
+    """The members, who proposes first, and hashes; None where it is no set. Who proposes first owns slices, in mesh
     its holding was shown; the hashes are those of the shown holdings, in mesh of the members' updates."""
     try:
         fields = unpack(value, MOST_VALUE)
