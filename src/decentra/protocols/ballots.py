@@ -70,6 +70,11 @@ class Ballots(Updates):
     def unheard(self) -> tuple[PeerId, ...]:
         """Whose holding the survivors lack."""
 
+    @property
+    def may_vote(self) -> bool:
+        """Whether the vote on the survivors is to open: a view's time is for the vote, not for what comes before it."""
+        return True
+
     @abstractmethod
     def compare_holdings(self) -> None:
         """While the survivors are voted on: look at the holdings that came, and do what they make needed."""
@@ -194,6 +199,9 @@ class Ballots(Updates):
     # ── the survivors ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _step_survivors(self) -> bool:
+        if SURVIVORS not in self.certify and not self.may_vote:
+            self.compare_holdings()
+            return False
         vote = self.certify.get(SURVIVORS) or self.open_vote(SURVIVORS, self._check_survivors)
         self.compare_holdings()
         if vote.offers:

@@ -88,7 +88,6 @@ class Mesh(Ballots):
                 others = [peer for peer in self.roster if peer != self.setting.me]
                 self.spend(Update(self.context, blob.root), (blob.root,), dict.fromkeys(others, blob))
                 self.await_others()
-                self.out.append(SetTimer("shown", 3 * self.setting.patience))
             case "aggregate", Aggregated():
                 self._aggregated(value)
             case _:
@@ -97,6 +96,7 @@ class Mesh(Ballots):
     def went_on(self, timer: str) -> bool:
         if timer == "shown":
             self.waited.add(timer)
+            self.absent.update(self._awaited())
             return True
         return super().went_on(timer)
 
@@ -176,7 +176,9 @@ class Mesh(Ballots):
         self._said = {peer: received.verified.body_hash for peer, received in whole.items()}
         message = Holding(self.context, tuple(sorted(self._said.items())))
         self.out.append(Send(message, after=self.rendezvous.opened_by))
-        self.out.append(SetTimer("fail", 2 * self.setting.patience))
+        others = 1 if "hold" in self.waited else 3  # who lacks one may still wait for it, as long as this peer would
+        self.out.append(SetTimer("shown", others * self.setting.patience))
+        self.out.append(SetTimer("fail", (others + 1) * self.setting.patience))
         self.go("updates held")
         return True
 
@@ -193,13 +195,23 @@ class Mesh(Ballots):
     def unheard(self) -> tuple[PeerId, ...]:
         return self.missing(Holding.kind)
 
+    @property
+    def may_vote(self) -> bool:
+        return bool(self.shown_holdings()) or self.proposed_early(SURVIVORS)
+
     def shown_holdings(self) -> list[Verified]:
         """Every holding, once everybody's is here that can be expected; those that came, when the time is over."""
-        holdings = self.own_holdings()
-        awaited = [peer for peer in self.roster if peer not in holdings and peer not in self.absent]
-        if awaited and "shown" not in self.waited:
+        if "shown" not in self.waited and self._awaited():
             return []
+        holdings = self.own_holdings()
         return [holdings[peer] for peer in self.roster if peer in holdings]
+
+    def _awaited(self) -> list[PeerId]:
+        """Whose holding may still come: not of who stopped, nor of whom nobody has an update."""
+        holdings = self.own_holdings()
+        named = set[PeerId]().union(*(dict(getattr(one.message, "held", ())) for one in holdings.values()))
+        silent = self.gone | (self.absent - named)
+        return [peer for peer in self.roster if peer not in holdings and peer not in silent]
 
     def derived(self, shown: Sequence[Verified]) -> tuple[bytes, tuple[Verified, ...]] | None:
         agreed = derive_agreed(self.roster, self.quorum, self.setting.c, shown, self.context)
