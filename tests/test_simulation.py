@@ -65,7 +65,7 @@ def traces(hash_seed: str) -> str:
 def test_a_seed_gives_the_same_trace_in_every_process_whatever_its_hashes() -> None:
     first, second = traces("1"), traces("2")
     assert first == second
-    assert len(set(first.splitlines())) == 2 * len(MIXES)
+    assert len(set(first.splitlines())) == 3 * len(MIXES)
 
 
 def test_a_seed_depends_on_no_schedule_that_was_played_before_it() -> None:

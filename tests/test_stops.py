@@ -134,7 +134,8 @@ def test_a_peer_that_stops_as_it_enters_a_phase(protocol: str, phase: str, stop:
         assert one.waited_for == (name,)
         assert str(name) in str(one)
     if phase in BEFORE:
-        assert len(failed) == 3
+        # the last peer's own readiness is still on its way when it has everybody's: the others may begin without it
+        assert len(failed) == 3 or (not failed and first and who == "proposer" and victim == 3)
         assert not any(one.spent for one in failed)
     elif phase in AFTER_THE_CERTIFICATE and protocol != "mesh":  # where everybody has the updates
         # its slice's sum is either out, and then everybody who lives has the result, or lost, and they all say so
@@ -146,7 +147,8 @@ def test_a_peer_that_stops_as_it_enters_a_phase(protocol: str, phase: str, stop:
         done = results(ended)
         assert len(done) == 3
         watch.exact(2, done)
-        if phase == "ready" or phase in (*SCATTERING, "survivors"):  # it never said that it holds its own slice
+        if phase in ("ready", *SCATTERING) or (phase, protocol == "mesh") == ("survivors", False):
+            # it never said that it holds its own slice; a whole update may have come to all
             assert done[0].dropped == (name,)
     assert not any(watch.blames.values())  # who stops breaks no clause
     for peer in survivors:

@@ -176,9 +176,9 @@ class Mesh(Ballots):
         self._said = {peer: received.verified.body_hash for peer, received in whole.items()}
         message = Holding(self.context, tuple(sorted(self._said.items())))
         self.out.append(Send(message, after=self.rendezvous.opened_by))
-        others = 1 if "hold" in self.waited else 3  # who lacks one may still wait for it, as long as this peer would
-        self.out.append(SetTimer("shown", others * self.setting.patience))
-        self.out.append(SetTimer("fail", (others + 1) * self.setting.patience))
+        # Whoever's update is here began to wait for others' by now, for twice that patience; the third is for the way.
+        self.out.append(SetTimer("shown", 3 * self.setting.patience))
+        self.out.append(SetTimer("fail", 4 * self.setting.patience))
         self.go("updates held")
         return True
 
