@@ -47,8 +47,8 @@ left away, where a lie does not need it."""
 
 PARTS = {
     **dict.fromkeys(("ready", "later", "absent", "roster", "abort", "leave", "deal", "context", "endorse"), START),
-    **dict.fromkeys(("endorsed", "masked", "slices", "again", "holding", "survivors"), MASKED),
-    **dict.fromkeys(("unmask", "sum", "outcome"), SUMMED),
+    **dict.fromkeys(("endorsed", "masked", "slices", "update", "again", "holding", "survivors"), MASKED),
+    **dict.fromkeys(("unmask", "sum", "relay", "result", "outcome"), SUMMED),
     **dict.fromkeys(("beacon", "part", "checked"), CHECKED),
     "verdict": ENDED,
 }
@@ -261,6 +261,29 @@ def apart(group: SimulatedGroup) -> None:
     group.clock.run_until(lambda: all(peer.ended is not None for peer in group.peers), group.clock.now() + PATIENCE)
 
 
+def unheard(group: SimulatedGroup) -> None:
+    """A round in which one peer's update does not come to another."""
+    withheld(group, 0, (1,))
+
+
+def unsent(group: SimulatedGroup) -> None:
+    """A round in which one peer's update comes to nobody."""
+    withheld(group, 3, (0, 1, 2))
+
+
+def withheld(group: SimulatedGroup, place: int, others: Sequence[int]) -> None:
+    """A round in which nothing that a peer sends from its update on comes to some."""
+
+    def given() -> bool:
+        signed = [{parse(one.entry).kind for one in peer.journal.entries} for peer in group.peers]
+        return all("mesh.update" in kinds for kinds in signed)
+
+    begin(group, given, "an update is signed")
+    for other in others:
+        group.network.cut(group.peers[place].identity.id, group.peers[other].identity.id)
+    group.clock.run_until(lambda: all(peer.ended is not None for peer in group.peers), group.clock.now() + PATIENCE)
+
+
 def leaves(group: SimulatedGroup) -> None:
     """One leaves after its first round, and the others go on."""
     round_of(group)
@@ -318,6 +341,14 @@ SCENES = (
         pack(b"fail"),
     ),
     Scene("allreduce/good-round", "allreduce", "A round of four.", round_of, "certify.certificate"),
+    Scene("mesh/good-round", "mesh", "A round of four.", round_of, "mesh.result"),
+    Scene(
+        "mesh/good-relay",
+        "mesh",
+        "A peer's update does not come to another, to which others relay it.",
+        unheard,
+        "mesh.relay",
+    ),
     Scene(
         "certify/good-next-view",
         "allreduce",
@@ -402,8 +433,9 @@ class Lie:
 
     @property
     def protocol(self) -> str:
-        """What is lied in: secagg, but where the folder is allreduce's."""
-        return "allreduce" if self.path.startswith("allreduce/") else "secagg"
+        """What is lied in: secagg, but where the folder is another protocol's."""
+        folder = self.path.partition("/")[0]
+        return folder if folder in ("allreduce", "mesh") else "secagg"
 
     @property
     def clause(self) -> str:
@@ -686,6 +718,67 @@ OF_ALLREDUCE = (
     Lie("allreduce/bad-AR-5-not-what-the-sums-give", SUMMED, unbound(1, "outcome", value=OTHER)),
 )
 
+# ── of mesh ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def says_of_updates(log: Log, kind: str, **given: Any) -> Line:
+    """The third peer signs a message of an endorsed round."""
+    same = {"context": log.find("mesh.endorse").fields["context"], "after": log.find("rendezvous.roster")}
+    return log.add(log.ids[2], f"mesh.{kind}", **{**same, **given})
+
+
+def holds_another(log: Log) -> Line:
+    """A peer holds another update of its own than it signed."""
+    says_of_updates(log, "update", root=OTHER)
+    return says_of_updates(log, "holding", held=((log.ids[2], OTHER),))
+
+
+def relays(author: int, signer: int) -> Twist:
+    """A peer relays, in one author's name, what another signed for its update."""
+
+    def twist(log: Log) -> Line:
+        cited, opened = log.find("mesh.update", log.ids[signer]), log.find("certify.propose", topic="survivors")
+        given = {"author": log.ids[author], "update": cited, "receiver": log.ids[1], "after": opened}
+        return says_of_updates(log, "relay", **given)
+
+    return twist
+
+
+def differs(log: Log) -> Line:
+    """A peer signs another result than the others; not one whose result the outcome is shown by."""
+    shown = log.find("certify.propose", topic="outcome").fields["shown"]
+    line = next(line for line in log.all("mesh.result") if line not in shown)
+    line.fields = {**line.fields, "root": OTHER}
+    return line
+
+
+def one_result(log: Log) -> Line:
+    shown = log.find("certify.propose", topic="outcome").fields["shown"]
+    return unbound(1, "outcome", shown=shown[:COLLUDE])(log)
+
+
+OF_MESH = (
+    Lie("mesh/bad-ME-1-two-endorsements", START, second("mesh.endorse", context=OTHER)),
+    Lie("mesh/bad-ME-1-two-updates", MASKED, second("mesh.update", root=OTHER)),
+    Lie(
+        "mesh/bad-ME-1-under-another-context",
+        START,
+        lambda log: says_of_updates(log, "update", context=OTHER, root=OTHER),
+    ),
+    Lie("mesh/bad-ME-3-not-the-update-that-it-signed", START, holds_another),
+    Lie(
+        "mesh/bad-ME-3-a-stranger",
+        START,
+        lambda log: says_of_updates(log, "holding", held=tuple(sorted(((log.ids[2], OTHER), (PeerId(OTHER), OTHER))))),
+    ),
+    Lie("mesh/bad-ME-4-not-certified", MASKED, relays(3, 3), unsent),
+    Lie("mesh/bad-ME-4-not-its-author-s", MASKED, relays(0, 3)),
+    Lie("mesh/bad-ME-6-two-results", SUMMED, second("mesh.result", root=OTHER)),
+    Lie("mesh/bad-ME-6-not-what-others-signed", SUMMED, differs),
+    Lie("mesh/bad-ME-7-not-what-the-results-give", SUMMED, unbound(1, "outcome", value=OTHER)),
+    Lie("mesh/bad-ME-7-too-few-results", SUMMED, one_result),
+)
+
 # ── of any spec ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ENDED_IT: Mapping[str, Any] = {"clause": "LOCAL", "blamed": (), "reason": "ended"}
@@ -739,7 +832,7 @@ OF_ANY = (
     Lie("wire/bad-REPLAY-a-round-behind", START, goes_back),
 )
 
-LIES = (*OF_RENDEZVOUS, *OF_CERTIFY, *OF_SECAGG, *OF_ALLREDUCE, *OF_ANY)
+LIES = (*OF_RENDEZVOUS, *OF_CERTIFY, *OF_SECAGG, *OF_ALLREDUCE, *OF_MESH, *OF_ANY)
 
 BESIDE = {"secagg/bad-SA-6-too-few-survivors": "CE-2"}
 """A file in which the liar breaks a second clause by the same words: a set below t is never what holdings give."""

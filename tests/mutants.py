@@ -17,6 +17,7 @@ import planted
 import planted_votes
 from decentra.derive import quorum
 from decentra.machine.effects import Effect, Send
+from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify.machine import Certify
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.protocols.setting import Contribution, Setting
@@ -29,8 +30,9 @@ from decentra.simulation.stage import Play, Stage
 from decentra.transport.simulated import Faults
 from decentra.types import RoundId
 
-Maker = Callable[[Setting, Contribution, RoundId], SecAgg]
+Maker = Callable[[Setting, Contribution, RoundId], Ballots]
 
+MESHED = Play("mesh", n=4, c=1, size=8)
 FOUR, FIVE, SEVEN = Play(n=4, c=1, size=8), Play(n=5, c=2, size=8), Play(n=7, c=2, size=8)
 
 
@@ -101,6 +103,13 @@ def propose_another(liar: Liar, effect: Send) -> Sequence[Effect]:
     return [replace(effect, message=_second_proposal(liar, effect)) if message.topic == "survivors" else effect]
 
 
+def vague(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """Propose the outcome without a result that gives it."""
+    message: Any = effect.message
+    outcome = message.topic == "outcome" and message.shown
+    return [replace(effect, message=replace(message, shown=()) if outcome else message)]
+
+
 def believe_a_false_sum(liar: Liar, effect: Send) -> Sequence[Effect]:
     """Publish a wrong sum, and go on as if it were right: so the lie comes to be recomputed."""
     message: Any = effect.message
@@ -116,6 +125,7 @@ OWN = {
     one.name: one
     for one in (
         Adversary("grabber", "SA-11", "holds every slice at once", {"holding": grab}),
+        Adversary("vague-outcome", "ME-7", "proposes an outcome and shows nothing for it", {"propose": vague}),
         Adversary("loner", "CE-4", "proposes what nobody else would, and votes for everything",
                   {"propose": propose_another}, vote_for_all),
         Adversary("stubborn-sum", "SA-8", "publishes a wrong sum and stands by it", {"sum": believe_a_false_sum},
@@ -236,6 +246,18 @@ def _secrets() -> Iterator[Mutant]:
                  p.fixed(p.TakesAnyShare), FOUR, "liars", "false-share")
 
 
+def _meshes() -> Iterator[Mutant]:
+    p = planted
+    yield Mutant("any-update", "ME-2", "takes any update for the certified one", p.fixed(p.TakesAnyUpdate),
+                 MESHED, "liars", "two-vectors")
+    yield Mutant("early-relay", "ME-4", "relays what is not certified", p.fixed(p.RelaysWhatItHas),
+                 MESHED, "liars", "silence")
+    yield Mutant("hearsay-echo", "ME-3", "names what it has not in its echo", p.fixed(p.EchoesHearsay),
+                 MESHED, "liars", "silence")
+    yield Mutant("outcome-unshown", "ME-7", "votes for any outcome", p.fixed(p.OneResultSuffices),
+                 MESHED, "liars", "vague-outcome")
+
+
 def _ends() -> Iterator[Mutant]:
     p = planted
     yield Mutant("outcome-unchecked", "SA-9", "votes for any outcome", p.fixed(p.BelievesTheOutcome),
@@ -257,7 +279,7 @@ def _ends() -> Iterator[Mutant]:
 
 
 CATALOGUE: dict[str, Mutant] = {
-    one.name: one for family in (_votes, _updates, _secrets, _ends) for one in family()
+    one.name: one for family in (_votes, _updates, _secrets, _meshes, _ends) for one in family()
 }
 
 

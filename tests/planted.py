@@ -17,8 +17,12 @@ from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Compute, Effect, Persist, Record, Send, SetTimer, Tools
 from decentra.machine.events import Computed, Event, Received, Start
 from decentra.protocols import reduce
+from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify.machine import Certify
 from decentra.protocols.jobs import Assembled
+from decentra.protocols.mesh.agreed import Agreed
+from decentra.protocols.mesh.machine import Mesh
+from decentra.protocols.mesh.messages import Holding, Relay
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, State
 from decentra.protocols.secagg import deal, machine
 from decentra.protocols.secagg.challenge import Challenge, read_verdict
@@ -310,6 +314,61 @@ def first_come(roster: Any, quorum: int, shown: Any, kind: str, context: bytes) 
     return Survivors(members, tuple(one.sender for one in chosen), tuple(one.body_hash for one in chosen))
 
 
+# ── whole updates ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TakesAnyUpdate(Mesh):
+    """Takes whatever came from an author, or in its name, for its certified update."""
+
+    def take_survivors(self, value: bytes) -> None:
+        self.survivors = Agreed.unpack(value)
+
+    def _find_rows(self) -> None:
+        for author in self._certified:
+            known = [self.got("mesh.update").get(author), *self.got(self._relays_of(author)).values()]
+            for blob in (received.blob for received in known if received is not None):
+                self._rows.setdefault(author, blob) if blob is not None else None
+        super()._find_rows()
+
+
+class RelaysWhatItHas(Mesh):
+    """Relays as soon as it sees who lacks what, without a certificate."""
+
+    def step(self) -> bool:
+        sent = self.got("mesh.update")
+        if self.phase == "survivors":
+            for peer, held in self._held.items():
+                for author in [one for one in sent if one not in held and one not in (peer, self.setting.me)]:
+                    blob = sent[author].blob
+                    if peer != self.setting.me and blob is not None and (author, peer) not in self._relayed:
+                        self._relayed.add((author, peer))
+                        message = Relay(self.context, author, sent[author].verified)
+                        self.out.append(Send(message, to=peer, blobs={peer: blob}, after=self.rendezvous.opened_by))
+        return super().step()
+
+
+class EchoesHearsay(Mesh):
+    """Names in its holding whom others say that they hold, too."""
+
+    def _step_updates(self) -> bool:
+        before = len(self.out)
+        stepped = super()._step_updates()
+        for index, effect in enumerate(self.out[before:], before):
+            if isinstance(effect, Send) and isinstance(effect.message, Holding):
+                held = dict(effect.message.held)
+                for received in self.got("mesh.holding").values():
+                    held = {**dict(getattr(received.verified.message, "held", ())), **held}
+                self.out[index] = replace(effect, message=replace(effect.message, held=tuple(sorted(held.items()))))
+        return stepped
+
+
+class OneResultSuffices(Mesh):
+    """Takes any peer's result for the outcome."""
+
+    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        return value != reduce.LOST or super()._check_outcome(value, shown)
+
+
 # ── unmasking, outcome, verdict ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -514,7 +573,7 @@ class Resumes(SecAgg):
 
 
 
-def fixed(kind: type[SecAgg]) -> Callable[[], Callable[..., SecAgg]]:
+def fixed(kind: type[Ballots]) -> Callable[[], Callable[..., Ballots]]:
     """A machine's class is what makes it, in every schedule."""
     return lambda: kind
 

@@ -26,7 +26,7 @@ from decentra.transport.simulated import Faults
 from decentra.types import RoundResult
 from helpers import PHASE, READY, at, gave_up, ids, kill, play, results, running, settle, simulate, small, vector
 
-SCATTERING = {"secagg": "masked", "allreduce": "slices"}
+SCATTERING = {"secagg": "masked", "allreduce": "slices", "mesh": "updates"}
 PROTOCOLS = tuple(SCATTERING)
 STEPS = 40.0
 """Virtual seconds of local steps."""
@@ -130,7 +130,7 @@ def test_the_small_phases_are_done_before_the_update_is_there(protocol: str) -> 
     settle(ahead, 5.0)
     assert phases(ahead) == {SCATTERING[protocol]}
     early = [peer.driver.tally.read() for peer in ahead.peers]
-    says, proposes = (3, 1) if protocol == "allreduce" else (4, 2)  # ready, later, (deal,) endorse; roster (, context)
+    says, proposes = (4, 2) if protocol == "secagg" else (3, 1)  # ready, later, (deal,) endorse; roster (, context)
     assert sorted(counts.signed for counts in early) == [says] * 4 + [says + proposes]
     settle(ahead, STEPS)
     assert [counts.signed for counts in early] == [peer.driver.tally.read().signed for peer in ahead.peers]

@@ -68,7 +68,7 @@ def tables() -> st.SearchStrategy[dict[str, Any]]:
                 {"name": text64}, optional={"epoch": st.integers(1, 2**62), "previous": st.just("cd" * 32)}
             ),
             "protocol": st.fixed_dictionaries(
-                {"name": st.sampled_from(["secagg", "allreduce"])},
+                {"name": st.sampled_from(["secagg", "allreduce", "mesh"])},
                 optional={
                     "c": st.integers(0, 2**30),
                     "floor": st.integers(1, 100),
@@ -590,7 +590,7 @@ def test_members_and_charters_are_signed_under_labels_of_their_own() -> None:
 # ── policy ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("name", "count"), [("secagg", 3), ("allreduce", 3), ("group-gossip", 4)])
+@pytest.mark.parametrize(("name", "count"), [("secagg", 3), ("allreduce", 3), ("mesh", 3), ("group-gossip", 4)])
 def test_the_templates_are_sound_for_few_members_and_commented(name: str, count: int) -> None:
     text = (locate("protocols") / f"{name}.toml").read_text()
     names = ", ".join(f'"{member.name}"' for member in MEMBERS[:count])
@@ -679,15 +679,26 @@ def test_a_sound_charter_never_overflows_its_ring(n: int, width: int, max_weight
         (4, {"range_bounds": (2.0, 1.0)}, "range_bounds = [2.0, 1.0] has its lower bound first above its upper one"),
         (4, {"rule": "krum"}, "only the sum, so the robust rule 'krum' on it would silently be the mean"),
         (4, {"rule": "Trimmed_Mean"}, "secagg reveals only the sum"),
-        (4, {"rule": "median", "name": "allreduce"}, "the rule 'median' is not in this release; set rule = \"mean\""),
+        (4, {"rule": "median", "name": "allreduce"}, "under allreduce a peer has one slice of the updates"),
+        (4, {"rule": "median"}, 'or name = "mesh" where all members may see all updates'),
+        (4, {"rule": "medina", "name": "mesh"}, "there is no rule 'medina'; did you mean 'median'?"),
+        (4, {"rule": "smea", "name": "mesh"}, "eigenvalues, which differ in the last bits from machine to machine"),
+        (4, {"rule": "fltrust", "name": "mesh"}, "against each peer's own reference"),
+        (4, {"rule": "bulyan", "name": "mesh"}, "with f = 1 that is 7 updates, and there are 3; lower f to 0"),
+        (9, {"rule": "bulyan", "name": "mesh"}, "f is c of the charter, and as few as 4 updates may count in a round"),
+        (5, {"name": "mesh", "c": 2}, "a round of 5 members, as 4 may end it; lower c to 1 or add 1"),
+        (7, {"name": "mesh", "c": 2, "floor": 5}, "may count, and c = 2 liars need 5 against them; raise floor to 6"),
+        (4, {"name": "mesh", "max_weight": 2}, "a weight is what a peer says of itself"),
+        (4, {"name": "mesh", "backup": True}, "backup = true is for slices"),
+        (4, {"name": "mesh", "challenges": 1}, "needs the beacon that secagg deals, and mesh deals none"),
         (4, {"rule": "maen"}, "there is no rule 'maen'; did you mean 'mean'?"),
         (4, {"name": "ckks"}, "publishing a CKKS sum at full precision gives the secret key away"),
-        (4, {"name": "CKKS"}, "choose secagg or allreduce"),
+        (4, {"name": "CKKS"}, "choose secagg, allreduce or mesh"),
         (4, {"name": "paillier"}, "homomorphic encryption ('paillier') is not in this release; choose secagg"),
         (4, {"name": "shamir_gram"}, "the protocol 'shamir_gram' is not in this release"),
         (4, {"name": "segagg"}, "there is no protocol 'segagg'; did you mean 'secagg'?"),
         (4, {"name": "all-reduce"}, "did you mean 'allreduce'?"),
-        (4, {"name": "fedavg"}, "there is no protocol 'fedavg'; choose secagg or allreduce"),
+        (4, {"name": "fedavg"}, "there is no protocol 'fedavg'; choose secagg, allreduce or mesh"),
     ],
 )  # fmt: skip
 def test_an_unsound_choice_is_refused_with_its_mend(count: int, terms: dict[str, Any], words: str) -> None:

@@ -386,7 +386,7 @@ def test_what_a_job_makes_after_its_round_is_over_is_freed_at_once_and_what_it_r
         bench.view(early)
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_no_blob_is_held_after_a_round_and_its_result(protocol: str) -> None:
     group = simulate(4, protocol)
     for _ in range(2):

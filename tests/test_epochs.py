@@ -41,7 +41,7 @@ def completed(ended: Sequence[Any]) -> list[RoundResult]:
     return list(ended)
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_a_removed_member_is_left_behind_and_the_others_go_on_in_the_next_round(
     make_group: MakeGroup, protocol: str
 ) -> None:

@@ -140,6 +140,7 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "groups too large to aim at": (9, {"size": 46}, r"size = 46 in \[groups\] .* out of 3..45; choose another size"),
     "no grid fits": (5, {"size": 3}, r"no grid with groups of about 3 and none below 3; aim at groups of 4"),
     "c beyond every group": (16, {"c": 5, "size": 4, "drawers": SIXTEEN}, "lower c|aim at"),
+    "mesh": (9, {"protocol__name": "mesh"}, 'mesh would show every update; set name = "secagg"'),
     "allreduce": (9, {"protocol__name": "allreduce"}, 'would show every update; set name = "secagg"'),
     "16 bits": (9, {"protocol__width": 16}, "no room for the weights of a mixing; set width to 32"),
     "a floor for all": (9, {"protocol__floor": 6}, r"each group has a floor by its own size; leave it out"),

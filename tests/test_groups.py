@@ -138,7 +138,7 @@ def test_a_single_peer_is_told_alike(given: Any, sentence: str) -> None:
 # ── what is cut ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_values_beyond_the_range_are_counted_and_each_peer_warns_once(
     protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,7 +109,7 @@ def train(group: Group, index: int, rounds: int) -> tuple[list[str], str, Any]:
     return hashes, learner.digest(), summary
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_peers_that_begin_apart_hold_the_same_bits_after_joining_and_after_every_round(
     make_group: MakeGroup, protocol: str
 ) -> None:

@@ -65,11 +65,11 @@ def test_a_result_that_its_caller_has_let_go_of_is_held_by_nobody(make_group: Ma
         until(peer, lambda: not any(one() is not None for one in held))  # it was 38 MiB of a round's memory at 10M
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 @pytest.mark.parametrize("width", [16, 32])
 def test_all_peers_get_the_mean_and_the_same_bits_in_every_round(protocol: str, width: int) -> None:
     fixed: dict[str, Any] = {"protocol__width": width, "protocol__range_bounds": [0.1, 0.1]}
-    group = decentra.local_group(4, protocol=protocol, transport="zeromq", **fixed)
+    group = decentra.local_group(4, protocol=protocol, rule="mean", transport="zeromq", **fixed)
     assert isinstance(group, LocalGroup)
     quantum = 0.1 / ((2 ** (width - 1) - 1) // 4)
     with group:

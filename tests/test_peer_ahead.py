@@ -31,11 +31,11 @@ def average(calls: list[Callable[..., Any]]) -> list[Any]:
     return all_at_once([partial(call, update(place)) for place, call in enumerate(calls)])
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_a_prepared_round_waits_before_its_masks_and_gives_the_mean(make_group: MakeGroup, protocol: str) -> None:
     group = make_group(4, protocol)
     peers = [group.peer(index) for index in range(4)]
-    scattering = {"secagg": "masked", "allreduce": "slices"}[protocol]
+    scattering = {"secagg": "masked", "allreduce": "slices", "mesh": "updates"}[protocol]
     for _ in range(2):
         begun = prepared(peers)
         for peer in peers:

@@ -115,7 +115,7 @@ def test_rv4_too_few_statements_of_absence_or_a_readiness_that_does_not_differ()
         refused(attack.attacked(), "RV-4", attack.name, str(out))
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_role_a_roster_without_its_own_proposer_though_it_cites_its_own_abort(protocol: str) -> None:
     attack = scene(5, protocol, proposes=True)
 
@@ -245,7 +245,7 @@ def test_sa2_a_context_of_too_few_deals() -> None:
     nothing_left(attack)
 
 
-@pytest.mark.parametrize(("protocol", "clause"), [("secagg", "SA-2"), ("allreduce", "AR-1")])
+@pytest.mark.parametrize(("protocol", "clause"), [("secagg", "SA-2"), ("allreduce", "AR-1"), ("mesh", "ME-1")])
 def test_another_context_endorsed(protocol: str, clause: str) -> None:
     attack = scene(protocol=protocol)
     lie(attack.liar, f"{protocol}.endorse", change(context=OTHER))

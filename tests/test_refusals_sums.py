@@ -12,9 +12,9 @@ import pytest
 from decentra.crypto.shamir import split
 from decentra.errors import RemoteError, Unavailable
 from decentra.machine.effects import Send, Tools
+from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.jobs import Encode, Encoded
-from decentra.protocols.reduce import LOST
 from decentra.protocols.round import EARLY
 from decentra.protocols.secagg.deal import SELF, Table, rebuild
 from decentra.protocols.secagg.messages import Deal, Unmask

@@ -422,7 +422,7 @@ def test_tensors_that_are_not_float32_and_names_that_do_not_match() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_nan_and_infinity_leave_nothing(bad: float, protocol: str) -> None:
     group = simulate(3, protocol)
     vectors = small(group)

@@ -360,7 +360,7 @@ def test_a_third_peer_sees_the_same_bytes_whichever_way_two_others_split_their_s
 # ── error feedback and ranges ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_what_clipping_cuts_comes_with_the_next_update(protocol: str) -> None:
     group = simulate(3, protocol, protocol__width=32)
     residuals = [[np.zeros(3, np.float32)] for _ in group.peers]

@@ -48,7 +48,7 @@ import hashlib
 from decentra.simulation.hazards import MIXES
 from decentra.simulation.search import trace_of
 from decentra.simulation.stage import Play
-for protocol in ("secagg", "allreduce"):
+for protocol in ("secagg", "allreduce", "mesh"):
     for mix in MIXES:
         for seed in (3,):
             outcome, lines = trace_of(Play(protocol, 5, 1), seed, mix)
@@ -65,7 +65,7 @@ def traces(hash_seed: str) -> str:
 def test_a_seed_gives_the_same_trace_in_every_process_whatever_its_hashes() -> None:
     first, second = traces("1"), traces("2")
     assert first == second
-    assert len(set(first.splitlines())) == 2 * len(MIXES)
+    assert len(set(first.splitlines())) == 3 * len(MIXES)
 
 
 def test_a_seed_depends_on_no_schedule_that_was_played_before_it() -> None:
@@ -107,7 +107,7 @@ def test_hazards_keep_to_the_limits_that_they_claim(mix: Mix, seed: int) -> None
 
 
 @pytest.mark.parametrize("mix", MIXES)
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_nothing_is_violated(protocol: str, mix: Mix) -> None:
     tally = search(Play(protocol), mix, 0, 6)
     assert not tally.violating
@@ -122,7 +122,7 @@ def test_nothing_is_violated_in_groups_of_other_sizes(n: int, c: int) -> None:
 
 
 @pytest.mark.parametrize("mix", MIXES)
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_nothing_is_violated_where_rounds_begin_ahead_of_local_steps(protocol: str, mix: Mix) -> None:
     tally = search(Play(protocol, late=100.0), mix, 1000, 6)
     assert not tally.violating
@@ -308,6 +308,7 @@ def test_updates_that_came_back_go_again_in_a_second_round() -> None:
 
 ALIASES = {
     "allreduce": {"SA-2": "AR-1", "SA-10": "AR-2", "SA-11": "AR-3", "SA-8": "AR-4", "SA-9": "AR-5"},
+    "mesh": {"SA-2": "ME-1", "SA-10": "ME-2", "SA-11": "ME-3"},
     "secagg": {},
 }
 UNSEEN = {"yes-man": "votes for everything early, which no honest peer can tell from having seen t prepares"}
@@ -333,7 +334,7 @@ class Blames:
         self._saw(actor, seen)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_an_adversary_is_caught_under_its_clause_and_gains_nothing(name: str, protocol: str) -> None:
     if name not in applicable(protocol):

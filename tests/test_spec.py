@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -21,6 +22,8 @@ from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.allreduce.transitions import TRANSITIONS as ALLREDUCE
 from decentra.protocols.catalogue import machine, registry
 from decentra.protocols.certify import messages as certify
+from decentra.protocols.mesh import messages as mesh
+from decentra.protocols.mesh.transitions import TRANSITIONS as MESH
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.secagg import messages as secagg
 from decentra.protocols.secagg.transitions import TRANSITIONS as SECAGG
@@ -30,7 +33,6 @@ from decentra.wire import message as wire
 from decentra.wire.message import Message, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINES = ROOT / "src" / "decentra" / "protocols"
 GOSSIP = ROOT / "src" / "decentra" / "gossip"
 
 MESSAGES = {
@@ -38,9 +40,10 @@ MESSAGES = {
     "certify": certify.MESSAGES,
     "membership": membership.MESSAGES,
     "allreduce": allreduce.MESSAGES,
+    "mesh": mesh.MESSAGES,
     "secagg": secagg.MESSAGES,
 }
-TRANSITIONS = {"allreduce": ALLREDUCE, "secagg": SECAGG}
+TRANSITIONS = {"allreduce": ALLREDUCE, "mesh": MESH, "secagg": SECAGG}
 
 GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "CHARTER", "DIGEST"}
 """What breaks the wire rather than a protocol; specs/wire says what each means."""
@@ -142,8 +145,8 @@ def test_a_machine_walks_the_transitions_that_are_compared_here(protocol: str) -
         assert sent <= {message.kind for message in MESSAGES[protocol]}
         own_phase = {kind for kind, message in own(protocol).messages.items() if message.phase == phase}
         assert own_phase <= sent, "a phase reads the messages that the spec has it send"
-    sources = [*MACHINES.glob("*.py"), MACHINES / protocol / "machine.py"]
-    walks = [call.args[0] for path in sources for call in calls(path.read_text("utf-8"), "go")]
+    sources = [inspect.getsource(one) for one in cls.__mro__ if one.__module__.startswith("decentra.")]
+    walks = [call.args[0] for source in sources for call in calls(source, "go")]
     assert {why for _, why in TRANSITIONS[protocol]} == {why.value for why in walks if isinstance(why, ast.Constant)}
 
 

@@ -22,6 +22,7 @@ from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.catalogue import registry
 from decentra.protocols.certify import messages as certify
 from decentra.protocols.certify.messages import Prepare, Propose
+from decentra.protocols.mesh import messages as mesh
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.rendezvous.messages import AbortRound, Want
 from decentra.protocols.secagg import messages as secagg
@@ -34,7 +35,9 @@ from decentra.wire.frame import ENTRY_LIMIT
 from decentra.wire.message import MAX_DEPTH as MAX_CITED
 from decentra.wire.message import Message, Registry, Verified, addressed_to
 
-MESSAGES = dict(spec.load("secagg").messages) | dict(spec.load("allreduce").messages)
+MESSAGES = {
+    kind: message for name in ("secagg", "allreduce", "mesh") for kind, message in spec.load(name).messages.items()
+}
 CODEC = Codec(MESSAGES)
 KINDS = sorted(MESSAGES)
 MIB = 1 << 20
@@ -393,7 +396,7 @@ PUBLICS = {member.id: member.public for member in MEMBERS}
 SESSION = sha256(b"a session").digest()
 ROUND = RoundId(0, 1)
 REGISTRY = registry("secagg")
-CLASSES = (*rendezvous.MESSAGES, *certify.MESSAGES, *secagg.MESSAGES, *allreduce.MESSAGES)
+CLASSES = (*rendezvous.MESSAGES, *certify.MESSAGES, *secagg.MESSAGES, *allreduce.MESSAGES, *mesh.MESSAGES)
 
 
 def check(author: PeerId, signature: bytes, message: bytes) -> bool:

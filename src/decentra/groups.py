@@ -154,7 +154,13 @@ def write_folder(path: Path, identity: Identity, charter: Charter, ports: Sequen
 
 
 def local_group(
-    n: int, *, protocol: str = "secagg", transport: str = "simulated", seed: int = 0, **changes: object
+    n: int,
+    *,
+    protocol: str = "secagg",
+    rule: str | None = None,
+    transport: str = "simulated",
+    seed: int = 0,
+    **changes: object,
 ) -> SimulatedGroup | SimulatedGrid | LocalGroup:
     """n peers in this process that average together, until the group's ``close`` or the end of its ``with``.
 
@@ -165,8 +171,9 @@ def local_group(
 
     Args:
         n: 3 to 64.
-        protocol: ``secagg`` or ``allreduce``; or ``group-gossip``, for secagg in groups on a grid, of about
+        protocol: ``secagg``, ``allreduce`` or ``mesh``; or ``group-gossip``, for secagg in groups on a grid, of about
             ``groups__size`` peers. ``average`` is then a mixing, with a `MixingResult` for each peer.
+        rule: what is computed of the updates; a robust rule needs ``mesh``. By default the protocol's template says.
         transport: ``simulated``, which is deterministic under ``seed``, or ``zeromq``, over loopback.
         seed: everything random of a simulated group follows from it.
         changes: replace the charter template's values by ``section__key``, such as ``protocol__width=32``.
@@ -186,6 +193,7 @@ def local_group(
         raise LocalError(f"n is {n} and must be {LEAST_MEMBERS} to {MOST_MEMBERS}")
     if transport not in ("simulated", "zeromq"):
         raise LocalError(f"there is no transport {transport!r}; there are 'simulated' and 'zeromq'")
+    changes = changes if rule is None else {**changes, "protocol__rule": rule}
     members = identities(n, seed) if transport == "simulated" else fresh_identities(n)
     if protocol == ON_A_GRID:
         changes = {"groups__drawers": _some_drawers(n, changes), **changes}

@@ -25,6 +25,7 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
     "slice": ("slice",),
     "part": ("view", "state", "part"),
     "list": ("view", "peers"),
+    "author": ("author",),
 }
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""

@@ -105,10 +105,10 @@ class ProtocolTerms(Section):
     """How updates are aggregated.
 
     Attributes:
-        name: ``secagg`` or ``allreduce``.
+        name: ``secagg``, ``allreduce`` or ``mesh``.
         c: how many members may be corrupt and collude.
         floor: the fewest members of a round's roster; by default two thirds, and never too few for ``c``.
-        rule: what is computed of the updates.
+        rule: what is computed of the updates: the mean; or in mesh, a robust rule against ``c`` liars.
         width: bits of an integer on the wire.
         max_weight: the largest integer weight of an update.
         initial_range: the largest magnitude that the first round keeps of any coordinate; the rest is clipped.
@@ -420,9 +420,9 @@ class Charter(Section):
     @property
     def roster_floor(self) -> int:
         """The fewest members that a round may start with: ``floor``, or else two thirds of the members rounded up, and
-        never below ⌊(m+c)/2⌋+1."""
-        count = len(self.members)
-        return self.protocol.floor or max(-(-2 * count // 3), quorum(count, self.protocol.c))
+        never below ⌊(m+c)/2⌋+1, nor in mesh below 3c."""
+        count, c = len(self.members), self.protocol.c
+        return self.protocol.floor or max(-(-2 * count // 3), quorum(count, c), 3 * c * (self.protocol.name == "mesh"))
 
     @property
     def corrupt(self) -> int:

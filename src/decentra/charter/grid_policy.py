@@ -86,8 +86,8 @@ def _groups(charter: Charter) -> Iterator[str]:
 
 def _protocol(charter: Charter) -> Iterator[str]:
     terms = charter.protocol
-    if terms.name == "allreduce":
-        yield 'groups on a grid average by secagg, and allreduce would show every update; set name = "secagg"'
+    if terms.name in ("allreduce", "mesh"):
+        yield f'groups on a grid average by secagg, and {terms.name} would show every update; set name = "secagg"'
     if terms.width != WIDTH:
         yield f"width = {terms.width} has no room for the weights of a mixing; set width to {WIDTH}"
     if terms.floor is not None:

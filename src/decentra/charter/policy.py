@@ -13,9 +13,11 @@ from decentra.charter import grid_policy
 from decentra.charter.charter import FILE, Charter
 from decentra.charter.toml import nearest, raise_problems
 from decentra.derive import quorum
+from decentra.errors import LocalError
 from decentra.grids import MOST_TOGETHER
+from decentra.robust import catalogue
 
-SHIPPED = ("secagg", "allreduce")
+SHIPPED = ("secagg", "allreduce", "mesh")
 """The protocols that a charter may name."""
 
 LEAST_MEMBERS, MOST_MEMBERS = 3, MOST_TOGETHER
@@ -23,6 +25,9 @@ LEAST_MEMBERS, MOST_MEMBERS = 3, MOST_TOGETHER
 
 MOST_REPORTS = 64
 """Recomputed sums of a round: as many as there are members at most, each the work of one slice's owner."""
+
+MESH = "mesh"
+"""The protocol that evaluates robust rules."""
 
 LEAST_QUANTA = 127
 """The coarsest encoding offered: fewer steps than 8 bits on each side of zero would drown an update in rounding."""
@@ -37,21 +42,6 @@ _LATER = {
     "ckks": "is refused: publishing a CKKS sum at full precision gives the secret key away (Li and Micciancio 2021)",
 }
 _ENCRYPTION = ("he", "fhe", "bgv", "tfhe", "paillier", "elgamal", "homomorphic", "tenseal")
-_ROBUST = (
-    "median",
-    "trimmed-mean",
-    "krum",
-    "multi-krum",
-    "geometric-median",
-    "mda",
-    "smea",
-    "meamed",
-    "bulyan",
-    "nnm",
-    "arc",
-    "centred-clipping",
-    "fltrust",
-)
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ class Policy:
 
 def _protocol(charter: Charter) -> Iterator[str]:
     name = charter.protocol.name
-    choice = "choose " + " or ".join(SHIPPED)
+    choice = f"choose {', '.join(SHIPPED[:-1])} or {SHIPPED[-1]}"
     if name in SHIPPED:
         return
     plain = name.lower().replace("_", "-")
@@ -152,26 +142,73 @@ def _floor(charter: Charter) -> Iterator[str]:
             f"floor = {floor} is below ⌊(m+c)/2⌋+1 = {quorum(count, c)}, so two halves of the group could run the same "
             f"round; raise floor to {quorum(count, c)} or leave it out"
         )
+    if charter.protocol.name == MESH and quorum(count, c) <= floor < 3 * c:
+        yield (
+            f"floor = {floor} lets a round start of which {quorum(floor, c)} updates may count, and c = {c} liars need "
+            f"{2 * c + 1} against them; raise floor to {3 * c} or leave it out"
+        )
     if c > floor - 2:
         yield f"floor = {floor} lets a round start in which c = {c} colluders face one honest peer; raise it to {c + 2}"
 
 
+_NOT_ROBUST = {
+    "secagg": "secagg reveals only the sum, so the robust rule {rule!r} on it would silently be the mean",
+    "allreduce": "under allreduce a peer has one slice of the updates, and the robust rule {rule!r} needs them whole",
+}
+
+
 def _rule(charter: Charter) -> Iterator[str]:
     rule, name = charter.protocol.rule, charter.protocol.name
-    if rule == "mean":
+    try:
+        found = catalogue.find(rule)
+    except LocalError as error:
+        yield str(error)
         return
-    plain = rule.lower().replace("_", "-").replace(" ", "-")
-    if plain in _ROBUST and name == "secagg":
+    if found.name == "mean":
+        return
+    if name != MESH:
+        said = _NOT_ROBUST.get(name, "{rule!r} is a robust rule").format(rule=rule)
         yield (
-            f"secagg reveals only the sum, so the robust rule {rule!r} on it would silently be the mean; set rule = "
-            f'"mean", or choose allreduce once a release has robust rules in the clear'
+            f'{said}; set rule = "mean", or name = "{MESH}" where all members may see all updates: it evaluates robust '
+            "rules in the clear"
         )
-    elif plain in _ROBUST:
-        yield f'the rule {rule!r} is not in this release; set rule = "mean"'
+    elif found.why_not_alike is not None:
+        exact = catalogue.exact_rules()
+        yield f"{found.why_not_alike}; set rule to {nearest(found.name, exact) or catalogue.DEFAULT!r}"
     else:
-        near = nearest(plain, ("mean", *_ROBUST))
-        mend = "did you mean 'mean'?" if near == "mean" else 'set rule = "mean"'
-        yield f"there is no rule {rule!r}; {mend}"
+        yield from _rule_fits(charter, found.name)
+
+
+def _rule_fits(charter: Charter, rule: str) -> Iterator[str]:
+    """Whether a rule is sound for every number of updates that may count in a round, and without those of liars that
+    send none that encoding gives."""
+    c, count = charter.protocol.c, len(charter.members)
+    least = quorum(charter.roster_floor, c)
+    if count < LEAST_MEMBERS or not 1 <= c <= count - 2 or least < 2 * c + 1:
+        return  # said already
+    numbers = [(least - fewer, c - fewer) for fewer in range(c + 1)] + [(n, c) for n in range(least, count + 1)]
+    problem = next((said for n, f in numbers if (said := catalogue.check(rule, n, f)) is not None), None)
+    if problem is not None:
+        yield f"{problem} (f is c of the charter, and as few as {least} updates may count in a round)"
+
+
+def _mesh(charter: Charter) -> Iterator[str]:
+    """What one rule on one agreed set of whole updates needs: t ≥ 2c + 1, and that all weigh alike."""
+    terms, count = charter.protocol, len(charter.members)
+    if terms.name != MESH:
+        return
+    if count >= LEAST_MEMBERS and terms.c >= 1 and count < 3 * terms.c:
+        yield (
+            f"with c = {terms.c} an update that reached everybody may be kept out of a round of {count} members, as "
+            f"{quorum(count, terms.c)} may end it; lower c to {count // 3} or add {3 * terms.c - count}"
+        )
+    if terms.max_weight > 1:
+        yield (
+            f"max_weight = {terms.max_weight}: a weight is what a peer says of itself, and under a robust rule no "
+            "word may count more than another's; set max_weight to 1"
+        )
+    if terms.backup:
+        yield "backup = true is for slices, and mesh sends whole updates to everybody; leave it out"
 
 
 def _numbers(charter: Charter) -> Iterator[str]:
@@ -248,6 +285,7 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _collusion,
     _floor,
     _rule,
+    _mesh,
     _numbers,
     _ranges,
     _challenges,

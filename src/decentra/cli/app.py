@@ -86,7 +86,7 @@ def init(
     name: Annotated[str, typer.Option("--name", help="This peer's name in the group.")],
     template: Annotated[
         str | None,
-        typer.Option("--template", help="The charter to begin with: secagg (the default), allreduce or group-gossip."),
+        typer.Option("--template", help="The charter to begin with: secagg (default), allreduce, mesh, group-gossip."),
     ] = None,
     bind: Annotated[
         str, typer.Option("--bind", metavar="ADDRESS", help="Where this peer listens.")
@@ -337,7 +337,7 @@ def doctor(
 def simulate(
     context: typer.Context,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="secagg, allreduce, membership or group-gossip.")
+        str, typer.Option("--protocol", help="secagg, allreduce, mesh, membership or group-gossip.")
     ] = "secagg",
     n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,

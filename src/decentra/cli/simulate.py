@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from decentra import derive
-from decentra.charter.policy import LEAST_MEMBERS, MOST_MEMBERS, SHIPPED
+from decentra.charter.policy import LEAST_MEMBERS, MESH, MOST_MEMBERS, SHIPPED
 from decentra.cli.report import FAILED, emit
 from decentra.errors import LocalError
 from decentra.simulation.adversaries import ADVERSARIES
@@ -82,7 +82,7 @@ def simulate(
     """Play schedules and print what they came to.
 
     Args:
-        protocol: ``secagg``, ``allreduce`` or ``membership``.
+        protocol: ``secagg``, ``allreduce``, ``mesh`` or ``membership``.
         n: peers.
         c: how many may lie together; None for the most that leave a peer to spare.
         seeds: how many schedules, from seed ``first`` on.
@@ -149,7 +149,10 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late:
         raise LocalError(f"there is no protocol {protocol!r}; choose {others} or {ON_A_GRID}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
-    chosen = _most_liars(n) if c is None else c
+    most = n // 3 if protocol == MESH else n - 2
+    chosen = min(most, _most_liars(n)) if c is None else c
+    if protocol == MESH and not 1 <= chosen <= most:
+        raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {MESH} needs 2c + 1 updates that count, of t")
     if not 1 <= chosen <= n - 2:
         raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
     if not 0.0 <= late <= MOST_LATE:

@@ -27,7 +27,7 @@ from decentra.gossip.membership import Membership
 from decentra.machine.effects import Abort, Blame, Compute, Effect, Finish, Persist, Release, Send, SetTimer
 from decentra.machine.events import Blob, Computed, Event, Expired, Received, Start, Supplied
 from decentra.protocols.rendezvous.messages import Leave, Ready
-from decentra.protocols.slices import Slices
+from decentra.protocols.slices import Given
 from decentra.transfer import (
     Announcement,
     Arrived,
@@ -470,7 +470,7 @@ class Driver:
     def _on_entry(self, peer: PeerId, link: Neighbour, arrived: Arrived) -> None:
         verified, new = self._admission.admit(peer, arrived.parts)
         self.tally.verified += 1
-        if isinstance(verified.message, Slices):
+        if isinstance(verified.message, Given):
             self.others.gave(verified, self._need_ports().clock.now())
         if arrived.announcement is not None:
             self._expect(verified, link, arrived.announcement)

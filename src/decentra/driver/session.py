@@ -494,6 +494,7 @@ def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random:
         floor=charter.roster_floor,
         width=terms.width,
         max_weight=terms.max_weight,
+        rule=terms.rule,
         challenges=charter.challenges,
         backup=terms.backup,
         ready_deadline=charter.rounds.ready_deadline,

@@ -8,20 +8,23 @@ from decentra import spec
 from decentra.errors import LocalError
 from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.allreduce.machine import AllReduce
+from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify import messages as certify
-from decentra.protocols.reduce import Reduce
+from decentra.protocols.mesh import messages as mesh
+from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.secagg import messages as secagg
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.wire.message import Message, Registry
 
-_MACHINES: dict[str, tuple[type[Reduce], tuple[type[Message], ...]]] = {
+_MACHINES: dict[str, tuple[type[Ballots], tuple[type[Message], ...]]] = {
     "allreduce": (AllReduce, allreduce.MESSAGES),
+    "mesh": (Mesh, mesh.MESSAGES),
     "secagg": (SecAgg, secagg.MESSAGES),
 }
 
 
-def machine(protocol: str) -> type[Reduce]:
+def machine(protocol: str) -> type[Ballots]:
     """The machine of a protocol. Raises LocalError for a name that has none."""
     try:
         return _MACHINES[protocol][0]

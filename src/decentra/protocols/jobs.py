@@ -1,4 +1,4 @@
-"""The heavy work of reduce-scatter, as jobs for the pool: encode, mask, sum, put together."""
+"""The heavy work of rounds, as jobs for the pool: encode, mask, sum, put together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from decentra.types import RoundId
 
 @dataclass(frozen=True)
 class Encoded:
-    """This peer's vector in the ring, cut into one slice a member of the roster, and how many coordinates were clipped.
-
-    The count stays local."""
+    """This peer's vector in the ring, whole or cut into one slice a member of the roster, and how many coordinates were
+    clipped. The count stays local."""
 
     slices: tuple[Blob, ...]
     clipped: int = 0
@@ -28,7 +27,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encode:
-    """Job: clip, scale, round, mask, and cut. Without masks the slices are the update in the clear (allreduce).
+    """Job: clip, scale, round, mask, and cut, unless it travels whole. Without masks it is the update in the clear.
 
     Raises LocalError for NaN, infinity, or a weight out of bounds.
     """
@@ -43,6 +42,7 @@ class Encode:
     length: int
     n: int
     masks: tuple[Mask, ...] = field(default=(), repr=False)
+    whole: bool = False
 
     def run(self, tools: Tools) -> Encoded:
         ring = Ring(self.width)
@@ -60,7 +60,7 @@ class Encode:
         )
         tools.witness(self.round_id, vector)
         apply_masks(vector, self.masks)
-        bounds = derive.slice_bounds(self.length, self.n)
+        bounds = derive.slice_bounds(self.length, 1 if self.whole else self.n)
         return Encoded(tuple(tools.keep(vector[low:high]) for low, high in bounds), counts.clipped)
 
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from decentra import derive
-from decentra.errors import LocalError, RemoteError, Unavailable
-from decentra.machine.effects import Compute, Finish, Persist, Record, Release, Send, SetTimer
+from decentra.errors import LocalError, RemoteError
+from decentra.machine.effects import Compute, Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
 from decentra.protocols import slices
-from decentra.protocols.certify.machine import Certify
+from decentra.protocols.ballots import LOST
 from decentra.protocols.jobs import Assemble, Assembled, Sum
-from decentra.protocols.round import CONTEXT, OUTCOME, SUM, SURVIVORS
+from decentra.protocols.round import OUTCOME, SUM, SURVIVORS
 from decentra.protocols.scatter import Scatter
-from decentra.protocols.setting import Contribution, Outcome, Setting
-from decentra.protocols.survivors import FAIL, Survivors, derive_survivors, read_holding
+from decentra.protocols.setting import Contribution, Setting
+from decentra.protocols.survivors import Survivors, derive_survivors, read_holding
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import Malformed
 from decentra.wire.message import Verified
-
-LOST = b"lost"
-"""The outcome that says: a slice's sum never came, and the round is spent."""
-
-OVERTIME = 6
-"""Phase deadlines that a vote may take before a peer gives up: views 0 to 4 are 5.75 of them."""
 
 
 class Reduce(Scatter):
@@ -33,30 +24,21 @@ class Reduce(Scatter):
 
     sum_type: ClassVar[type[slices.SliceSum]]
     sum_clause: ClassVar[str]
-    outcome_clause: ClassVar[str]
-    patient: ClassVar[tuple[str, ...]] = (SURVIVORS, SUM, OUTCOME)
-    """The phases that a certificate ends: their deadline is `OVERTIME` long, so that views have their time."""
+    computing = SUM
+    wanted, missed = "a slice's sum", "a slice"
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
         super().__init__(setting, mine, round_id)
         self.survivors: Survivors | None = None
-        self._overtime = 0
         self._two_sums: RemoteError | None = None
         self._totals: dict[int, Blob] = {}
-        self._lacking = self._assembling = False
+        self._assembling = False
         self._summing: set[int] = set()
         self._sound_sums: dict[int, Received] = {}
         self._shown: tuple[Verified, ...] = ()
         """One sum of every slice: those that were put together, whatever comes after them."""
-        self._assembled: Assembled | None = None
-        self._digest = b""
-        """The outcome that this peer's sums give, once they are assembled."""
 
     # ── what a protocol adds ─────────────────────────────────────────────────────────────────────────────────────────
-
-    @abstractmethod
-    def own_step(self) -> bool:
-        """Try to leave a phase of the protocol's own; True if it moved."""
 
     @property
     def keeps_slices(self) -> bool:
@@ -65,130 +47,41 @@ class Reduce(Scatter):
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def step(self) -> bool:
-        if self.phase in (self.scattering, SURVIVORS) and self.n - len(self.gone) < self.quorum:
-            what = f"round {self.round}, of which too few are left to certify anything"
-            raise Unavailable(sorted(self.gone), 0.0, what, "the next round begins without them")
-        if self.phase == SURVIVORS:
-            return self._step_survivors()
-        if self.phase == SUM:
-            return self._step_sum()
-        if self.phase == OUTCOME:
-            return self._step_outcome()
-        return self.own_step()
-
-    def waiting_for(self) -> tuple[PeerId, ...]:
-        if self.phase == SURVIVORS:
-            silent = tuple(self.roster[position] for position in range(self.n) if not self.covered(position))
-            return silent or tuple(sorted(self.gone or self.absent)) or self.certify[SURVIVORS].missing()
-        if self.phase == SUM or (self.phase == OUTCOME and self._assembled is None):
-            return tuple(sorted({self.owners[position] for position in self.missing_sums()}))
-        if self.phase in self.certify:
-            return self.certify[self.phase].missing()
-        if self.phase == self.scattering:
-            return self.missing(self.slices_type.kind)
-        if self.phase == CONTEXT:
-            return self.missing(self.endorse_type.kind)
-        return self.missing(f"{self.protocol}.{self.phase}")
-
     def went_on(self, timer: str) -> bool:
-        if timer in ("hold", "steps", "fail", "spare"):
+        if timer != "takeover":
+            return super().went_on(timer)
+        if self.phase == SURVIVORS:
             self.waited.add(timer)
-            return True
-        if timer == "endorsed":
-            self.hand_endorsements()
-            return True
-        if timer == "takeover":
-            if self.phase == SURVIVORS:
-                self.waited.add(timer)
-                self.take_over(silent=True)
-                self.out.append(SetTimer("takeover", self.setting.patience))
-            return True
-        if timer != "phase" or self.phase not in (self.scattering, *self.patient):
-            return False
-        if self.phase == SUM:
-            self._lacking = True
-            return True
-        self.out.append(SetTimer("phase", self.setting.phase_deadline))
-        if self.phase == self.scattering and (self.mine.update is None or self.in_steps()):
-            return True  # local steps take the time that they take
-        self._overtime += 1
-        if self.phase == OUTCOME and self._overtime == 1 and self._assembled is not None and OUTCOME in self.certify:
-            self.certify[OUTCOME].give_up(self._digest)
-        return self._overtime < OVERTIME and bool(self.own_slices)
-
-    def go(self, why: str) -> None:
-        self._overtime = 0
-        super().go(why)
-
-    def waited_seconds(self) -> float:
-        return self.setting.phase_deadline * max(1, self._overtime)
-
-    @property
-    def order(self) -> tuple[PeerId, ...]:
-        """Once there are survivors, the certified owners propose first: who was dead by then costs no view's time."""
-        order = super().order
-        if self.survivors is None:
-            return order
-        return (*(peer for peer in order if peer in self.owners), *(peer for peer in order if peer not in self.owners))
+            self.take_over(silent=True)
+            self.out.append(SetTimer("takeover", self.setting.patience))
+        return True
 
     # ── the survivors ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step_survivors(self) -> bool:
-        vote = self.certify.get(SURVIVORS) or self.open_vote(SURVIVORS, self._check_survivors)
+    def unheard(self) -> tuple[PeerId, ...]:
+        return tuple(self.roster[position] for position in range(self.n) if not self.covered(position))
+
+    def compare_holdings(self) -> None:
         self.read_holdings()
         self.take_over(silent=False)
         self.hold_taken()
-        if vote.offers:
-            self._offer_survivors(vote)
-        if not vote.advance():
-            return False
-        if vote.value == FAIL:
-            self.spent = False  # the certificate frees every update (SA-4)
-            what = f"the survivors of round {self.round}"
-            raise Unavailable(sorted(self.gone), 0.0, what, "it is certified as failed, and every update may go again")
-        self.survivors = Survivors.unpack(vote.value)
-        if self.setting.me not in self.survivors.members:
-            self.spent = False
+
+    def is_holding(self, verified: Verified) -> bool:
+        return read_holding(verified, self._holding_kind, self.context, self.n) is not None
+
+    def derived(self, shown: Sequence[Verified]) -> tuple[bytes, tuple[Verified, ...]] | None:
+        given = derive_survivors(self.roster, self.quorum, shown, self._holding_kind, self.context)
+        if given is None:
+            return None
+        chosen = {verified.body_hash: verified for verified in shown}
+        return given.pack(), tuple(chosen[one] for one in given.holdings)
+
+    def take_survivors(self, value: bytes) -> None:
+        self.survivors = Survivors.unpack(value)
         if not self.keeps_slices:
             for position, blob in enumerate(self.own_slices):
                 if self.owners[position] != self.setting.me:
                     self.out.append(Release(blob))
-        self.rendezvous.release()
-        self.out.append(SetTimer("spare", 2 * self.setting.patience))
-        self.go("certificate(survivors)")
-        return True
-
-    def _offer_survivors(self, vote: Certify) -> None:
-        """Propose what the holdings give; or, once slices had their time to pass on, to fail the round."""
-        shown = self.shown_holdings()
-        given = derive_survivors(self.roster, self.quorum, shown, self._holding_kind, self.context)
-        if given is not None:
-            chosen = {verified.body_hash: verified for verified in shown}
-            vote.offer(given.pack(), tuple(chosen[one] for one in given.holdings))
-        elif "fail" in self.waited and len({verified.sender for verified in shown}) >= self.quorum:
-            vote.offer(FAIL, tuple(shown))
-        else:
-            vote.offer(None)
-
-    def _check_survivors(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        """CE-2: the shown holdings give this value and no other."""
-        proposer = self.certify[SURVIVORS].proposer()
-        for verified in shown:
-            if read_holding(verified, self._holding_kind, self.context, self.n) is None:
-                raise RemoteError(proposer, "CE-2", "it shows something else than holdings under this context")
-        given = derive_survivors(self.roster, self.quorum, shown, self._holding_kind, self.context)
-        if value == FAIL:
-            if given is not None or len({verified.sender for verified in shown}) < self.quorum:
-                raise RemoteError(proposer, "CE-2", "it proposes to fail a round that the shown holdings don't fail")
-            return True
-        try:
-            Survivors.unpack(value)
-        except Malformed as error:
-            raise RemoteError(proposer, "CE-2", str(error)) from error
-        if given is None or given.pack() != value:
-            raise RemoteError(proposer, "CE-2", "it proposes other survivors than the shown holdings give")
-        return True
 
     @property
     def members(self) -> tuple[PeerId, ...]:
@@ -320,7 +213,7 @@ class Reduce(Scatter):
             return True
         return "spare" in self.waited and not self.gone.isdisjoint(set(self.members) - {owner})
 
-    def _step_sum(self) -> bool:
+    def step_computing(self) -> bool:
         self._read_sums()
         self._call_on_spares()
         missing = self.missing_sums()
@@ -372,9 +265,6 @@ class Reduce(Scatter):
         """The roots of the slices' sums, as their owners published them."""
         return tuple(getattr(verified.message, "root", b"") for verified in self.shown_sums())
 
-    def outcome_value(self, total_weight: int, roots: tuple[bytes, ...]) -> bytes:
-        return derive.outcome_value(self.context, self.certify[SURVIVORS].digest, total_weight, roots)
-
     def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The outcome that the sums give; or ``lost``, where this peer too has waited for one in vain, or has every sum
         and has seen that too few others have."""
@@ -406,54 +296,30 @@ class Reduce(Scatter):
         vote = self.certify[OUTCOME]
         return len(vote.proposers_of(LOST) | vote.failed_with(self._digest)) > self.setting.c
 
-    def _step_outcome(self) -> bool:
-        vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)
+    def press_on(self) -> None:
         if self._assembled is None:
             self._call_on_spares()
         self._assemble()
         self._stand_in()
-        if self._assembled is not None and not (self._in_vain() and vote.tried(self._digest)):
-            vote.offer(self._digest, self._shown)
-        else:
-            vote.offer(LOST if self._assembled is not None or (self._lacking and not self._assembling) else None)
-        if not vote.advance():
-            return False
-        if vote.value == LOST:
-            silent = sorted({self.owners[position] for position in self.missing_sums()})
-            raise Unavailable(silent, 0.0, f"a slice's sum in round {self.round}", "it is certified as lost, and spent")
+
+    @property
+    def shown_for_outcome(self) -> tuple[Verified, ...]:
+        return self._shown
+
+    @property
+    def lacks(self) -> bool:
+        return self._lacking and not self._assembling
+
+    @property
+    def hopeless(self) -> bool:
         missing = self.missing_sums()
-        if self._assembled is None and self._overtime == 0 and not (missing and all(map(self._is_lost, missing))):
-            return False  # the result is certified, and a slice of it may still come
-        if self._assembled is not None and self._digest != vote.value:
-            raise self._two_sums or RemoteError(
-                None, self.outcome_clause, "what is certified is no sum of what came here: compare transcripts"
-            )
-        self.settled(self._assembled, vote.value)
-        self.go("certificate(outcome)")
-        return True
+        return bool(missing) and all(map(self._is_lost, missing))
 
-    def settled(self, sums: Assembled | None, digest: bytes) -> None:
-        """The outcome is certified, whether or not this peer has every sum of it; a protocol that puts it to the test
-        first finishes later."""
-        self.finish(sums, digest)
+    def contradicted(self, value: bytes) -> RemoteError | None:
+        if self._assembled is None or self._digest == value:
+            return None
+        said = "what is certified is no sum of what came here: compare transcripts"
+        return self._two_sums or RemoteError(None, self.outcome_clause, said)
 
-    def finish(self, sums: Assembled | None, digest: bytes) -> None:
-        """Hand the result out, if it is here."""
-        self.hand_over()
-        if sums is None:
-            silent = sorted({self.owners[position] for position in self.missing_sums()})
-            mend = "the others have it, and this peer takes it over in the next round"
-            what = f"a slice of the certified result of round {self.round}"
-            raise Unavailable(silent, self.waited_seconds(), what, mend)
-        self.out.append(Persist(Record("done", "outcome", self.context + digest)))
-        outcome = Outcome(
-            total=sums.total,
-            ranges=self.ranges,
-            roster=self.roster,
-            survivors=self.members,
-            total_weight=sums.total_weight,
-            digest=digest,
-            adopted=self.rendezvous.adopted,
-            clipped=self.clipped,
-        )
-        self.out.append(Finish(outcome))
+    def owing(self) -> tuple[PeerId, ...]:
+        return tuple(sorted({self.owners[position] for position in self.missing_sums()}))

@@ -246,6 +246,10 @@ class Round(ABC):
             self._vote(verified)
         return vote
 
+    def proposed_early(self, topic: str) -> bool:
+        """Whether somebody has proposed a value of a topic that is not open here."""
+        return any(isinstance(one.message, Propose) and one.message.topic == topic for one in self._votes)
+
     def _vote(self, verified: Verified) -> None:
         message = verified.message
         if not isinstance(message, Propose | Prepare | Commit | Lock | Certificate):

@@ -72,7 +72,8 @@ class CommonState(Protocol):
 class Setting:
     """What holds for an epoch: who this peer is, the group, and the charter's numbers.
 
-    ``members`` are in ascending order; ``floor`` is the least size of a roster; ``challenges`` is how many
+    ``members`` are in ascending order; ``floor`` is the least size of a roster; ``rule`` is what is computed of the
+    updates; ``challenges`` is how many
     slices a round recomputes, ``backup`` whether each peer's part of its own slice lies in a second place; the
     deadlines are in seconds.
     """
@@ -85,6 +86,7 @@ class Setting:
     floor: int
     width: int
     max_weight: int
+    rule: str
     challenges: int
     backup: bool
     ready_deadline: float

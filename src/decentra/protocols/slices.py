@@ -1,4 +1,5 @@
-"""The messages of a round that reduces vectors slice by slice; a protocol gives each its own kind."""
+"""The messages that rounds have in common, and those that reduce vectors slice by slice; a protocol gives each its own
+kind."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ class Endorsed(InContext):
 
 
 @dataclass(frozen=True)
-class Slices(InContext):
+class Given(InContext):
+    """My update leaves with this."""
+
+
+@dataclass(frozen=True)
+class Slices(Given):
     """The roots of my vector's slices in roster order; the receiver's own is the blob beside this."""
 
     roots: tuple[bytes, ...]

@@ -9,13 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from decentra import derive
+from decentra.crypto.ring import Ring
+from decentra.driver.blobs import Workbench
 from decentra.machine.effects import Effect, Send
 from decentra.machine.events import Event, Received
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
+from decentra.protocols.mesh.messages import Relay, Update
 from decentra.protocols.rendezvous.messages import AbortRound
 from decentra.protocols.secagg.messages import Unmask
-from decentra.protocols.survivors import derive_survivors
 from decentra.simulation.liars import Adversary, Coalition, Liar
 from decentra.types import PeerId
 from decentra.wire.message import Verified
@@ -26,10 +30,10 @@ from decentra.wire.message import Verified
 def _other_holding(liar: Liar) -> tuple[Verified, ...]:
     """The holdings that are out, but with one of a liar's that leaves an honest peer out where its own names it."""
     kind = f"{liar.honest.protocol}.holding"
-    shown: dict[int, Verified] = {}
+    shown: dict[Any, Verified] = {}
     for verified in liar.ring.heard[kind]:
         if getattr(verified.message, "context", b"") == liar.honest.context:
-            shown.setdefault(getattr(verified.message, "slice", 0), verified)
+            shown.setdefault(getattr(verified.message, "slice", verified.sender), verified)
     for position, verified in sorted(shown.items()):
         if verified.sender in liar.ring.liars:
             held = getattr(verified.message, "held", ())
@@ -48,11 +52,9 @@ def _second_proposal(liar: Liar, effect: Send) -> Propose:
     message: Any = effect.message
     if message.topic == "survivors":
         shown = _other_holding(liar)
-        honest = liar.honest
-        kind = f"{honest.protocol}.holding"
-        given = derive_survivors(honest.roster, honest.quorum, shown, kind, honest.context)
-        if given is not None and given.pack() != message.value:
-            return Propose(message.context, message.topic, message.view, given.pack(), shown, ())
+        given = liar.honest.derived(shown)
+        if given is not None and given[0] != message.value:
+            return Propose(message.context, message.topic, message.view, given[0], shown, ())
     other = b"lost" if message.topic == "outcome" else b"fail"
     return Propose(message.context, message.topic, message.view, other, (), ())
 
@@ -213,6 +215,9 @@ def two_vectors(liar: Liar, effect: Send) -> Sequence[Effect]:
     """Sign two lists of slices and show each to some."""
     message: Any = effect.message
     others = {peer: liar.ring.blob(liar.me, blob.size, 2) for peer, blob in sorted(effect.blobs.items())}
+    if isinstance(message, Update):  # one blob to everybody
+        one = next(iter(others.values()))
+        return liar.split(effect, replace(message, root=one.root), dict.fromkeys(others, one))
     roots = tuple(
         others[peer].root if peer in others else root
         for peer, root in zip(liar.roster, message.roots, strict=True)
@@ -290,6 +295,43 @@ def two_sums(liar: Liar, effect: Send) -> Sequence[Effect]:
     return liar.split(effect, replace(message, root=blob.root), dict.fromkeys(effect.blobs, blob))
 
 
+def false_update(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """An update that no encoding gives, or one far from the others' that encoding could give; the same to all."""
+    ring = liar.ring
+    machine, size = liar.honest, next(iter(effect.blobs.values())).size
+    row = np.full(size // (machine.setting.width // 8), 0, f"<i{machine.setting.width // 8}")
+    limit = Ring(machine.setting.width).limit(machine.n)
+    row[:-1], row[-1] = (limit + 1, 1) if ring.rng.random() < 0.3 else (limit, ring.rng.choice((1, 1, 2)))
+    bench = Workbench(ring.actor(liar.me).driver.blobs, lambda count: bytes(count))
+    blob = bench.keep(row)
+    machine._mine = blob  # its own machine goes by what it sends
+    object.__setattr__(effect.message, "root", blob.root)
+    return [replace(effect, blobs=dict.fromkeys(effect.blobs, blob))]
+
+
+def false_result(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """Another result than the rule's; to all, or to some."""
+    message: Any = effect.message
+    other = replace(message, root=liar.rng.randbytes(32))
+    return liar.split(effect, other) if liar.rng.random() < 0.5 else [replace(effect, message=other)]
+
+
+def false_relay(liar: Liar, event: Event) -> Sequence[Effect]:
+    """Relay updates that nobody lacks, with other bytes, or under another's name."""
+    if not isinstance(event, Received) or not isinstance(event.verified.message, Propose):
+        return ()
+    known = [one for one in liar.ring.heard["mesh.update"] if one.entry.round == liar.round.number]
+    if not known or not liar.ring.once("relay", liar.me, liar.round):
+        return ()
+    out: list[Effect] = []
+    for peer in sorted(liar.victims):
+        cited = liar.rng.choice(known)
+        author = cited.sender if liar.rng.random() < 0.8 else peer
+        blob = liar.ring.blob(liar.me, liar.honest._size, 4)
+        out.append(Send(Relay(liar.honest.context, author, cited), to=peer, blobs={peer: blob}))
+    return out
+
+
 def false_sum(liar: Liar, effect: Send) -> Sequence[Effect]:
     """One wrong sum of its slice, the same to all."""
     message: Any = effect.message
@@ -338,7 +380,7 @@ def frame(liar: Liar, event: Event) -> Sequence[Effect]:
     return [Send(AbortRound("SA-1", blamed, "the share that it sealed to this peer does not open"))]
 
 
-BEFORE = ("rendezvous.", "secagg.deal", "secagg.context", "secagg.endorse", "allreduce.endorse")
+BEFORE = ("rendezvous.", "secagg.deal", "secagg.context", "secagg.endorse", "allreduce.endorse", "mesh.endorse")
 """Kinds before the masking: who keeps one of them back ends the round, so a liar that wants more seldom does."""
 
 
@@ -370,8 +412,8 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("bait", "SA-7", "tries to have both kinds of share of one peer shown",
                   {"propose": baited}, bait),
         Adversary("silence", "", "keeps some of its messages from some peers", hushes=to_some),
-        Adversary("late", "", "lets its vector come late to some", {"masked": late_vector, "slices": late_vector},
-                  late_arrival),
+        Adversary("late", "", "lets its vector come late to some",
+                  {"masked": late_vector, "slices": late_vector, "update": late_vector}, late_arrival),
         Adversary("bad-deal", "SA-1", "deals a share that does not check", {"deal": bad_deal}),
         Adversary("two-deals", "SA-1", "signs two deals", {"deal": two_deals}),
         Adversary("two-contexts", "SA-2", "opens or endorses two contexts",
@@ -380,14 +422,18 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("wrong-part", "RV-6", "gives other parts of the common state than it was asked for, or none",
                   {"state": wrong_part}, unlike=True),
         Adversary("wrong-slice", "SA-10", "sends slices that are not those it signed",
-                  {"masked": wrong_slice, "slices": wrong_slice}),
+                  {"masked": wrong_slice, "slices": wrong_slice, "update": wrong_slice}),
         Adversary("two-vectors", "EQUIVOCATION", "signs two lists of slices",
-                  {"masked": two_vectors, "slices": two_vectors}, spoils="vectors"),
+                  {"masked": two_vectors, "slices": two_vectors, "update": two_vectors}, spoils="vectors"),
         Adversary("false-holding", "SA-11", "signs a holding that is not what it holds", {"holding": false_holding}),
         Adversary("false-share", "SA-7", "shows shares that were never dealt", {"unmask": false_share}),
         Adversary("both-shares", "SA-3", "shows a survivor's mask key too", {"unmask": both_shares}),
         Adversary("two-sums", "SA-8", "signs two sums for its slice", {"sum": two_sums}, spoils="sums"),
         Adversary("false-sum", "SA-9", "publishes a wrong sum, the same to all", {"sum": false_sum}, spoils="sums"),
+        Adversary("false-update", "ME-5", "sends an update that no honest peer would", {"update": false_update},
+                  spoils="vectors"),
+        Adversary("false-relay", "ME-4", "relays what is not certified, or other bytes", {}, false_relay),
+        Adversary("false-result", "ME-6", "signs another result than the rule's", {"result": false_result}),
         Adversary("false-beacon", "SA-12", "shows shares of the beacon that were never dealt",
                   {"beacon": false_beacon}),
         Adversary("false-check", "SA-13", "reports a right sum as wrong", {"checked": false_check}),

@@ -1,6 +1,6 @@
 """What is known of one schedule: what each honest peer signed and took in, over all its processes, and what was broken.
 
-The oracle's rules write it down here and judge by it: ``votes``, ``masks`` and ``endings`` hold them.
+The oracle's rules write it down here and judge by it: ``votes``, ``masks``, ``echoes`` and ``endings`` hold them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Notes:
     """The lists of deals that it was shown."""
     deals: dict[bytes, Deal] = field(default_factory=dict)
     vectors: dict[tuple[int, PeerId], set[bytes]] = field(default_factory=lambda: defaultdict(set))
-    """The masked vectors that it was sent, by round and sender."""
+    """The messages that updates were sent with to it, by round and author."""
     named: set[tuple[int, PeerId | None]] = field(default_factory=set)
     """Whom it named, by round."""
     masked: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Blame
-from decentra.simulation.case import SURVIVORS, Case, Notes
+from decentra.simulation.case import SURVIVORS, Case, Notes, members_of
+from decentra.simulation.echoes import combined
 from decentra.types import PeerId, RoundId, RoundResult
 
 if TYPE_CHECKING:
@@ -131,11 +132,24 @@ class Endings:
                 continue
             idle = [one for one in survivors if not case.encoded[one, round_id]]
             expected = case.sum_of(survivors, round_id)
+            if expected is not None and stage.play.protocol == "mesh":
+                expected = self._combined(survivors, round_id)
             if idle or expected is None:
                 who = "".join(map(case.letter, idle)) or "nobody"
                 case.violated("SA-9", peer, f"its sum names {who}, which encoded nothing")
             elif not np.array_equal(total, expected) or weight != len(survivors):
                 case.violated("SA-9", peer, "its sum is not that of the survivors' vectors")
+
+    def _combined(self, used: tuple[PeerId, ...], round_id: RoundId) -> NDArray[Any]:
+        """What mesh's rule gives on what these peers encoded; who else survived sent what no encoding gives."""
+        case, terms = self._case, self._case.stage.cast.charter.protocol
+        places = [place for place in self.certified if place[::2] == (round_id, SURVIVORS)]
+        held = {place[1]: list(self.certified[place]) for place in places}
+        among = max(len(members_of(value)) for values in held.values() for value in values)
+        rows = [case.encoded[peer, round_id][-1].view(np.dtype(f"<i{terms.width // 8}")) for peer in used]
+        limit = (2 ** (terms.width - 1) - 1) // max(len(case.rosters.get(context, ())) for context in held)
+        total, _ = combined(rows, terms.rule, max(0, case.c - among + len(used)), limit)
+        return total.view(case.encoded[used[0], round_id][-1].dtype)
 
     def _write_once(self) -> None:
         """No one-time act is in a peer's journal twice, over all its processes."""

@@ -1,4 +1,4 @@
-"""The oracle's rules for contexts, masks and shares: what is masked, under what, and what is shown of it (SA, AR)."""
+"""The oracle's rules for contexts, masks and shares: what leaves, under what, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from decentra.wire.message import Message, Verified
 
 if TYPE_CHECKING:
     from decentra.simulation.stage import Actor
+
+
+CLAUSES = {"secagg": ("SA-2", "SA-4"), "allreduce": ("AR-1", "AR-2"), "mesh": ("ME-1", "ME-1")}
+"""By protocol, what says that a context is endorsed by all, and that one update leaves under it."""
 
 
 class Masks:
@@ -112,9 +116,10 @@ class Masks:
     # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def masked(self, actor: Actor, notes: Notes, message: Message) -> None:
-        case, context, roots = self._case, getattr(message, "context", b""), getattr(message, "roots", ())
-        hides = message.kind.startswith("secagg")
-        all_endorsed, once = ("SA-2", "SA-4") if hides else ("AR-1", "AR-2")
+        case, context = self._case, getattr(message, "context", b"")
+        roots = getattr(message, "roots", (getattr(message, "root", b""),))
+        protocol = message.kind.partition(".")[0]
+        hides, (all_endorsed, once) = protocol == "secagg", CLAUSES[protocol]
         case.acts_under(actor, notes, context)
         roster = case.rosters.get(context, ())
         absent = [peer for peer in roster if peer not in notes.endorsed[context]]

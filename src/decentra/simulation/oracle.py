@@ -2,7 +2,7 @@
 
 The oracle sees everything: what each honest peer takes in, decides and sends. It judges honest peers alone, by the
 clauses of the specs: a machine that breaks one is found out by what it signs, held against what it was shown. The rules
-are in ``votes``, ``masks`` and ``endings``; here is what comes to them, and what a peer may sign but once.
+are in ``votes``, ``masks``, ``echoes`` and ``endings``; here is what comes to them, and what a peer may sign but once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from decentra.machine.effects import Abort, Blame, Effect, Finish, Send
 from decentra.machine.events import Event, Received
 from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
+from decentra.protocols.mesh import messages as mesh
 from decentra.protocols.rendezvous.messages import Ready, Roster
 from decentra.protocols.secagg import messages as secagg
 from decentra.simulation.case import Case, Notes, Violation
+from decentra.simulation.echoes import Echoes
 from decentra.simulation.endings import Endings
 from decentra.simulation.knowledge import Knowledge
 from decentra.simulation.masks import Masks
@@ -48,6 +50,9 @@ ONCE = {
     "commit": "CE-4",
     "unmask": "SA-7",
     "beacon": "SA-12",
+    "update": "ME-1",
+    "relay": "ME-4",
+    "result": "ME-6",
 }
 """What a peer signs once a round, view, slice or topic, over all its processes, and the clause that says so."""
 
@@ -75,7 +80,7 @@ class Oracle:
         self.knowledge = Knowledge(charter.ids, stage.play.c, liars)
         self.recovery = Recovery(liars, charter.protocol.width) if stage.rebuilds else None
         self._endings = Endings(self.case)
-        votes, masks = Votes(self.case), Masks(self.case, self.knowledge)
+        votes, masks, echoes = Votes(self.case), Masks(self.case, self.knowledge), Echoes(self.case)
         self._hears: dict[type[Message], Hear] = {
             Prepare: votes.hear_prepare,
             Commit: votes.hear_commit,
@@ -90,6 +95,10 @@ class Oracle:
             allreduce.Endorse: masks.hear_endorse,
             secagg.Endorsed: masks.hear_endorsed,
             allreduce.Endorsed: masks.hear_endorsed,
+            mesh.Endorse: masks.hear_endorse,
+            mesh.Endorsed: masks.hear_endorsed,
+            mesh.Update: echoes.hear_update,
+            mesh.Relay: echoes.hear_relay,
         }
         self._says: dict[type[Message], Say] = {
             Prepare: votes.prepare,
@@ -98,8 +107,13 @@ class Oracle:
             secagg.Deal: masks.deal,
             secagg.Endorse: masks.endorse,
             allreduce.Endorse: masks.endorse,
+            mesh.Endorse: masks.endorse,
             secagg.Masked: masks.masked,
             allreduce.Slices: masks.masked,
+            mesh.Update: masks.masked,
+            mesh.Holding: echoes.holding,
+            mesh.Relay: echoes.relay,
+            mesh.Result: echoes.result,
             secagg.Again: masks.again,
             allreduce.Again: masks.again,
             secagg.Unmask: masks.unmask,
@@ -168,7 +182,7 @@ class Oracle:
         if clause is None:
             return
         place = ".".join(
-            str(getattr(message, name)) for name in ("topic", "view", "slice") if hasattr(message, name)
+            str(getattr(message, name)) for name in ("topic", "view", "slice", "author") if hasattr(message, name)
         )
         if kind == "again" and effect.to is not None:
             place += f".{effect.to}"

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, Unpack
 
 from decentra.driver.fittings import MachineMaker
 from decentra.errors import LocalError
-from decentra.protocols.reduce import LOST
+from decentra.protocols.ballots import LOST
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.adversaries import ADVERSARIES
 from decentra.simulation.case import OUTCOME, SURVIVORS, Violation
@@ -49,10 +49,19 @@ class Outcome:
     cut: int = 0
 
 
+_SECAGG, _SUMS, _MESH = ("secagg",), ("secagg", "allreduce"), ("mesh",)
+_ONLY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bad-deal", "two-deals", "false-share", "both-shares", "bait"), _SECAGG),
+    **dict.fromkeys(("false-beacon", "false-check"), _SECAGG),
+    **dict.fromkeys(("two-sums", "false-sum"), _SUMS),
+    **dict.fromkeys(("false-update", "false-relay", "false-result"), _MESH),
+}
+"""Adversaries that twist what only some protocols have."""
+
+
 def applicable(protocol: str) -> tuple[str, ...]:
     """The adversaries that have something to twist in a protocol."""
-    only_secagg = ("bad-deal", "two-deals", "false-share", "both-shares", "bait", "false-beacon", "false-check")
-    return tuple(name for name in ADVERSARIES if protocol == "secagg" or name not in only_secagg)
+    return tuple(name for name in ADVERSARIES if protocol in _ONLY.get(name, (protocol,)))
 
 
 class Given(TypedDict, total=False):

@@ -59,7 +59,7 @@ class Play:
     """What every schedule of a search has in common.
 
     Attributes:
-        protocol: ``secagg`` or ``allreduce``.
+        protocol: ``secagg``, ``allreduce`` or ``mesh``.
         n: peers.
         c: how many may lie together.
         crypto: ``ideal`` or ``real``.

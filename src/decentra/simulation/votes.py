@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decentra import derive
+from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
-from decentra.protocols.reduce import LOST
+from decentra.protocols.mesh.agreed import Agreed, derive_agreed
+from decentra.protocols.mesh.agreed import read_holding as read_agreed
+from decentra.protocols.mesh.machine import Mesh
+from decentra.protocols.mesh.messages import Result
 from decentra.protocols.secagg.challenge import STANDS, read_verdict
-from decentra.protocols.survivors import FAIL, derive_survivors, read_holding
+from decentra.protocols.survivors import FAIL, Survivors, derive_survivors, read_holding
 from decentra.simulation.case import OUTCOME, SURVIVORS, VERDICT, Ballot, Case, Notes
 from decentra.transfer import blob_root, piece_digests
 from decentra.types import PeerId
@@ -144,6 +148,9 @@ class Votes:
             case topic if topic == OUTCOME and proposal.value == LOST:
                 if place in notes.refutes and not actor.machine._in_vain():  # then others' lack of sums counts
                     self._case.violated("SA-9", actor.id, "it prepared `lost` though it has every sum")
+            case topic if topic == OUTCOME and isinstance(actor.machine, Mesh):
+                if proposal.value != LOST:
+                    self._results_give(actor, proposal)
             case topic if topic == VERDICT and proposal.value != STANDS:
                 self._repairs(actor, proposal.value)
 
@@ -151,16 +158,32 @@ class Votes:
         known = self._given.get(id(proposal))
         if known is None:
             machine = actor.machine
-            kind, n = machine.holding_type.kind, len(machine.roster)
-            given = derive_survivors(machine.roster, machine.setting.quorum(n), proposal.shown, kind, machine.context)
-            sound = all(read_holding(one, kind, machine.context, n) is not None for one in proposal.shown)
+            kind, roster, context = machine.holding_type.kind, machine.roster, machine.context
+            quorum = machine.setting.quorum(len(roster))
+            given: Agreed | Survivors | None
+            if machine.protocol == "mesh":
+                given = derive_agreed(roster, quorum, self._case.c, proposal.shown, context)
+                sound = all(read_agreed(one, context) is not None for one in proposal.shown)
+            else:
+                given = derive_survivors(roster, quorum, proposal.shown, kind, context)
+                sound = all(read_holding(one, kind, context, len(roster)) is not None for one in proposal.shown)
             who = {one.sender for one in proposal.shown}
             if proposal.value == FAIL:
-                right = given is None and len(who) >= machine.setting.quorum(n)
+                right = given is None and len(who) >= quorum
             else:
                 right = given is not None and given.pack() == proposal.value
             known = self._given[id(proposal)] = (proposal, sound and right)
         return known[1]
+
+    def _results_give(self, actor: Actor, proposal: Propose) -> None:
+        """More peers than may lie signed the result that an outcome is of (ME-7)."""
+        machine = actor.machine
+        results = {one.sender: one.message for one in proposal.shown if isinstance(one.message, Result)}
+        values = {
+            derive.outcome_value(one.context, one.survivors, one.weight, (one.root,)) for one in results.values()
+        }
+        if values != {proposal.value} or len(results.keys() & set(machine.roster)) <= self._case.c:
+            self._case.violated("ME-7", actor.id, "it prepared an outcome that no c + 1 results give")
 
     def _repairs(self, actor: Actor, value: bytes) -> None:
         """A repair that an honest peer prepares is the sum of what the survivors encoded (SA-13)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from decentra import derive
@@ -56,16 +56,27 @@ def holdings(round_: Round, clauses: Clauses) -> Iterator[Finding]:
             if not record["slice"] < len(roster["members"]) or not known or record.author not in held:
                 yield violation(clauses.holding, record, "signed a holding that is of no slice of its round", roster)
                 continue
-        for peer, hashed in held.items():
-            signed = lists[peer]
-            if not signed or any(one.entry.body == hashed for one in signed):
-                continue
-            if peer == record.author:
-                said = "holds another list of its own slices than it signed"
-                yield violation(clauses.holding, record, said, signed[0])
-            else:
-                other, holder = round_.ground.name(peer), round_.ground.name(record.author)
-                yield Missing(f"whether {other} signed the list that {holder} says to hold", peer, round_.number)
+        yield from held_truly(round_, record, lists, clauses.holding, "list")
+
+
+def held_truly(
+    round_: Round, record: Record, signed: Mapping[bytes, Sequence[Record]], clause: str, what: str
+) -> Iterator[Finding]:
+    """A holding names what its author signed itself; where it names what another did not, either may lie.
+
+    Args:
+        signed: of each member what it signed that can be held.
+        what: what that is.
+    """
+    for peer, hashed in record["held"]:
+        if not signed.get(peer) or any(one.entry.body == hashed for one in signed[peer]):
+            continue
+        if peer == record.author:
+            said = f"holds another {what} of its own than it signed"
+            yield violation(clause, record, said, signed[peer][0])
+        else:
+            other, holder = round_.ground.name(peer), round_.ground.name(record.author)
+            yield Missing(f"whether {other} signed the {what} that {holder} says to hold", peer, round_.number)
 
 
 def outcomes(round_: Round, clauses: Clauses) -> Iterator[Finding]:

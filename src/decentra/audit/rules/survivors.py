@@ -1,6 +1,9 @@
-"""Who is in the sum: what shown holdings give, from ``specs/secagg`` alone and not from the machines' own function."""
+"""Whose update counts: what shown holdings give, from ``specs/secagg`` and ``specs/mesh`` alone and not from the
+machines' own functions."""
 
 from __future__ import annotations
+
+from collections import Counter, defaultdict
 
 from decentra.audit.record import Record, Round
 from decentra.types import PeerId
@@ -9,12 +12,15 @@ from decentra.wire.reader import Malformed
 
 FAIL = b"fail"
 MOST_VALUE = 8192
+MESH = "mesh"
+"""Its holdings are of whole updates."""
 
 Parts = tuple[tuple[PeerId, ...], tuple[PeerId, ...], tuple[bytes, ...]]
 
 
 def read(value: bytes) -> Parts | None:
-    """The members, the owners of the slices and the holdings' hashes of a value; None where it is no set."""
+    """The members, who proposes first, and hashes; None where it is no set. Who proposes first owns slices, in mesh
+    its holding was shown; the hashes are those of the shown holdings, in mesh of the members' updates."""
     try:
         fields = unpack(value, MOST_VALUE)
     except Malformed:
@@ -28,7 +34,7 @@ def read(value: bytes) -> Parts | None:
 
 
 def owners_of(value: bytes) -> tuple[PeerId, ...]:
-    """Who sums the slices; nobody where the value is no set."""
+    """Who proposes the outcome first: who sums slices, or showed a holding; nobody where the value is no set."""
     parts = read(value)
     return () if parts is None else parts[1]
 
@@ -43,13 +49,16 @@ def gives(round_: Round, roster: Record, proposal: Record) -> bool | None:
             return None
         if one.kind != f"{round_.ground.spec.name}.holding" or one["context"] != proposal["context"]:
             return False
-        if not one["slice"] < len(order) or one.author not in dict(one["held"]):
+        if not (one["slice"] or 0) < len(order) or one.author not in dict(one["held"]):
             return False
         senders.add(one.author)
         if one.author not in order:
             continue  # it counts for nothing, and the machines let it pass
-        held.setdefault(one["slice"], {}).setdefault(one.author, one)
-    given = _survivors(order, least, held)
+        held.setdefault(one["slice"] or 0, {}).setdefault(one.author, one)
+    if round_.ground.spec.name == MESH:
+        given = _echoed(order, least, round_.ground.c, held.get(0, {}))
+    else:
+        given = _survivors(order, least, held)
     if proposal["value"] != FAIL:
         return bool(given == proposal["value"])
     return given is None and len(senders) >= least
@@ -73,3 +82,18 @@ def _survivors(order: tuple[PeerId, ...], least: int, held: dict[int, dict[PeerI
     if len(members) < least:
         return None
     return pack((members, tuple(one.author for one in chosen), tuple(one.entry.body for one in chosen)))
+
+
+def _echoed(order: tuple[PeerId, ...], least: int, c: int, held: dict[PeerId, Record]) -> bytes | None:
+    """Of whole updates: who is named by more than c holdings under one hash, and under no second one."""
+    if len(held) < least:
+        return None
+    named: dict[PeerId, Counter[bytes]] = defaultdict(Counter)
+    for one in held.values():
+        for peer, hashed in one["held"]:
+            named[peer][hashed] += 1
+    often = {peer: [hashed for hashed, count in of.items() if count > c] for peer, of in named.items()}
+    members = tuple(peer for peer in order if len(often.get(peer, ())) == 1)
+    if len(members) < least:
+        return None
+    return pack((members, tuple(peer for peer in order if peer in held), tuple(often[peer][0] for peer in members)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decentra.errors import LocalError
-from decentra.machine.effects import Compute, Send
+from decentra.machine.effects import Compute
 from decentra.machine.events import Blob
 from decentra.protocols.allreduce.messages import Again, Endorse, Endorsed, Holding, Slices, SliceSum
 from decentra.protocols.allreduce.transitions import READS, SHOWS, TRANSITIONS
@@ -25,8 +25,7 @@ class AllReduce(Reduce):
 
     def entered(self, phase: str) -> None:
         if phase == "context":
-            self.context = self.derive_context(())
-            self.out.append(Send(Endorse(self.context), after=self.rendezvous.opened_by))
+            self.endorse_plainly()
         elif phase == "slices":
             self.mask(())
         elif phase == SUM:
@@ -34,12 +33,7 @@ class AllReduce(Reduce):
                 self.out.append(Compute(f"sum/{position}", self.sum_job(position, parts)))
 
     def own_step(self) -> bool:
-        if self.phase == "context":
-            if not self.endorsed_by_all():
-                return False
-            self.go("endorsed by all")
-            return True
-        return self.step_scatter()
+        return self.step_context() if self.phase == "context" else self.step_scatter()
 
     def computed(self, name: str, value: object) -> None:
         match name, value:

@@ -58,7 +58,6 @@ class SecAgg(Reduce):
     endorse_type, endorsed_type, slices_type, again_type = Endorse, Endorsed, Masked, Again
     holding_type, sum_type = Holding, SliceSum
     scattering = "masked"
-    patient = (*Reduce.patient, BEACON, VERDICT)
     context_clause, slice_clause, holding_clause = "SA-2", "SA-10", "SA-11"
     sum_clause, outcome_clause = "SA-8", "SA-9"
 
@@ -82,6 +81,10 @@ class SecAgg(Reduce):
     @property
     def keeps_slices(self) -> bool:
         return self.setting.challenges > 0 or super().keeps_slices
+
+    @property
+    def patient(self) -> tuple[str, ...]:
+        return (*super().patient, BEACON, VERDICT)
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,10 +231,7 @@ class SecAgg(Reduce):
             self._opening = True
             deals = {peer: self._deal(peer) for peer in self.roster}
             self.out.append(Compute("open", OpenDeals(self._table, self.setting.me, deals, self.setting.sealing)))
-        if not self.context or not self.endorsed_by_all():
-            return False
-        self.go("endorsed by all")
-        return True
+        return self.step_context()
 
     def _check_listed(self, listed: Context) -> None:
         proposer = self.rendezvous.proposer

@@ -1,0 +1,431 @@
+"""mesh's machine: whole updates to everybody, an echo, one certified set of them, and one rule evaluated by all.
+
+Everybody who has the certified updates computes the result by itself, exactly, so nobody waits for an owner of anything
+and no sum is sent. Who lacks one gets it from those who hold it; whoever still does votes for what c + 1 others signed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from decentra.crypto.ring import Ring
+from decentra.errors import LocalError, RemoteError
+from decentra.machine.effects import Compute, Release, Send, SetTimer
+from decentra.machine.events import Blob, Received
+from decentra.protocols.ballots import LOST, Ballots
+from decentra.protocols.jobs import Encoded
+from decentra.protocols.mesh.agreed import Agreed, counted, derive_agreed, read_holding
+from decentra.protocols.mesh.jobs import Aggregate, Aggregated
+from decentra.protocols.mesh.messages import Endorse, Endorsed, Holding, Relay, Result, Update
+from decentra.protocols.mesh.transitions import READS, SHOWS, TRANSITIONS
+from decentra.protocols.rendezvous.messages import State
+from decentra.protocols.round import CONTEXT, OUTCOME, SURVIVORS
+from decentra.protocols.setting import Contribution, Setting
+from decentra.types import PeerId, RoundId
+from decentra.wire.message import Message, Verified
+
+UPDATES, AGGREGATE = "updates", "aggregate"
+
+
+class Mesh(Ballots):
+    """One peer's part in one round of mesh."""
+
+    protocol = "mesh"
+    transitions, reads, shows = TRANSITIONS, READS, SHOWS
+    endorse_type, endorsed_type, holding_type = Endorse, Endorsed, Holding
+    scattering, computing = UPDATES, AGGREGATE
+    wanted, missed = "a survivor's update", "an update"
+    context_clause, update_clause, holding_clause, relay_clause = "ME-1", "ME-2", "ME-3", "ME-4"
+    row_clause, result_clause, outcome_clause = "ME-5", "ME-6", "ME-7"
+
+    def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
+        super().__init__(setting, mine, round_id)
+        self.survivors: Agreed | None = None
+        self._mine: Blob | None = None
+        """This peer's update, encoded."""
+        self._said: dict[PeerId, bytes] = {}
+        """What this peer's own holding names."""
+        self._held: dict[PeerId, dict[PeerId, bytes]] = {}
+        """What the holdings that were read name, by author."""
+        self._came = 0
+        """How many updates had come when the holdings were last held against them."""
+        self._rows: dict[PeerId, Blob] = {}
+        """The certified updates that are here."""
+        self._relayed: set[tuple[PeerId, PeerId]] = set()
+        """Whose updates this peer has relayed to whom."""
+        self._begun = False
+        """Whether the rule is being evaluated, or was."""
+        self._used: tuple[PeerId, ...] = ()
+        self._computed = b""
+        """The outcome that this peer's own result gives."""
+        self._shown: tuple[Verified, ...] = ()
+        """The c + 1 equal results that this peer shows."""
+
+    # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def given_kind(self) -> str:
+        return Update.kind
+
+    @property
+    def in_one_piece(self) -> bool:
+        return True
+
+    def entered(self, phase: str) -> None:
+        if phase == CONTEXT:
+            self.endorse_plainly()
+        elif phase == UPDATES:
+            self.mask(())
+
+    def own_step(self) -> bool:
+        return self.step_context() if self.phase == CONTEXT else self._step_updates()
+
+    def computed(self, name: str, value: object) -> None:
+        match name, value:
+            case "encode", Encoded(slices=(blob,)):
+                self._mine, self.clipped = blob, value.clipped
+                others = [peer for peer in self.roster if peer != self.setting.me]
+                self.spend(Update(self.context, blob.root), (blob.root,), dict.fromkeys(others, blob))
+                self.await_others()
+            case "aggregate", Aggregated():
+                self._aggregated(value)
+            case _:
+                raise LocalError(f"mesh: the job {name!r} gave {value!r}")
+
+    def went_on(self, timer: str) -> bool:
+        if timer == "shown":
+            self.waited.add(timer)
+            self.absent.update(self._awaited())
+            return True
+        return super().went_on(timer)
+
+    # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def slot(self, message: Message) -> str:
+        """A peer relays an author's update once, to whoever lacks it."""
+        return self._relays_of(message.author) if isinstance(message, Relay) else super().slot(message)
+
+    @staticmethod
+    def _relays_of(author: PeerId) -> str:
+        """Under what relays of an author's update are kept."""
+        return f"{Relay.kind}/{author.hex()}"
+
+    def room(self, message: Message) -> int:
+        return super().room(message) if isinstance(message, State) else self._size
+
+    @property
+    def _size(self) -> int:
+        """Bytes of an update."""
+        return self.mine.length * (self.setting.width // 8)
+
+    def wants(self, verified: Verified, root: bytes) -> bool:
+        """A relay is wanted of what this peer said that it lacks, and still does."""
+        message = verified.message
+        if not isinstance(message, Relay):
+            return super().wants(verified, root)
+        cited = message.update
+        if not self._said or self._said.get(message.author) == cited.body_hash or message.author in self._rows:
+            return False
+        certified = self.survivors is None or self.survivors.updates.get(message.author) == cited.body_hash
+        return certified and getattr(cited.message, "root", b"") == root
+
+    def keep(self, event: Received) -> None:
+        message, sender = event.verified.message, event.verified.sender
+        if isinstance(message, Relay):
+            cited = message.update
+            if not isinstance(cited.message, Update) or cited.entry.round != self.round.number:
+                self.refuse(sender, self.relay_clause, "it relays what is no update of this round")
+                return
+            if cited.sender != message.author:
+                self.refuse(sender, self.relay_clause, "it relays another peer's update than it says")
+                return
+        super().keep(event)
+        if isinstance(message, Relay):
+            self._compare(message.author, message.update)
+        elif isinstance(message, Update):
+            self._compare(sender, event.verified)
+
+    def _compare(self, author: PeerId, cited: Verified) -> None:
+        """Two updates that a peer signed are evidence against it, whoever brought them."""
+        others = [self.got(Update.kind).get(author), *self.got(self._relays_of(author)).values()]
+        for received in others:
+            known = None if received is None else received.verified
+            update = getattr(None if known is None else known.message, "update", known)
+            if update is not None and update.body_hash != cited.body_hash:
+                self.refuse(author, self.context_clause, "it signed two different updates in a round")
+
+    def _sound(self, author: PeerId, received: Received) -> bool:
+        """Whether what a peer sent is what it signed under this context; else it is gone, with its clause."""
+        message = received.verified.message
+        if not isinstance(message, Update) or message.context != self.context:
+            return self.refuse(author, self.context_clause, "it sent an update under a context it did not endorse")
+        if author == self.setting.me:
+            return True
+        return self.sound_blob(author, self.update_clause, received.blob, message.root, self._size)
+
+    def _step_updates(self) -> bool:
+        """Say whose update is whole here: everybody's, or, when the time is over, that of who came."""
+        self.hurry()
+        if not self.masked:
+            self.go_after()
+            return False
+        whole = {peer: one for peer, one in self.got(Update.kind).items() if self._sound(peer, one)}
+        if self.setting.me not in whole or not self.holds_now(whole):
+            return False
+        self._said = {peer: received.verified.body_hash for peer, received in whole.items()}
+        message = Holding(self.context, tuple(sorted(self._said.items())))
+        self.out.append(Send(message, after=self.rendezvous.opened_by))
+        # Whoever's update is here began to wait for others' by now, for twice that patience; the third is for the way.
+        self.out.append(SetTimer("shown", 3 * self.setting.patience))
+        self.out.append(SetTimer("fail", 4 * self.setting.patience))
+        self.go("updates held")
+        return True
+
+    # ── the survivors ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def own_holdings(self) -> dict[PeerId, Verified]:
+        return {
+            peer: one.verified for peer, one in self.got(Holding.kind).items() if self.is_holding(one.verified)
+        }
+
+    def is_holding(self, verified: Verified) -> bool:
+        return read_holding(verified, self.context) is not None
+
+    def unheard(self) -> tuple[PeerId, ...]:
+        return self.missing(Holding.kind)
+
+    @property
+    def may_vote(self) -> bool:
+        return bool(self.shown_holdings()) or self.proposed_early(SURVIVORS)
+
+    def shown_holdings(self) -> list[Verified]:
+        """Every holding, once everybody's is here that can be expected; those that came, when the time is over."""
+        if "shown" not in self.waited and self._awaited():
+            return []
+        holdings = self.own_holdings()
+        return [holdings[peer] for peer in self.roster if peer in holdings]
+
+    def _awaited(self) -> list[PeerId]:
+        """Whose holding may still come: not of who stopped, nor of whom nobody has an update."""
+        holdings = self.own_holdings()
+        named = set[PeerId]().union(*(dict(getattr(one.message, "held", ())) for one in holdings.values()))
+        silent = self.gone | (self.absent - named)
+        return [peer for peer in self.roster if peer not in holdings and peer not in silent]
+
+    def derived(self, shown: Sequence[Verified]) -> tuple[bytes, tuple[Verified, ...]] | None:
+        agreed = derive_agreed(self.roster, self.quorum, self.setting.c, shown, self.context)
+        return None if agreed is None else (agreed.pack(), tuple(shown))
+
+    def compare_holdings(self) -> None:
+        """Take down holdings that are none, and those that name other updates than came here; and who is held under
+        two hashes by more peers each than may lie."""
+        sent, known = self.got(Update.kind), self.got(Holding.kind)
+        if len(self._held) == len(known) and self._came == len(sent):
+            return
+        self._came = len(sent)
+        for author, received in known.items():
+            held = read_holding(received.verified, self.context)
+            if held is None or not set(held) <= set(self.roster):
+                self.refuse(author, self.holding_clause, "its holding is none of updates of this round")
+            self._held[author] = held or {}
+            for peer, hashed in self._held[author].items():
+                if peer not in sent or sent[peer].verified.body_hash == hashed:
+                    continue
+                if peer == author:
+                    self.refuse(author, self.holding_clause, "it holds another update of its own than it sent")
+                else:
+                    self.doubt(author, peer, self.holding_clause, "update", "updates")
+        for peer, hashes in counted(self._held.values(), self.setting.c).items():
+            if len(hashes) > 1:
+                self.refuse(peer, self.context_clause, "more peers than may lie hold each of two updates of its")
+
+    def take_survivors(self, value: bytes) -> None:
+        self.survivors = Agreed.unpack(value)
+        certified = self.survivors.updates
+        for peer, received in self.got(Update.kind).items():
+            if received.blob is not None and certified.get(peer) != received.verified.body_hash:
+                self.out.append(Release(received.blob))
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        return self.roster if self.survivors is None else self.survivors.members
+
+    @property
+    def owners(self) -> tuple[PeerId, ...]:
+        return self.roster if self.survivors is None else self.survivors.witnesses
+
+    @property
+    def participants(self) -> tuple[PeerId, ...]:
+        return self._used
+
+    @property
+    def _certified(self) -> dict[PeerId, bytes]:
+        return {} if self.survivors is None else self.survivors.updates
+
+    # ── relays ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _find_rows(self) -> None:
+        """Take in the certified updates that are here, from their authors or from who relayed them."""
+        for author, hashed in self._certified.items():
+            if author in self._rows:
+                continue
+            direct = self.got(Update.kind).get(author)
+            if direct is not None and direct.verified.body_hash == hashed and self._sound(author, direct):
+                blob = self._mine if author == self.setting.me else direct.blob
+                if blob is not None:
+                    self._rows[author] = blob
+                    continue
+            for relayer, received in self.got(self._relays_of(author)).items():
+                message, blob = received.verified.message, received.blob
+                if not isinstance(message, Relay):
+                    continue
+                if message.context != self.context or message.update.body_hash != hashed:
+                    self.refuse(relayer, self.relay_clause, "it relays another update than is certified")
+                elif blob is not None and self.sound_blob(
+                    relayer, self.update_clause, blob, getattr(message.update.message, "root", b""), self._size
+                ):
+                    self._rows[author] = blob
+                    break
+
+    def _cited(self, author: PeerId) -> Verified | None:
+        """An author's certified update, as it signed it."""
+        direct, hashed = self.got(Update.kind).get(author), self._certified.get(author)
+        if direct is not None and direct.verified.body_hash == hashed:
+            return direct.verified
+        for received in self.got(self._relays_of(author)).values():
+            message = received.verified.message
+            if isinstance(message, Relay) and message.update.body_hash == hashed:
+                return message.update
+        return None
+
+    def _relay(self) -> None:
+        """Send what is certified to who holds it not, or another in its place.
+
+        The first c + 1 of those that hold it do, one of whom is honest; and everybody who has it, where that took too
+        long. Its author sends its own anyway.
+        """
+        done = self.got(Result.kind)
+        for author, hashed in self._certified.items():
+            lacking = [
+                peer
+                for peer, held in self._held.items()
+                if held.get(author) != hashed and peer not in done and (author, peer) not in self._relayed
+            ]
+            if not lacking or author not in self._rows or self.setting.me == author:
+                continue
+            if self.setting.me not in self._holders(author)[: self.setting.c + 1] and "spare" not in self.waited:
+                continue
+            cited, blob = self._cited(author), self._rows[author]
+            for peer in lacking:
+                if cited is not None and peer not in (author, self.setting.me) and peer not in self.gone:
+                    self._relayed.add((author, peer))
+                    message, after = Relay(self.context, author, cited), self.certify[SURVIVORS].opened_by
+                    self.out.append(Send(message, to=peer, blobs={peer: blob}, after=after, lasting=True))
+
+    def _holders(self, author: PeerId) -> list[PeerId]:
+        """Who said that it holds an author's certified update, besides that one, and has not stopped."""
+        hashed = self._certified[author]
+        return [
+            peer
+            for peer in self.roster
+            if peer != author and peer not in self.gone and self._held.get(peer, {}).get(author) == hashed
+        ]
+
+    # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def press_on(self) -> None:
+        """Relay, gather, evaluate the rule as soon as every certified update is here, and compare results."""
+        self.compare_holdings()
+        self._find_rows()
+        self._relay()
+        if not self._begun and len(self._rows) == len(self.members):
+            self._begun = True
+            setting = self.setting
+            limit = Ring(setting.width).limit(self.n)
+            job = Aggregate(tuple(self._rows.items()), setting.rule, setting.c, setting.width, limit)
+            self.out.append(Compute("aggregate", job))
+        self._read_results()
+
+    def _aggregated(self, value: Aggregated) -> None:
+        for peer in value.refused:
+            said = "its update has another weight than 1, or a coordinate that no encoding gives"
+            self.refuse(peer, self.row_clause, said)
+        if value.result is None:
+            raise RemoteError(None, self.row_clause, "no survivor's update is one that encoding gives")
+        self._assembled, self._used = value.result, value.used
+        root, weight = value.result.total.root, value.result.total_weight
+        self._computed = self.outcome_value(weight, (root,))
+        survivors = self.certify[SURVIVORS]
+        message = Result(self.context, survivors.digest, weight, root)
+        self.out.append(Send(message, after=survivors.opened_by))
+
+    def _read_results(self) -> None:
+        """Know the outcome once more peers than may lie signed the same; take down who signed another."""
+        alike: dict[bytes, list[Verified]] = defaultdict(list)
+        for sender, received in self.got(Result.kind).items():
+            given = self._given(received.verified)
+            if not given or given != (self._computed or given):
+                self.refuse(sender, self.result_clause, "its result is not what the rule gives on what is certified")
+            else:
+                alike[given].append(received.verified)
+        for given, signed in alike.items():
+            if not self._digest and len(signed) > self.setting.c:
+                self._digest, self._shown = given, tuple(signed[: self.setting.c + 1])
+
+    def _given(self, verified: Verified) -> bytes:
+        """The outcome that a result gives; empty where it is none under the certified survivors."""
+        message = verified.message
+        if not isinstance(message, Result) or verified.entry.round != self.round.number:
+            return b""
+        if (message.context, message.survivors) != (self.context, self.certify[SURVIVORS].digest):
+            return b""
+        return self.outcome_value(message.weight, (message.root,))
+
+    def step_computing(self) -> bool:
+        self.press_on()
+        self._lacking = self._lacking or self.hopeless
+        if not self._digest and not self._lacking:
+            return False
+        self.go("c + 1 equal results, or an update is missing")
+        return True
+
+    @property
+    def hopeless(self) -> bool:
+        missing = self._missing_rows()
+        return any(author in self.gone and not self._holders(author) for author in missing)
+
+    def _missing_rows(self) -> list[PeerId]:
+        return [author for author in self.members if author not in self._rows]
+
+    def owing(self) -> tuple[PeerId, ...]:
+        return tuple(self._missing_rows()) or self.missing(Result.kind)
+
+    # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def lacks(self) -> bool:
+        return self._lacking and not self._begun
+
+    @property
+    def shown_for_outcome(self) -> tuple[Verified, ...]:
+        return self._shown
+
+    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        """What c + 1 equal results give, of which one is an honest peer's; or ``lost``, where this peer too has waited
+        in vain, or knows the outcome and has seen that too few others do."""
+        if value == LOST:
+            return (self._lacking and not self._begun and not self._digest) or self._in_vain()
+        proposer, signers = self.certify[OUTCOME].proposer(), {one.sender for one in shown}
+        if {self._given(one) for one in shown} != {value} or not signers <= set(self.roster):
+            said = "it proposes another outcome than the results that it shows give"
+            raise RemoteError(proposer, self.outcome_clause, said)
+        if len(signers) <= self.setting.c:
+            raise RemoteError(proposer, self.outcome_clause, f"it shows the results of {len(signers)} peers")
+        return value == (self._computed or value)
+
+    def contradicted(self, value: bytes) -> RemoteError | None:
+        if not self._computed or self._computed == value:
+            return None
+        said = "what is certified is not what the rule gives on the updates here: compare transcripts and releases"
+        return RemoteError(None, self.outcome_clause, said)
