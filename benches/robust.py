@@ -71,16 +71,17 @@ Results = Mapping[Case, float]
 _INTRODUCTION = """\
 # Robust rules under attack
 
-Written by `python benches/robust.py --write` of {runs} runs, {minutes} CPU minutes on {machine}; seeds {seeds}. 10 honest
-workers and f liars train a model of 6,634 parameters on 4,000 digits of MNIST: 800 steps, batches of 25, worker momentum
-0.9, rate 0.1, which is ByzFL's protocol. A cell is the accuracy on 1,000 other digits, in per cent, under the worst of
-five attacks, and its name: ALIE and IPM with factors searched for against the rule every 10 steps, sign flip, mimic, and
-min-max in the direction that moves the rule most. The worst is that of means over seeds.{spread}
+Written by `python benches/robust.py --write` of {runs} runs, {minutes} CPU minutes on {machine}; seeds {seeds}. 10
+honest workers and f liars train a model of 6,634 parameters on 4,000 digits of MNIST: 800 steps, batches of 25,
+worker momentum 0.9, rate 0.1, which is ByzFL's protocol. A cell is the accuracy on 1,000 other digits, in per cent,
+under the worst of five attacks, and its name: ALIE and IPM with factors searched for against the rule every 10 steps,
+sign flip, mimic, and min-max in the direction that moves the rule most. The worst is that of means over
+seeds.{spread}
 
-`gamma-G` deals a part G of the data out at random and the rest sorted by digit; `dirichlet-A` draws each digit's parts from
-a Dirichlet distribution of A. κ is the proved bound at n = 12, f = 2: lower is better, and – where there is none of that
-form. It does not rank rules under attack. In a cell – says that the rule can't be had there. All rules have one rate,
-which was tuned for none; centred clipping is around the last aggregate, with radius {radius}.
+`gamma-G` deals a part G of the data out at random and the rest sorted by digit; `dirichlet-A` draws each digit's
+parts from a Dirichlet distribution of A. κ is the proved bound at n = 12, f = 2: lower is better, and – where there
+is none of that form. It does not rank rules under attack. In a cell – says that the rule can't be had there. All
+rules have one rate, which was tuned for none; centred clipping is around the last aggregate, with radius {radius}.
 
 ![accuracy under the worst attack](ROBUST.png)
 """
@@ -232,7 +233,8 @@ def page(results: Results, cpu: float, rules: Sequence[str], fs: Sequence[int], 
 def claim(results: Results, seeds: Sequence[int]) -> list[str]:
     """What NNM before the trimmed mean loses at f = 2, beside the mean, in each split."""
     shown = ("nnm+trimmed_mean", "trimmed_mean", "mean")
-    lines = ["## Lost at f = 2, in points", "", "| split |" + "".join(f" `{rule}` |" for rule in shown), "|---|---|---|---|"]
+    heads = "".join(f" `{rule}` |" for rule in shown)
+    lines = ["## Lost at f = 2, in points", "", f"| split |{heads}", "|---|---|---|---|"]
     for split in SPLITS:
         found = [cell(results, split, rule, 2, seeds) for rule in shown]
         if all(found):
