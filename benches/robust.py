@@ -265,12 +265,12 @@ def draw(results: Results, rules: Sequence[str], fs: Sequence[int], seeds: Seque
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def write(log: Path, rules: Sequence[str], fs: Sequence[int]) -> None:
+def write(log: Path, rules: Sequence[str], fs: Sequence[int], splits: Sequence[str]) -> None:
     results, cpu = read(log)
-    results = {case: accuracy for case, accuracy in results.items() if case.rule in rules}
-    seeds = complete(results, rules, fs, sorted({case.split for case in results}))
+    results = {case: accuracy for case, accuracy in results.items() if case.rule in rules and case.split in splits}
+    seeds = complete(results, rules, fs, splits)
     if not seeds:
-        raise SystemExit(f"{log} holds no seed with which all of these rules were run; run it without --write first")
+        raise SystemExit(f"{log} holds no seed with which all these rules and splits were run; run it without --write")
     (HERE / "ROBUST.md").write_text(page(results, cpu, rules, fs, seeds))
     kept = sorted((case for case in results if case.seed in seeds), key=lambda case: tuple(asdict(case).values()))
     fields = json.dumps([*asdict(kept[0]), "accuracy"])
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="run nothing; make the page of what the log holds")
     options = parser.parse_args()
     if options.write:
-        write(options.log, options.rules, options.fs)
+        write(options.log, options.rules, options.fs, options.splits)
         return
     chosen = (options.rules, options.fs, options.seeds, options.splits)
     if options.quick:
