@@ -35,7 +35,7 @@ def aggregated(rule: str, rows: NDArray[Any], before: NDArray[Any]) -> NDArray[A
 
 @cache
 def accuracy(rule: str, against: str | None) -> float:
-    """What 8 workers, their data dealt out at random, come to beside two liars, if there is an attack; mean of seeds."""
+    """What 8 workers, their data dealt out at random, come to beside two liars, if there are any; mean of seeds."""
 
     def once(seed: int) -> float:
         silos = similar(digits().labels, HONEST, 1.0, np.random.default_rng([seed, 0]))
