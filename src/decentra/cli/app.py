@@ -387,7 +387,7 @@ def demo(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="secagg, allreduce or mesh; by default secagg, or mesh for --rule or --attack."),
+        typer.Option("--protocol", help="secagg (the default), allreduce, or mesh, for --rule and --attack."),
     ] = None,
     rule: Annotated[
         str | None, typer.Option("--rule", help="What mesh computes of the updates; by default nnm+trimmed_mean.")

@@ -216,14 +216,15 @@ def _attacked(result: Mapping[str, Any]) -> list[str]:
         f"{'held-out loss, nats a byte':<28}" + "".join(f"{name:>{width}}" for name, (width, _, _) in columns.items()),
     ]
     for silo in sorted(result["held_out"]):
-        cells = (_cell(width, [held_out[silo][which]] if held_out else []) for width, held_out, which in columns.values())
+        cells = (_cell(width, which, held_out.get(silo)) for width, held_out, which in columns.values())
         lines.append(f"  {silo:<26}{''.join(cells)}")
-    cells = (_cell(width, [one[which] for one in held_out.values()]) for width, held_out, which in columns.values())
-    return [*lines, f"  {'mean over all silos':<26}{''.join(cells)}"]
+    means = (_cell(width, which, *of.values()) for width, of, which in columns.values())
+    return [*lines, f"  {'mean over all silos':<26}{''.join(means)}"]
 
 
-def _cell(width: int, losses: Sequence[Sequence[float]]) -> str:
-    """The mean of losses; a dash where nobody came through to measure them."""
+def _cell(width: int, which: str, *figures: Mapping[str, Any] | None) -> str:
+    """The mean of silos' losses; a dash where nobody came through to measure them."""
+    losses = [one[which] for one in figures if one is not None]
     return f"{f'{over_silos(losses)[0]:.3f}' if losses else '–':>{width}}"
 
 
