@@ -135,6 +135,9 @@ def test_a_liar_of_four_costs_a_robust_rule_less_than_the_mean(tmp_path: Path) -
     for run in (result, result["under_mean"]):
         assert run["equal_parameters"] and run["lost"] == [] and not run["audit"]["violations"]
         assert run["leak"]["found"] > run["leak"]["windows"] / 2  # mesh hides nothing
+    audited = [run["audit"] for run in (result, result["under_mean"])]
+    assert [each["verdict"] for each in audited] == ["clean"] * 2  # a lie about one's own update breaks no clause
+    assert audited[0]["entries"] < 1.5 * audited[1]["entries"]  # each run is audited by itself
     kept, lost = (run["held_out"] for run in (result, result["under_mean"]))
     assert all(kept[silo]["joined"][0] < kept[silo]["before"][0] for silo in kept)
     assert all(kept[silo]["joined"][0] < lost[silo]["joined"][0] for silo in kept)

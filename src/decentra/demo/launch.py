@@ -267,7 +267,7 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     """Put the result together: losses, hashes, and the leak check over everybody who came through."""
     through = [one for one in told if one.done and one.exit_code == 0]
     hashes = {one.progress.get("parameters") for one in through}
-    found, audited = _leak([one.witness for one in through]), _audit(options.out)
+    found, audited = _leak([one.witness for one in through]), _audit([one.folder for one in told])
     equal = len(hashes) == 1 and len(through) == len(told)
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
@@ -312,10 +312,10 @@ def _leak(witnesses: Sequence[Path]) -> leak.Leak | None:
         return None
 
 
-def _audit(out: Path) -> dict[str, Any]:
+def _audit(folders: Sequence[Path]) -> dict[str, Any]:
     """What the peers' transcripts say of the run, as anyone could tell from them."""
     try:
-        report = audit([out])
+        report = audit(folders)
     except LocalError as error:
         print(f"the audit is not possible: {error}", file=sys.stderr)
         return {"verdict": Verdict.UNDECIDED.value, "entries": 0, "missing": 0, "violations": []}
