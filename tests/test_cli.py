@@ -418,11 +418,14 @@ def test_the_demo_is_handed_its_options(launched: list[dict[str, Any]]) -> None:
     done("demo", "--kill")
     done("demo", "--no-kill")
     done("demo", "--model", "smollm2")
-    base = {"model": "bytes", "peers": 4, "rounds": None, "protocol": "secagg", "seed": 0, "compare": False}
-    base["out"] = Path("demo")
+    done("demo", "--rule", "median", "--attack", "alie", "--f", "1")
+    base = {"model": "bytes", "peers": 4, "rounds": None, "protocol": None, "seed": 0, "compare": False}
+    base |= {"out": Path("demo"), "rule": None, "attack": None, "f": None}
     more = {**base, "peers": 5, "rounds": 7, "protocol": "allreduce", "seed": 9, "compare": True, "out": Path("o")}
     kill = [{**base, "kill": kill, "as_json": False} for kill in (None, True, False)]
-    assert launched == [kill[0], {**more, "kill": None, "as_json": False}, *kill[1:], {**kill[0], "model": "smollm2"}]
+    lies = {**kill[0], "rule": "median", "attack": "alie", "f": 1}
+    smol = {**kill[0], "model": "smollm2"}
+    assert launched == [kill[0], {**more, "kill": None, "as_json": False}, *kill[1:], smol, lies]
 
 
 # ── run, in real processes ───────────────────────────────────────────────────────────────────────────────────────────

@@ -70,9 +70,12 @@ def wait_for_round(number: int, process: subprocess.Popen[str], out: Path) -> No
         (["--rounds", "0"], "--rounds must be 1 or more, not 0"),
         (["--peers", "2"], "2"),
         (["--peers", "99"], "99"),
-        (["--protocol", "secag"], "the demo does not run 'secag'; choose --protocol secagg or allreduce"),
-        (["--protocol", "group-gossip"], "the demo does not run 'group-gossip'; choose --protocol secagg or allreduce"),
+        (["--protocol", "secag"], "the demo does not run 'secag'; choose --protocol secagg, allreduce or mesh"),
+        (["--protocol", "group-gossip"], "does not run 'group-gossip'; choose --protocol secagg, allreduce or mesh"),
         (["--rounds", "many"], "--rounds"),
+        (["--attack", "alei", "--f", "1"], "there is no attack 'alei'; did you mean 'alie'?"),
+        (["--attack", "alie"], "--attack alie needs --f, how many of the 4 peers lie, as in --f 1"),
+        (["--rule", "krumm"], "there is no rule 'krumm'; did you mean 'krum'?"),
         (["--peers", "3", "--kill"], "with 3 peers none may be killed, since a round takes 3; choose more --peers"),
         (["--rounds", "5", "--kill"], "in 5 rounds a killed peer may not be back in time; choose --rounds 8 or more"),
     ],
@@ -119,6 +122,26 @@ def test_two_rounds_of_secagg_leak_nothing_and_a_second_run_takes_the_same_folde
     assert not (out / "peer-3").exists()
     assert second["leak"]["found"] > second["leak"]["windows"] / 2  # two of a peer's three slices go to others
     assert {peer["id"] for peer in result["peers"]}.isdisjoint(peer["id"] for peer in second["peers"])
+
+
+@pytest.mark.slow
+def test_a_liar_of_four_costs_a_robust_rule_less_than_the_mean(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = demo("--attack", "ipm", "--f", "1", "--rule", "trimmed_mean", "--rounds", "1", "--json", "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["ok"] and result["attack"] == {"name": "ipm", "liars": ["peer-3"]}
+    assert (result["protocol"], result["rule"], result["under_mean"]["rule"]) == ("mesh", "trimmed_mean", "mean")
+    for run in (result, result["under_mean"]):
+        assert run["equal_parameters"] and run["lost"] == [] and not run["audit"]["violations"]
+        assert run["leak"]["found"] > run["leak"]["windows"] / 2  # mesh hides nothing
+    audited = [run["audit"] for run in (result, result["under_mean"])]
+    assert [each["verdict"] for each in audited] == ["clean"] * 2  # a lie about one's own update breaks no clause
+    assert audited[0]["entries"] < 1.5 * audited[1]["entries"]  # each run is audited by itself
+    kept, lost = (run["held_out"] for run in (result, result["under_mean"]))
+    assert all(kept[silo]["joined"][0] < kept[silo]["before"][0] for silo in kept)
+    assert all(kept[silo]["joined"][0] < lost[silo]["joined"][0] for silo in kept)
+    assert not list(out.rglob("witness")) and not running(out)
 
 
 def check(result: dict[str, Any], out: Path, *, peers: int, rounds: int, protocol: str, missed: int = 0) -> None:

@@ -88,8 +88,9 @@ def test_the_summary_gives_perplexities_and_their_errors(compare: bool) -> None:
     told = two_peers(compare)
     result: dict[str, Any] = {
         "model": "smollm2", "held_out": held_out(told), "gained": gained(told), "peers": [one.record() for one in told],
-        "lost": [], "killed": None, "leak": None, "protocol": "secagg", "rounds": 4, "wall_seconds": 1.0,
-        "cpu_seconds": 1.0, "audit": {"verdict": "clean", "entries": 1, "missing": 0, "violations": []},
+        "lost": [], "killed": None, "leak": None, "protocol": "secagg", "attack": None, "rounds": 4,
+        "wall_seconds": 1.0, "cpu_seconds": 1.0,
+        "audit": {"verdict": "clean", "entries": 1, "missing": 0, "violations": []},
     }  # fmt: skip
     lines = summary_lines(result, Path("o"))
     assert "on 2 held-out articles a topic" in lines[0]

@@ -263,6 +263,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "peers": [{**peer, "name": f"peer-{index}", "parameters": "ab" * 32} for index in range(4)],
         "rounds": 16,
         "protocol": "secagg",
+        "attack": None,
         "leak": {"windows": 9, "found": 0, "planted": 4},
         "audit": {"verdict": "clean", "entries": 1234, "missing": 0, "violations": []},
         "killed": None,

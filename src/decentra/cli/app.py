@@ -385,7 +385,18 @@ def demo(
     rounds: Annotated[
         int | None, typer.Option("--rounds", help="How many rounds; by default 16 of bytes, and 4 of smollm2.")
     ] = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="secagg or allreduce.")] = "secagg",
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="secagg (the default), allreduce, or mesh, for --rule and --attack."),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="What mesh computes of the updates; by default nnm+trimmed_mean.")
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option("--attack", help="Have the last --f peers lie: alie, ipm, sign_flip, mimic, min_max or min_sum."),
+    ] = None,
+    f: Annotated[int | None, typer.Option("--f", help="How many peers lie.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="The seed of model and batches.")] = 0,
     compare: Annotated[bool, typer.Option("--compare", help="Also train each peer alone, for as many steps.")] = False,
     kill: Annotated[
@@ -404,6 +415,8 @@ def demo(
 
     With --model smollm2 each peer trains LoRA adapters of SmolLM2-135M on the articles of one topic. It needs weights
     and articles, and says how to install them; nothing is asked of a network.
+
+    With --attack the group trains twice, under the mean and under --rule, and the table shows what each keeps.
     """
     from decentra.demo.launch import main
 
@@ -416,6 +429,9 @@ def demo(
             seed=seed,
             compare=compare,
             kill=kill,
+            rule=rule,
+            attack=attack,
+            f=f,
             out=out,
             as_json=json,
         )

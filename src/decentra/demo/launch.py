@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,15 +25,13 @@ from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
 from decentra.demo.figures import gained, held_out
+from decentra.demo.lies import Terms, terms
 from decentra.demo.processes import Processes, Told
 from decentra.demo.screen import Screen, summary_lines
 from decentra.demo.task import Recipe, recipe
 from decentra.errors import LocalError
 from decentra.groups import fresh_identities, held_ports, write_folder
 from decentra.simulation.group import charter_for
-
-PROTOCOLS = ("secagg", "allreduce")
-"""Those whose rounds every peer of the demo takes part in; a grid has others, and is no demo's."""
 
 PHASE_DEADLINE = 10.0
 """Seconds: a peer that is killed costs its round about as many, or nearly twice where it was soon to propose. On two
@@ -55,28 +53,37 @@ class Options:
     model: str
     silos: tuple[str, ...]
     rounds: int
-    protocol: str
+    terms: Terms
     seed: int
     compare: bool
     kill: bool
     out: Path
+
+    @property
+    def liars(self) -> tuple[int, ...]:
+        """Who lies, by number: the last ones."""
+        return tuple(range(len(self.silos)))[len(self.silos) - self.terms.f :]
 
 
 def main(
     *,
     peers: int,
     rounds: int | None,
-    protocol: str,
+    protocol: str | None,
     seed: int,
     compare: bool,
     out: Path,
     as_json: bool,
     model: str = "bytes",
     kill: bool | None = None,
+    rule: str | None = None,
+    attack: str | None = None,
+    f: int | None = None,
 ) -> int:
     """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
 
-    Without ``rounds`` it takes as many as the model's recipe says.
+    Without ``rounds`` it takes as many as the model's recipe says. With an attack, the group trains under the mean
+    first, in a folder within ``out``, to show what the rule is good for; nobody is killed then.
 
     Returns:
         0 if every peer came through, all hold the same parameters, the leak check says what it must, the audit finds no
@@ -90,22 +97,36 @@ def main(
     rounds = made.rounds if rounds is None else rounds
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
-    if protocol not in PROTOCOLS:
-        raise LocalError(f"the demo does not run {protocol!r}; choose --protocol {' or '.join(PROTOCOLS)}")
+    asked = terms(protocol, rule, attack, f, peers)
+    if asked.attack is not None and (model != "bytes" or kill):
+        wrong = "--kill" if kill else "--model"
+        raise LocalError(f"with --attack the model is bytes, and nobody is killed; leave {wrong} out")
     silos = made.silos(peers)
     identities = fresh_identities(len(silos))
-    charter = _charter(identities, protocol, made)
-    options = Options(model, silos, rounds, protocol, seed, compare, _may_kill(kill, charter, rounds), out)
+    charter = _charter(identities, asked, made)
+    dies = asked.attack is None and _may_kill(kill, charter, rounds)
+    options = Options(model, silos, rounds, asked, seed, compare, dies, out)
+    plain = _plain(options)
     _clear(out)
     try:
+        under_mean = None
+        if plain is not None:
+            if not as_json:
+                print(f"first under the mean, then under {asked.rule}", file=sys.stderr)
+            _clear(plain.out)
+            told = _run(plain, identities, _charter(identities, plain.terms, made), as_json)
+            under_mean = _judge(told, plain, began)
         told = _run(options, identities, charter, as_json)
-        result = _judge(told, options, began)
+        result = _judge(told, options, began) | {"under_mean": under_mean}
+        result["ok"] = result["ok"] and (under_mean is None or under_mean["ok"])
     except KeyboardInterrupt as interrupt:
         if not as_json:
             print("interrupted; all peers have ended", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     finally:
         _forget(out)
+        if plain is not None:
+            _forget(plain.out)
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result) if as_json else "\n".join(summary_lines(result, out)))
     return 0 if result["ok"] else 1
@@ -114,7 +135,15 @@ def main(
 # ── before ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_OURS = re.compile(r"held-out|weights|result\.json|peer-[0-9]+")
+_OURS = re.compile(r"held-out|weights|result\.json|under-mean|peer-[0-9]+")
+
+
+def _plain(options: Options) -> Options | None:
+    """The same under the mean, in a folder of its own, where liars show what that comes to."""
+    if options.terms.attack is None or options.terms.rule == "mean":
+        return None
+    mean = replace(options.terms, rule="mean")
+    return replace(options, terms=mean, compare=False, out=options.out / "under-mean")
 
 
 def _clear(out: Path) -> None:
@@ -137,11 +166,16 @@ def _clear(out: Path) -> None:
         raise LocalError(f"{out} can't be made ({error.strerror}); choose another folder with --out") from error
 
 
-def _charter(identities: Sequence[Identity], protocol: str, made: Recipe) -> Charter:
+def _charter(identities: Sequence[Identity], asked: Terms, made: Recipe) -> Charter:
+    changes: dict[str, object] = {"protocol__rule": asked.rule} if asked.protocol == "mesh" else {}
+    if asked.f:
+        changes["protocol__c"] = asked.f
     return charter_for(
         identities,
-        protocol,
+        asked.protocol,
+        template=None,
         group__name="decentra demo",
+        **changes,
         protocol__width=16,
         protocol__initial_range=made.initial_range,
         rounds__ready_deadline=made.ready_deadline,
@@ -178,9 +212,18 @@ def _command(folder: Path, silo: str, index: int, options: Options) -> list[str]
     """The command line of one peer: ``decentra run`` on the demo's program. Every peer starts from its own model."""
     program = Path(__file__).with_name("program.py")
     words = ["--model", options.model, "--silo", silo, "--public", str(options.out), "--rounds", str(options.rounds)]
-    words += ["--seed", str(1000 * options.seed + index), "--witness", str(folder / "witness")]
+    words += ["--seed", str(_seed(options, index)), "--witness", str(folder / "witness")]
     words += ["--compare"] * options.compare
+    if index in options.liars:
+        words += ["--attack", str(options.terms.attack), "--rule", options.terms.rule, "--liars", str(options.terms.f)]
+        honest = options.silos[: len(options.silos) - options.terms.f]
+        words += ["--honest", *(f"{silo}={_seed(options, place)}" for place, silo in enumerate(honest))]
     return [sys.executable, "-m", "decentra.cli", "run", str(program), "--state", str(folder), "--", *words]
+
+
+def _seed(options: Options, index: int) -> int:
+    """Of a peer's model and batches."""
+    return 1000 * options.seed + index
 
 
 # ── during ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,11 +267,11 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     """Put the result together: losses, hashes, and the leak check over everybody who came through."""
     through = [one for one in told if one.done and one.exit_code == 0]
     hashes = {one.progress.get("parameters") for one in through}
-    found, audited = _leak([one.witness for one in through]), _audit(options.out)
+    found, audited = _leak([one.witness for one in through]), _audit([one.folder for one in told])
     equal = len(hashes) == 1 and len(through) == len(told)
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
-        as_expected = as_expected and (found.found == 0 if options.protocol == "secagg" else found.found > 0)
+        as_expected = as_expected and (found.found == 0 if options.terms.protocol == "secagg" else found.found > 0)
     completed = all(one.round == options.rounds for one in through)
     killed = next((one for one in told if one.killed_in is not None), None)
     returned = killed is not None and killed.back_in is not None
@@ -239,7 +282,11 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
         "held_out": held_out(told),
         "gained": gained(told),
         "rounds": options.rounds,
-        "protocol": options.protocol,
+        "protocol": options.terms.protocol,
+        "rule": options.terms.rule,
+        "attack": None
+        if options.terms.attack is None
+        else {"name": options.terms.attack, "liars": [told[index].name for index in options.liars]},
         "seed": options.seed,
         "equal_parameters": equal,
         "leak": None if found is None else asdict(found),
@@ -265,10 +312,10 @@ def _leak(witnesses: Sequence[Path]) -> leak.Leak | None:
         return None
 
 
-def _audit(out: Path) -> dict[str, Any]:
+def _audit(folders: Sequence[Path]) -> dict[str, Any]:
     """What the peers' transcripts say of the run, as anyone could tell from them."""
     try:
-        report = audit([out])
+        report = audit(folders)
     except LocalError as error:
         print(f"the audit is not possible: {error}", file=sys.stderr)
         return {"verdict": Verdict.UNDECIDED.value, "entries": 0, "missing": 0, "violations": []}

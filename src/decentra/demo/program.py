@@ -7,7 +7,7 @@ the group is by then.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -19,7 +19,9 @@ import decentra
 from decentra.demo.pace import Pace, tell
 from decentra.demo.task import Task, recipe
 from decentra.peer.witness import Witness
+from decentra.robust.attacks import attack
 from decentra.training.hook import Summary
+from decentra.training.join import TrainingPeer
 from decentra.types import RoundId
 
 SPARE = 2
@@ -73,6 +75,19 @@ def pace_of(task: Task, first: int, steps: int, compare: bool) -> Pace:
     return Pace(ahead, lambda spent, left: tell("pace", spent=round(spent, 1), left=left))
 
 
+def lies(
+    task: Task, options: argparse.Namespace, first: int, every: int, steps: int, peer: TrainingPeer
+) -> Iterator[float]:
+    """What a liar does in place of training."""
+    from decentra.demo.liar import Liar
+
+    make = recipe(options.model).task
+    named = (one.rsplit("=", 1) for one in options.honest)
+    honest = [make(silo, options.public, int(seed)) for silo, seed in named]
+    liar = Liar(task, honest, attack(options.attack), options.rule, options.liars)
+    return liar.steps(first, every, steps, peer.go_back)
+
+
 def main() -> None:
     """Train together, then, if asked, alone for as many steps."""
     parser = argparse.ArgumentParser()
@@ -84,6 +99,10 @@ def main() -> None:
     parser.add_argument("--witness", type=Path, required=True)
     parser.add_argument("--stop-in", type=int, help="stand still in the middle of this round, to be killed there")
     parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--attack", help="lie: send what this attack makes of the honest peers' updates")
+    parser.add_argument("--rule", help="against which it is made")
+    parser.add_argument("--liars", type=int, help="how many lie")
+    parser.add_argument("--honest", nargs="+", help="SILO=SEED of every honest peer")
     options = parser.parse_args()
 
     make = recipe(options.model).task
@@ -96,7 +115,7 @@ def main() -> None:
         pace = pace_of(task, first, steps, options.compare)
         before = {} if first else losses(task, task.shared, pace)
         tell("joined", **counts(peer.summary()), before=before)
-        train = task.steps(first, steps)
+        train = task.steps(first, steps) if options.attack is None else lies(task, options, first, every, steps, peer)
         for _ in range(first // every, options.rounds + SPARE):
             if peer.summary().outer_steps >= options.rounds:
                 break

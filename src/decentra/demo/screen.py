@@ -187,6 +187,8 @@ def _losses(result: Mapping[str, Any]) -> list[str]:
 
 def _bytes(result: Mapping[str, Any]) -> list[str]:
     held_out, gained = result["held_out"], result["gained"]
+    if result["attack"] is not None:
+        return _attacked(result)
     compared = all("alone" in figures for figures in held_out.values())
     head = f"{'held-out loss, nats a byte':<28}{'before':>8}{'joined':>8}"
     lines = [head + (f"{'alone':>8}   of a peer on its own silo" if compared else "")]
@@ -201,6 +203,29 @@ def _bytes(result: Mapping[str, Any]) -> list[str]:
         for name, (gain, _) in gained.items():
             lines.append(f"    {name} alone: {joined + gain:.3f}, joining gains {gain:+.3f}")
     return lines
+
+
+def _attacked(result: Mapping[str, Any]) -> list[str]:
+    """What liars left of the common model under the rule, and under the mean, by silo."""
+    attack, plain = result["attack"], result["under_mean"]
+    runs = {result["rule"]: result["held_out"]} | ({"mean": plain["held_out"]} if plain else {})
+    columns = {"before": (8, result["held_out"], "before")}
+    columns |= {rule: (max(8, len(rule) + 2), held_out, "joined") for rule, held_out in runs.items()}
+    lines = [
+        f"{', '.join(attack['liars'])} lied ({attack['name']}), and this is what came of training under each rule",
+        f"{'held-out loss, nats a byte':<28}" + "".join(f"{name:>{width}}" for name, (width, _, _) in columns.items()),
+    ]
+    for silo in sorted(result["held_out"]):
+        cells = (_cell(width, which, held_out.get(silo)) for width, held_out, which in columns.values())
+        lines.append(f"  {silo:<26}{''.join(cells)}")
+    means = (_cell(width, which, *of.values()) for width, of, which in columns.values())
+    return [*lines, f"  {'mean over all silos':<26}{''.join(means)}"]
+
+
+def _cell(width: int, which: str, *figures: Mapping[str, Any] | None) -> str:
+    """The mean of silos' losses; a dash where nobody came through to measure them."""
+    losses = [one[which] for one in figures if one is not None]
+    return f"{f'{over_silos(losses)[0]:.3f}' if losses else '–':>{width}}"
 
 
 def _perplexities(result: Mapping[str, Any]) -> list[str]:
