@@ -21,13 +21,17 @@ def test_a_rule_keeps_its_promises(holds: Property) -> None:
 
 # ── what is not promised ─────────────────────────────────────────────────────────────────────────────────────────────
 
+ELSEWHERE = {
+    ("arc+trimmed_mean", Invariant.NORM),  # by hand, below
+    ("arc+nnm+trimmed_mean", Invariant.NORM),  # neither proved nor, in 6,000 random trials, seen to fail
+}
 NOT_PROMISED = [
     (name, told)
     for name in NAMES
     for told in Invariant
     if told not in find(name).invariants
     and not (told is Invariant.HULL and isinstance(find(name).rule, CoordinateRule))
-    and (name, told) != ("arc+trimmed_mean", Invariant.NORM)  # by hand, below
+    and (name, told) not in ELSEWHERE
 ]
 
 

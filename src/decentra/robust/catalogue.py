@@ -111,8 +111,9 @@ class Composition:
             return f"{self.name} needs eigenvalues, which differ in the last bits from machine to machine"
         if Invariant.SCALE not in self.rule.invariants:
             return f"{self.name} gives signs, not updates"
-        if len(self.steps) > 1:
-            return f"{self.name} has {len(self.steps)} steps, and integers hold one"
+        mixing = [step for step in self.steps if isinstance(step, NearestNeighborMixing)]
+        if len(self.steps) > (2 if mixing and isinstance(self.rule, CoordinateRule) else 1):
+            return f"{self.name} has {len(self.steps)} steps, more than its numbers have room for in 64 bits"
         return None
 
     @property
@@ -251,9 +252,16 @@ def check(name: str, n: int, f: int) -> str | None:
 
 def exact_rules() -> tuple[str, ...]:
     """Rules that peers in the clear can evaluate alike: of one agreed set alone, to the bit on any machine."""
-    usable = [name for name in names() if find(name).why_not_alike is None]
-    steps = [name for name, step in _registered().items() if isinstance(step, PreStep) and step.exact]
-    return (*usable, *(f"{step}+{name}" for step in steps for name in usable if name not in ("mean", BULYAN)))
+    steps = [name for name, step in _registered().items() if isinstance(step, PreStep)]
+    last = [name for name in names() if name not in ("mean", BULYAN)]
+    alone = [name for name in names() if find(name).why_not_alike is None]
+    after = [
+        f"{before}+{name}"
+        for before in (*steps, "arc+nnm")
+        for name in last
+        if not find(name).reference and find(f"{before}+{name}").why_not_alike is None
+    ]
+    return (*alone, *after)
 
 
 def rules() -> tuple[Told, ...]:
@@ -266,6 +274,7 @@ def _all_names() -> Iterator[str]:
     for step, rule in _registered().items():
         if isinstance(rule, PreStep):
             yield from (f"{step}+{last}" for last in ("trimmed_mean", "multi_krum"))
+    yield "arc+nnm+trimmed_mean"
 
 
 def _told(rule: Composition) -> Told:
