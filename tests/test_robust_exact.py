@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import types
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
-from decentra.robust import aggregate, exact
+from decentra.robust import aggregate, exact, subsets
 from decentra.robust.catalogue import check, exact_rules, find
 
 NAMES = exact_rules()
@@ -85,6 +87,53 @@ def test_two_quanta_tell_beside_a_liar_at_the_limit(name: str, far: int) -> None
     assert (np.abs(found.total / 11) <= np.abs(honest).max()).all()
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("geometric_median")])
+def test_a_copy_of_the_medoid_but_for_a_quantum_gives_weights_all_the_same(name: str) -> None:
+    """It lay at a distance of less than nothing, by rounding, and at none at all: weights were NaN."""
+    rng = np.random.default_rng(7)
+    n, f, most = 10, 3, (2**31 - 1) // 10
+    for _ in range(40):
+        honest = np.rint(rng.normal(size=(n - 1, 3000)) * most / 50 + most / 100).astype(np.int32)
+        apart = np.linalg.norm(honest[:, None].astype(float) - honest[None], axis=2).sum(axis=1)
+        liar = honest[int(np.argmin(apart))].copy()
+        liar[0] += 1
+        found = exact.weigh([*honest, liar], name, f)
+        assert found.weights is not None and min(found.weights) >= 0 < max(found.weights)
+        assert np.linalg.norm(found.total / n - honest.mean(axis=0)) < np.linalg.norm(honest[0])
+
+
+def test_liars_that_are_each_far_from_one_peer_cost_little() -> None:
+    """They make 2^f sets of one diameter; all were tried."""
+    n, f = 48, 16
+    rng = np.random.default_rng(1)
+    honest = rng.normal(size=(n - f, 2000))
+    honest -= honest.mean(axis=0)
+    apart = np.linalg.norm(honest[:, None] - honest[None], axis=2)
+    farthest = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    alone = [index for index in range(n - f) if index not in farthest][:f]
+    updates = 1000 * np.concatenate([honest, -0.9 * honest[alone]])
+    tried = 0
+
+    def counted(*given: object) -> float:
+        nonlocal tried
+        tried += 1
+        return math.fsum(*given)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subsets, "math", types.SimpleNamespace(fsum=counted))
+        found = exact.weigh(list(updates.astype(np.int32)), "mda", f)
+    assert found.weights is not None and sum(weight > 0 for weight in found.weights) == n - f
+    assert tried == subsets.MOST_COVERS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("arc+")])
+def test_what_is_clipped_by_much_is_no_longer_for_rounding(name: str) -> None:
+    """A factor of half a step was rounded up to one, so that a liar counted twice what the rule had looked at."""
+    updates = np.full((4, 50), 8100, np.int32) + np.arange(4, dtype=np.int32)[:, None]
+    updates[0] = 8101 * 64_900
+    assert (exact.aggregate(list(updates), name, 1) / 4).max() <= 8104
+
+
 def test_rounding_is_half_to_even() -> None:
     numerator = np.array([-7, -6, -5, -3, -2, -1, 0, 1, 2, 3, 5, 6, 7])
     assert exact._rounded(numerator, 2).tolist() == [-4, -3, -2, -2, -1, 0, 0, 0, 1, 2, 2, 3, 4]
@@ -107,6 +156,7 @@ def test_what_peers_cannot_evaluate_alike_is_refused() -> None:
         "sign_majority": "signs",
         "nnm+arc+krum": "2 steps",
         "arc+arc+median": "2 steps",
+        "nnm+mean": "bounds nothing",
         "arc+nnm+nnm+median": "3 steps",
     }.items():
         with pytest.raises(LocalError, match=says):

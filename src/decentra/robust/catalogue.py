@@ -111,6 +111,8 @@ class Composition:
             return f"{self.name} needs eigenvalues, which differ in the last bits from machine to machine"
         if Invariant.SCALE not in self.rule.invariants:
             return f"{self.name} gives signs, not updates"
+        if self.steps and isinstance(self.rule, GramRule) and self.rule.blind:
+            return f"{self.name} bounds nothing: a mean is none that a step makes robust"
         mixing = [step for step in self.steps if isinstance(step, NearestNeighborMixing)]
         if len(self.steps) > (2 if mixing and isinstance(self.rule, CoordinateRule) else 1):
             return f"{self.name} has {len(self.steps)} steps, more than its numbers have room for in 64 bits"

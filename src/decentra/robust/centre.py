@@ -47,6 +47,7 @@ class GeometricMedian(GramRule):
             return weights
         weights[medoid] = 1.0
         near = about(gram, medoid)
+        np.fill_diagonal(near, squared[medoid])  # summed in another order it may come out below 0
         for _ in range(MOST_STEPS):
             following = _step(near, squared, weights)
             settled = bool((np.abs(following - weights) <= CONVERGED * following).all())
@@ -69,7 +70,9 @@ def _pull(gram: Gram, squared: Gram, index: int) -> float:
 def _step(gram: Gram, squared: Gram, weights: NDArray[Any]) -> NDArray[Any]:
     """Weiszfeld's step from the point Σ w_i x_i, in weights."""
     to_rows = distances_to(gram, weights)
-    near = to_rows <= 1e-15 * np.sqrt(np.diagonal(gram))
+    near = (to_rows <= 1e-15 * np.sqrt(np.diagonal(gram))) | (to_rows == 0)
+    if near.all():
+        return weights
     inverse = np.zeros(len(weights))
     inverse[~near] = 1.0 / to_rows[~near]
     following = inverse / math.fsum(inverse)

@@ -74,9 +74,8 @@ def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
     if composition.needs_geometry:
         gram = _gram(rows, origin=composition.origin)
         for step in composition.steps:
-            made = step.mixtures(gram, f)
-            gram = mixed(gram, made)
-            whole, parts = _integers(made)
+            whole, parts = _integers(step.mixtures(gram, f))
+            gram = mixed(gram, whole / parts)  # what is decided is of what is applied
             mixtures, denominator = whole @ mixtures, denominator * parts
     else:
         gram = np.zeros((n, n))
@@ -137,16 +136,19 @@ def _whole(products: NDArray[Any]) -> NDArray[Any]:
 
 
 def _integers(mixtures: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Mixtures as integers over one denominator: exactly, where shares are of as many as there are rows or fewer."""
-    for parts in (*range(1, mixtures.shape[1] + 1), PARTS // 2):
+    """Mixtures as integers over one denominator: exactly, where shares are of as many as there are rows or fewer, and
+    otherwise rounded down, so that nothing that was clipped is longer for it."""
+    for parts in range(1, mixtures.shape[1] + 1):
         whole = np.rint(mixtures * parts)
-        if parts == PARTS // 2 or np.abs(whole - mixtures * parts).max() < 1e-9:
+        if np.abs(whole - mixtures * parts).max() < 1e-9:
             return whole.astype(np.int64), parts
-    raise LocalError("mixtures without a denominator; a defect of decentra")
+    return np.floor(mixtures * (PARTS // 2)).astype(np.int64), PARTS // 2
 
 
 def _weights(weights: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Weights as integers with a sum of at most 2^16, equal ones equal, and that sum."""
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.max() > 0:
+        raise LocalError("weights that are none, below 0 or not finite; a defect of the rule")
     whole = np.rint(weights / weights.max() * (PARTS // len(weights))).astype(np.int64)
     return whole, int(whole.sum())
 

@@ -18,8 +18,9 @@ from decentra.robust.rule import Gram, GramRule
 
 MOST_SUBSETS = 50_000
 """Subsets whose largest eigenvalue SMEA computes: some seconds."""
-MOST_COVERS = 10_000
-"""Subsets of one diameter among which MDA decides by total distance; that many only where distances repeat."""
+MOST_COVERS = 2_000
+"""Subsets of one diameter among which MDA decides by total distance, the first that are found: liars each far from one
+honest peer alone make 2^f of them."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class MinimumDiameter(GramRule):
         distances = np.sqrt(squared)
         best: tuple[float, tuple[int, ...]] | None = None
         covers = _covers(squared > lengths[low], f)
-        sets = {left_out for cover in covers for left_out in islice(_filled(cover, n, f), MOST_COVERS)}
-        for left_out in sets:
+        sets = (left_out for cover in covers for left_out in _filled(cover, n, f))
+        for left_out in islice(sets, MOST_COVERS):
             kept = [index for index in range(n) if index not in left_out]
             inside = distances[np.ix_(kept, kept)]
             found = (math.fsum(inside.ravel()), tuple(kept))
