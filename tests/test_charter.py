@@ -682,7 +682,7 @@ def test_a_sound_charter_never_overflows_its_ring(n: int, width: int, max_weight
         (4, {"rule": "median", "name": "allreduce"}, "under allreduce a peer has one slice of the updates"),
         (4, {"rule": "median"}, 'or name = "mesh" where all members may see all updates'),
         (4, {"rule": "medina", "name": "mesh"}, "there is no rule 'medina'; did you mean 'median'?"),
-        (4, {"rule": "smea", "name": "mesh"}, "eigenvalues, which differ in the last bits from machine to machine"),
+        (4, {"rule": "smea", "name": "mesh"}, "does not promise the same bits on every machine"),
         (4, {"rule": "fltrust", "name": "mesh"}, "against each peer's own reference"),
         (4, {"rule": "bulyan", "name": "mesh"}, "with f = 1 that is 7 updates, and there are 3; lower f to 0"),
         (9, {"rule": "bulyan", "name": "mesh"}, "f is c of the charter, and as few as 4 updates may count in a round"),

@@ -30,6 +30,7 @@ from decentra.wire.codec import Signed
 from decentra.wire.entry import parse
 
 SUITE = program(SPECS / "make_transcripts.py")
+SCENES = sys.modules["scenes"]
 RUNNER = program(SPECS / "conformance.py")
 
 FILES: dict[str, dict[str, Any]] = json.loads((SPECS / "conformance.json").read_text("utf-8"))["files"]
@@ -117,7 +118,7 @@ def test_the_command_writes_compares_and_removes_what_is_none_of_it(
 
 @pytest.mark.parametrize("protocol", BOOKS)
 def test_an_honest_round_that_is_signed_again_is_what_its_machines_signed(protocol: str) -> None:
-    journals = SUITE.played(protocol, SUITE.round_of)
+    journals = SCENES.played(protocol, SCENES.round_of)
     assert {one for journal in journals for one in journal} == set(SUITE.honest(protocol).signed())
 
 

@@ -54,7 +54,7 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
         ({"attack": "label_flip", "f": 1}, "is on data"),
         ({"attack": "nan", "f": 1}, "no peer of the demo plays nan"),
         ({"attack": "alie"}, "--attack alie needs --f, how many of the 4 peers lie, as in --f 1"),
-        ({"f": 2}, "say how they do, as in --attack alie --f 2"),
+        ({"f": 2}, "say how they do, as in --attack alie --f 1"),
         ({"attack": "alie", "f": 0}, "--f must be 1 or more, not 0"),
         ({"attack": "alie", "f": 2}, "with f = 2 that is 5 updates, and there are 4; lower f to 1"),
         ({"attack": "alie", "f": 2, "rule": "mean"}, "mesh with 2 that lie needs 6 peers at least; choose --peers 6"),

@@ -60,7 +60,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Entry]]:
 
 def forget() -> None:
     catalogue._registered.cache_clear()
-    catalogue.find.cache_clear()
+    catalogue._find.cache_clear()
 
 
 def test_a_registered_rule_is_used_by_its_name_and_after_a_step(registered: list[Entry]) -> None:
@@ -68,6 +68,12 @@ def test_a_registered_rule_is_used_by_its_name_and_after_a_step(registered: list
     assert aggregate(updates, "midrange", 1).value == 3.0
     assert aggregate(updates, "nnm+midrange", 1).value < 5
     assert "midrange" in [told.name for told in rules()]
+
+
+def test_peers_do_not_evaluate_together_what_does_not_say_that_it_is_exact(registered: list[Entry]) -> None:
+    said = find("midrange").why_not_alike
+    assert said is not None and "does not promise" in said
+    assert "midrange" not in catalogue.exact_rules()
 
 
 def test_it_is_held_to_what_it_promises(registered: list[Entry]) -> None:

@@ -173,7 +173,7 @@ def _rule(charter: Charter) -> Iterator[str]:
             "rules in the clear"
         )
     elif found.why_not_alike is not None:
-        exact = catalogue.exact_rules()
+        exact = [name for name in catalogue.exact_rules() if name != "mean"]
         yield f"{found.why_not_alike}; set rule to {nearest(found.name, exact) or catalogue.DEFAULT!r}"
     else:
         yield from _rule_fits(charter, found.name)

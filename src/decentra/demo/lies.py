@@ -47,7 +47,8 @@ def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | N
     if attack is not None:
         _known(attack)
     elif f is not None:
-        raise LocalError(f"--f counts peers that lie; say how they do, as in --attack alie --f {max(1, f)}")
+        few = max(1, min(f, peers // 3))
+        raise LocalError(f"--f counts peers that lie; say how they do, as in --attack alie --f {few}")
     chosen = protocol or ("secagg" if name in (None, "mean") and attack is None else "mesh")
     if chosen != "mesh":
         wanted = f"--attack {attack}" if attack is not None else None if name in (None, "mean") else f"--rule {rule}"
@@ -55,7 +56,13 @@ def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | N
             raise LocalError(f"{chosen} sums the updates, whatever is in them; for {wanted} choose --protocol mesh")
         return Terms(chosen, "mean")
     name = name or DEFAULT
+    alike = find(name).why_not_alike
+    if alike is not None:
+        raise LocalError(f"--rule {name}: {alike}; choose --rule {DEFAULT}")
     if attack is None:
+        problem = check(name, peers, 1)
+        if problem is not None:
+            raise LocalError(f"--rule {name} with one of {peers} peers that may lie: {problem}")
         return Terms(chosen, name)
     if f is None:
         raise LocalError(f"--attack {attack} needs --f, how many of the {peers} peers lie, as in --f 1")

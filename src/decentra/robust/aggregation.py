@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
-from decentra.robust.catalogue import DEFAULT, Composition, check, find
+from decentra.robust.catalogue import DEFAULT, Composition, find, whole
 from decentra.robust.coordinates import is_finite, mean
 from decentra.robust.geometry import Gramian, about, mix, mixed, product, squared_distances
 from decentra.robust.rows import Result, Rows
@@ -62,7 +63,7 @@ class Aggregation:
 def aggregate(
     updates: Any,
     rule: str | Composition = DEFAULT,
-    f: int = 0,
+    f: int | None = None,
     *,
     ids: Sequence[Any] | None = None,
     reference: Any = None,
@@ -83,7 +84,8 @@ def aggregate(
         updates: an (n, d) array or tensor; n arrays or tensors of one shape; or n lists of such, a model's tensors.
             numpy or torch; float64, float32, float16 or bfloat16. The last two are worked on in float32.
         rule: a name of ``rules()``, steps before it joined with ``+``.
-        f: how many updates may be false, 0 ≤ f < n. Those with NaN or infinity in them are left out and count as such.
+        f: how many updates may be false, 0 ≤ f < n; it has to be said, as at 0 every rule trusts all. Those with NaN
+            or infinity in them are left out and count as such.
         ids: whose each update is: distinct, and of a kind that can be sorted. They break ties. By default its place.
         reference: an update's like, for rules that measure against one.
         radius: to which a rule clips, in units of the updates, for rules that do.
@@ -93,12 +95,15 @@ def aggregate(
         LocalError: a rule that there is not, or that n, f, the reference or the radius don't fit; updates of unlike
             shapes or dtypes; ids that are not distinct; more than f updates with NaN or infinity in them.
     """
+    if f is None:
+        raise LocalError("how many updates may be false? Hand in f; at f = 0 every rule trusts all of them")
+    f = whole("f", f)
+    composition = (rule if isinstance(rule, Composition) else find(rule)).clipping(radius)
     rows = Rows(updates)
-    composition = (find(rule) if isinstance(rule, str) else rule).clipping(radius)
     order = _order(rows.n, ids)
     _check(composition, rows.n, f, reference)
     ordered, told = rows.chosen(order), list(order) if ids is None else [ids[index] for index in order]
-    against = None if reference is None else Rows([reference])
+    against = None if reference is None else Rows([reference], "the reference")
     with _workers(threads) as executor:
         run = _Run(ordered, composition, f, against, executor)
         bad: list[int] = []
@@ -134,22 +139,21 @@ def _order(n: int, ids: Sequence[Any] | None) -> list[int]:
     """Places in the order of ids."""
     if ids is None:
         return list(range(n))
+    if not isinstance(ids, Sequence):
+        raise LocalError(f"ids are a list, one for each update, not {type(ids).__name__}")
     if len(ids) != n:
         raise LocalError(f"there are {len(ids)} ids for {n} updates; hand in one each")
-    if len(set(ids)) != n:
-        raise LocalError("ids of updates are distinct, and some are alike; nobody aggregates two updates of one peer")
     try:
-        return sorted(range(n), key=lambda index: ids[index])
+        order = sorted(range(n), key=lambda index: ids[index])
     except TypeError as error:
         raise LocalError(f"ids cannot be sorted ({error}); hand in ids of one kind") from error
+    if any(ids[one] == ids[other] for one, other in pairwise(order)):
+        raise LocalError("ids of updates are distinct, and some are alike; nobody aggregates two updates of one peer")
+    return order
 
 
 def _check(rule: Composition, n: int, f: int, reference: Any) -> None:
-    problem = check(rule.name, n, f) if rule.name in _shipped(rule) else None
-    if problem is None and n < rule.fewest(f):
-        problem = f"{rule.name} needs {rule.fewest(f)} updates with f = {f}, and there are {n}"
-    if problem is None and not 0 <= f < n:
-        problem = f"f = {f} of {n} updates leaves nobody to believe; lower it"
+    problem = rule.misfit(n, f)
     if problem is None and rule.reference and reference is None:
         problem = f"{rule.name} measures against a reference: hand one in, your own update or the last aggregate"
     if problem is None and not rule.reference and reference is not None:
@@ -158,20 +162,9 @@ def _check(rule: Composition, n: int, f: int, reference: Any) -> None:
         raise LocalError(problem)
 
 
-def _shipped(rule: Composition) -> tuple[str, ...]:
-    """Its name, if that stands for it: an object that somebody put together by hand has none that does."""
-    try:
-        return (rule.name,) if find(rule.name).parts == replace(rule, rule=_plain(rule)).parts else ()
-    except LocalError:
-        return ()
-
-
-def _plain(rule: Composition) -> Any:
-    return replace(rule.rule, radius=None) if rule.needs_radius else rule.rule  # type: ignore[type-var]
-
-
 @contextmanager
 def _workers(threads: int) -> Iterator[Executor | None]:
+    threads = whole("threads", threads)
     if threads < 1:
         raise LocalError(f"{threads} threads do no work; hand in 1 or more, of {os.cpu_count()} cores here")
     if threads == 1:

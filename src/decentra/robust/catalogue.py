@@ -7,6 +7,8 @@ A third party's rule comes by an entry point of the group ``decentra.rules``: a 
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +43,7 @@ class Mean(GramRule):
 
     name = "mean"
     source = "McMahan et al. 2017 (FedAvg)"
+    exact = True
     invariants = frozenset(CHOOSES - {Invariant.MAJORITY} | {Invariant.DIAGONAL})
     fewest_says = "n ≥ 1"
     blind = True
@@ -108,7 +111,7 @@ class Composition:
         if self.reference:
             return f"{self.name} measures against each peer's own reference, so peers would end with different results"
         if not all(part.exact for part in self.parts):
-            return f"{self.name} needs eigenvalues, which differ in the last bits from machine to machine"
+            return f"{self.name} does not promise the same bits on every machine, as nothing with eigenvalues can"
         if Invariant.SCALE not in self.rule.invariants:
             return f"{self.name} gives signs, not updates"
         if self.steps and isinstance(self.rule, GramRule) and self.rule.blind:
@@ -121,7 +124,7 @@ class Composition:
     @property
     def needs_radius(self) -> bool:
         """Whether it clips to a radius that its user has to name."""
-        return any("radius" in getattr(part, "__dataclass_fields__", {}) for part in self.parts)
+        return any(part.needs_radius for part in self.parts)
 
     @property
     def needs_geometry(self) -> bool:
@@ -163,9 +166,29 @@ class Composition:
             if radius is not None:
                 raise LocalError(f"{self.name} clips to no radius of yours; leave radius out")
             return self
-        if radius is None or not 0 < radius < np.inf:
-            raise LocalError(f"{self.name} clips to a radius, in units of updates: hand in one above 0, not {radius}")
-        return replace(self, rule=replace(self.rule, radius=float(radius)))  # type: ignore[type-var]
+        if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
+            raise LocalError(f"{self.name} clips to a radius, in units of updates: hand in one above 0, not {radius!r}")
+        steps = tuple(step.clipping(float(radius)) for step in self.steps)
+        return replace(self, steps=steps, rule=self.rule.clipping(float(radius)))
+
+    def misfit(self, n: int, f: int) -> str | None:
+        """Why it cannot be had with n updates of which f may be false, with the nearest that can; None where it can."""
+        if f < 0:
+            return f"f = {f} is no number of updates; set f to 0 or more"
+        if n < self.fewest(f):
+            most = max((lower for lower in range(f) if self.fewest(lower) <= n), default=None)
+            if most is None:
+                mend = f"{self.name} needs {self.fewest(0)} updates at least"
+            else:
+                mend = f"lower f to {most}"
+                if self.name == BULYAN and n >= 2 * f + 1:
+                    mend += f", or choose {DEFAULT}"
+            fewest = f"with f = {f} that is {self.fewest(f)} updates, and there are {n}"
+            return f"{self.name} needs {self.needs}: {fewest}; {mend}"
+        if f >= n:
+            return f"f = {f} of {n} updates leaves nobody to believe; lower it"
+        said = self.limit(n, f)
+        return None if said is None else f"{said}; choose mda or {DEFAULT}"
 
 
 @dataclass(frozen=True)
@@ -195,14 +218,28 @@ def _registered() -> dict[str, Rule]:
     return found
 
 
+def whole(name: str, value: Any) -> int:
+    """A count that a user gave. Raises LocalError where it is none, as a float, or a truth value, is none."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise LocalError(f"{name} is a whole number, not {value!r}")
+    return operator.index(value)
+
+
 def names() -> tuple[str, ...]:
     """The names of all rules that may come last."""
     return (*(name for name, rule in _registered().items() if not isinstance(rule, PreStep)), BULYAN)
 
 
-@cache
 def find(name: str) -> Composition:
     """The rule of this name. Raises LocalError for one that there is not, with the nearest."""
+    if not isinstance(name, str):
+        known = ", ".join(names())
+        raise LocalError(f"a rule is asked for by its name, not by {type(name).__name__}; choose of {known}")
+    return _find(name)
+
+
+@cache
+def _find(name: str) -> Composition:
     registered = _registered()
     *before, last = [part.strip().lower().replace("-", "_") for part in name.split("+")]
     steps = tuple(registered[part] for part in before if part in registered)
@@ -231,25 +268,8 @@ def find(name: str) -> Composition:
 
 
 def check(name: str, n: int, f: int) -> str | None:
-    """Why a rule cannot be had with n updates of which f may be false, with the nearest that can; None where it can.
-
-    Raises LocalError for a name that there is not.
-    """
-    rule = find(name)
-    if f < 0:
-        return f"f = {f} is no number of updates; set f to 0 or more"
-    if n < rule.fewest(f):
-        most = max((lower for lower in range(f) if rule.fewest(lower) <= n), default=None)
-        if most is None:
-            mend = f"{rule.name} needs {rule.fewest(0)} updates at least"
-        else:
-            mend = f"lower f to {most}"
-            if rule.name == BULYAN and n >= 2 * f + 1:
-                mend += f", or choose {DEFAULT}"
-        fewest = f"with f = {f} that is {rule.fewest(f)} updates, and there are {n}"
-        return f"{rule.name} needs {rule.needs}: {fewest}; {mend}"
-    said = rule.limit(n, f)
-    return None if said is None else f"{said}; choose mda or {DEFAULT}"
+    """``Composition.misfit`` of the rule of this name. Raises LocalError for a name that there is not."""
+    return find(name).misfit(n, f)
 
 
 def exact_rules() -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class GeometricMedian(GramRule):
 
     name = "geometric_median"
     source = "Pillutla, Kakade, Harchaoui 2022 (RFA), run to convergence"
+    exact = True
     invariants = CHOOSES
     off_a_line = True
 
@@ -92,7 +93,6 @@ class CovarianceFilter(GramRule):
     name = "caf"
     source = "Allouah et al. 2025 (covariance-bound agnostic filter)"
     invariants = CHOOSES
-    exact = False
 
     def weights(self, gram: Gram, f: int) -> NDArray[Any]:
         n = len(gram)

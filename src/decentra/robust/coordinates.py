@@ -37,6 +37,7 @@ class TrimmedMean(CoordinateRule):
 
     name = "trimmed_mean"
     source = "Yin et al. 2018"
+    exact = True
     invariants = _EVERY_COORDINATE
 
     def kappa(self, n: int, f: int) -> float:
@@ -54,6 +55,7 @@ class Median(CoordinateRule):
 
     name = "median"
     source = "Yin et al. 2018"
+    exact = True
     invariants = _EVERY_COORDINATE
 
     def kappa(self, n: int, f: int) -> float:
@@ -72,6 +74,7 @@ class MeaMed(CoordinateRule):
 
     name = "meamed"
     source = "Xie, Koyejo, Gupta 2018"
+    exact = True
     invariants = _EVERY_COORDINATE - {Invariant.BOX}
     ordered = False
 
@@ -102,6 +105,7 @@ class SignMajority(CoordinateRule):
 
     name = "sign_majority"
     source = "Bernstein et al. 2019"
+    exact = True
     invariants = frozenset({Invariant.PERMUTATION, Invariant.NEGATION})
 
     def select(self, block: NDArray[Any], f: int) -> Sequence[NDArray[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
-from decentra.robust.catalogue import check, exact_rules, find
+from decentra.robust.catalogue import exact_rules, find, whole
 from decentra.robust.geometry import about, mixed
 from decentra.robust.rule import CoordinateRule, Gram, GramRule
 
@@ -62,7 +62,8 @@ def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
     composition = find(rule)
     if composition.why_not_alike is not None:
         raise LocalError(f"{composition.why_not_alike}; choose of {', '.join(exact_rules())}")
-    problem = check(rule, len(rows), f) if len(rows) else "there are no updates to aggregate"
+    f = whole("f", f)
+    problem = composition.misfit(len(rows), f) if len(rows) else "there are no updates to aggregate"
     if problem is not None:
         raise LocalError(problem)
     if len({(row.shape, row.dtype) for row in rows}) != 1 or rows[0].dtype not in (np.int16, np.int32):
@@ -74,9 +75,9 @@ def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
     if composition.needs_geometry:
         gram = _gram(rows, origin=composition.origin)
         for step in composition.steps:
-            whole, parts = _integers(step.mixtures(gram, f))
-            gram = mixed(gram, whole / parts)  # what is decided is of what is applied
-            mixtures, denominator = whole @ mixtures, denominator * parts
+            counts, parts = _integers(step.mixtures(gram, f))
+            gram = mixed(gram, counts / parts)  # what is decided is of what is applied
+            mixtures, denominator = counts @ mixtures, denominator * parts
     else:
         gram = np.zeros((n, n))
     total = np.empty_like(rows[0])

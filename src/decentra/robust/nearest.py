@@ -46,6 +46,7 @@ class Krum(GramRule):
 
     name = "krum"
     source = "Blanchard et al. 2017; n − f − 1 others as in Farhadkhani et al. 2022"
+    exact = True
     invariants = CHOOSES
 
     def kappa(self, n: int, f: int) -> float:
@@ -61,6 +62,7 @@ class MultiKrum(GramRule):
 
     name = "multi_krum"
     source = "Blanchard et al. 2017, with m = n − f"
+    exact = True
     invariants = CHOOSES
 
     def kappa(self, n: int, f: int) -> float:
@@ -76,6 +78,7 @@ class NearestNeighborMixing(PreStep):
 
     name = "nnm"
     source = "Allouah et al. 2023"
+    exact = True
     invariants = frozenset()
 
     def mixtures(self, gram: Gram, f: int) -> NDArray[Any]:
@@ -98,6 +101,7 @@ class BulyanSelection(PreStep):
 
     name = "bulyan_selection"
     source = "El Mhamdi et al. 2018"
+    exact = True
     invariants = frozenset()
 
     def mixtures(self, gram: Gram, f: int) -> NDArray[Any]:
@@ -120,6 +124,7 @@ class NearMedian(CoordinateRule):
 
     name = "near_median"
     source = "El Mhamdi et al. 2018"
+    exact = True
     invariants = CHOOSES - {Invariant.ORTHOGONAL, Invariant.HULL}
     ordered = False
     fewest_says = "n ≥ 4f + 3"

@@ -7,8 +7,8 @@ all have alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,16 @@ class CenteredClipping(GramRule):
 
     name = "centered_clipping"
     source = "Karimireddy, He, Jaggi 2021"
+    exact = True
     invariants = _ABOUT_REFERENCE
     reference: ClassVar[bool] = True
+    needs_radius: ClassVar[bool] = True
 
     radius: float | None = None
     steps: int = 1
+
+    def clipping(self, radius: float) -> Self:
+        return replace(self, radius=radius)
 
     def weights(self, gram: Gram, f: int) -> NDArray[Any]:
         n, near = len(gram) - 1, about(gram, len(gram) - 1)
@@ -70,6 +75,7 @@ class NearestNeighborAveraging(GramRule):
 
     name = "nna"
     source = "Farhadkhani et al. 2023; bound of Gaucher, Dieuleveut, Hendrikx 2025"
+    exact = True
     invariants = _ABOUT_REFERENCE | {Invariant.MAJORITY}
     reference: ClassVar[bool] = True
     fewest_says = "n ≥ f + 1"
@@ -91,6 +97,7 @@ class ClippedSum(GramRule):
 
     name = "cs_plus"
     source = "Gaucher, Dieuleveut, Hendrikx 2025"
+    exact = True
     invariants = _ABOUT_REFERENCE | {Invariant.MAJORITY}
     reference: ClassVar[bool] = True
 
@@ -113,12 +120,17 @@ class Balance(GramRule):
 
     name = "balance"
     source = "Fang et al. 2024"
+    exact = True
     invariants = _ABOUT_REFERENCE
     reference: ClassVar[bool] = True
     fewest_says = "n ≥ 1"
+    needs_radius: ClassVar[bool] = True
 
     radius: float | None = None
     own_share: float = 0.5
+
+    def clipping(self, radius: float) -> Self:
+        return replace(self, radius=radius)
 
     def fewest(self, f: int) -> int:
         return 1
@@ -141,6 +153,7 @@ class FLTrust(GramRule):
 
     name = "fltrust"
     source = "Cao et al. 2021"
+    exact = True
     invariants = frozenset(
         {
             Invariant.PERMUTATION,
@@ -175,6 +188,7 @@ class AdaptiveClipping(PreStep):
 
     name = "arc"
     source = "Allouah et al. 2025 (adaptive robust clipping)"
+    exact = True
     invariants = frozenset()
     origin: ClassVar[bool] = True
 

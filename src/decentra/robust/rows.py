@@ -75,7 +75,7 @@ class Rows:
         LocalError: no updates, or of unlike shapes or dtypes, or of another dtype.
     """
 
-    def __init__(self, updates: Any) -> None:
+    def __init__(self, updates: Any, whose: str = "update {}") -> None:
         self.as_list = False
         """Whether an update is a list of tensors."""
         many = _rows(updates)
@@ -83,9 +83,9 @@ class Rows:
             raise LocalError("there are no updates to aggregate; hand in at least one")
         self.as_list = isinstance(many[0], Sequence)
         told = [tuple(one) if isinstance(one, Sequence) else (one,) for one in many]
-        self.tensors = tuple(_described(tensor, "update 0") for tensor in told[0])
+        self.tensors = _described(told[0], whose.format(0))
         for number, one in enumerate(told):
-            seen = tuple(_described(tensor, f"update {number}") for tensor in one)
+            seen = _described(one, whose.format(number))
             if [(t.shape, t.dtype) for t in seen] != [(t.shape, t.dtype) for t in self.tensors]:
                 raise LocalError(
                     f"update {number} is {_said(seen)} and update 0 is {_said(self.tensors)}: updates are alike in "
@@ -206,13 +206,23 @@ def _rows(updates: Any) -> list[Any]:
     return [list(one) if isinstance(one, (list, tuple)) else one for one in updates]
 
 
-def _described(tensor: Any, whose: str) -> _Tensor:
+def _described(tensors: Sequence[Any], whose: str) -> tuple[_Tensor, ...]:
+    place = "" if len(tensors) == 1 else "tensor {} of "
+    return tuple(_one(tensor, place.format(number) + whose) for number, tensor in enumerate(tensors))
+
+
+def _one(tensor: Any, whose: str) -> _Tensor:
     torch = _is_tensor(tensor)
     if not torch and not isinstance(tensor, np.ndarray):
-        raise LocalError(f"{whose} has a {type(tensor).__name__} in it; its tensors are arrays of numpy or torch")
+        raise LocalError(
+            f"{whose} is a {type(tensor).__name__}; hand in arrays of numpy or torch, as of list(model.parameters())"
+        )
+    if torch and (tensor.layout != sys.modules["torch"].strided or tensor.is_meta):
+        raise LocalError(f"{whose} is sparse or has no data; hand in dense tensors")
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in _FLOATS or (not torch and not tensor.dtype.isnative):
-        raise LocalError(f"{whose} is of {dtype}; rules work on {', '.join(_FLOATS)}: convert it")
+        known = ", ".join(_FLOATS)
+        raise LocalError(f"{whose} is of {dtype}; rules work on {known}: convert it, or leave counters out")
     return _Tensor(tuple(tensor.shape), dtype, tensor if torch else None)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
@@ -46,12 +46,18 @@ class Rule(ABC):
     """Whether it needs a point of reference, the last of the rows that it sees."""
     origin: ClassVar[bool] = False
     """Whether it needs inner products about zero. Others see them about a point that they must not depend on."""
-    exact: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     """Whether it gives the same bits on every machine: nothing but IEEE steps in a fixed order."""
     off_a_line: ClassVar[bool] = False
     """Whether its promises are of updates that do not all lie on one line, where several points may do."""
     radius: float | None = None
-    """For rules that clip: how far, in units of the updates. They need one."""
+    """For rules that clip: how far, in units of the updates."""
+    needs_radius: ClassVar[bool] = False
+    """Whether it clips to a radius that its user has to name."""
+
+    def clipping(self, radius: float) -> Self:
+        """The same, clipping to this radius; itself where it needs none."""
+        return self
 
     def fewest(self, f: int) -> int:
         """The fewest updates that it works on where f may be false."""
@@ -108,10 +114,6 @@ class PreStep(Rule):
     @abstractmethod
     def mixtures(self, gram: Gram, f: int) -> NDArray[Any]:
         """What each new row is made of: (m, n), float64, applied from the left."""
-
-    def after(self, f: int) -> int:
-        """How many of the new rows may be false."""
-        return f
 
     def kappa_with(self, n: int, f: int, kappa: float) -> float | None:
         """κ of this step and a rule of this κ together."""

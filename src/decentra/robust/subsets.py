@@ -33,6 +33,7 @@ class MinimumDiameter(GramRule):
 
     name = "mda"
     source = "El Mhamdi et al. 2021 (minimum diameter averaging), from Rousseeuw 1985"
+    exact = True
     invariants = CHOOSES
 
     def kappa(self, n: int, f: int) -> float:
@@ -94,7 +95,6 @@ class SmallestMaximumEigenvalue(GramRule):
     name = "smea"
     source = "Allouah et al. 2023b (smallest maximum eigenvalue averaging)"
     invariants = CHOOSES
-    exact = False
 
     def kappa(self, n: int, f: int) -> float:
         return 4 * f / (n - f) * (1 + f / (n - 2 * f)) ** 2
