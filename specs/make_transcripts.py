@@ -2,7 +2,8 @@
 
 A *good* log is what real machines signed in a simulated round, with fixed identities and randomness, so that its bytes
 are always the same. A *bad* one is a good one in which one peer signs one lie, under its own key and in its own chain.
-The good logs are made in ``scenes.py``. ``conformance.json`` says what an auditor must find in each; it comes from what was lied here, not from any auditor.
+The good ones are made in ``scenes.py``. ``conformance.json`` says what an auditor must find in each; it comes from what
+was lied here, not from any auditor.
 """
 
 from __future__ import annotations
