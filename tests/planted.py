@@ -20,7 +20,7 @@ from decentra.protocols import reduce
 from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify.machine import Certify
 from decentra.protocols.jobs import Assembled
-from decentra.protocols.mesh.agreed import Agreed
+from decentra.protocols.agreed import Agreed
 from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.mesh.messages import Holding, Relay
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, State

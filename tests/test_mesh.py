@@ -26,7 +26,8 @@ from decentra.errors import LocalError, RemoteError
 from decentra.machine.effects import Send
 from decentra.machine.events import Received
 from decentra.protocols.ballots import LOST
-from decentra.protocols.mesh.agreed import Agreed, derive_agreed
+from decentra.protocols.agreed import Agreed, derive_agreed
+from decentra.protocols.mesh.holdings import holdings
 from decentra.protocols.mesh.jobs import Aggregate, Aggregated
 from decentra.protocols.mesh.messages import Holding, Relay, Result, Update
 from decentra.robust import catalogue
@@ -194,7 +195,8 @@ def test_who_reached_every_honest_peer_is_in_whatever_liars_hold(
     given_: tuple[int, int, list[Verified], set[PeerId]],
 ) -> None:
     n, c, shown, liars = given_
-    agreed = derive_agreed(PEERS[:n], derive.quorum(n, c), c, shown, CONTEXT)
+    t = derive.quorum(n, c)
+    agreed = derive_agreed(PEERS[:n], PEERS[:n], t, t, c, holdings(shown, PEERS[:n], CONTEXT))
     honest = [peer for peer in PEERS[:n] if peer not in liars]
     assert agreed is not None
     assert {peer: hash_of(peer) for peer in honest}.items() <= agreed.updates.items()
@@ -212,7 +214,7 @@ def test_the_auditor_derives_what_machines_derive(
     records: dict[PeerId, Any] = {}
     for one in some:
         records.setdefault(one.sender, {"held": one.message.held})  # type: ignore[attr-defined]
-    agreed = derive_agreed(PEERS[:n], least, c, some, CONTEXT)
+    agreed = derive_agreed(PEERS[:n], PEERS[:n], least, least, c, holdings(some, PEERS[:n], CONTEXT))
     assert survivors._echoed(PEERS[:n], least, c, records) == (None if agreed is None else agreed.pack())
 
 

@@ -188,3 +188,17 @@ def next_range(current: float, largest_mean: float, low: float, high: float) -> 
     (1.6, 0.5, 2.0)
     """
     return min(max(min(max(8.0 * largest_mean, current / 2.0), current * 2.0), low), high)
+
+
+# ── buckets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def buckets(beacon: bytes, members: Sequence[PeerId], size: int) -> tuple[tuple[PeerId, ...], ...]:
+    """The members dealt into ⌊n/size⌋ buckets, whose sizes differ by one at most; the ids in each ascend.
+
+    A member's place is that of its digest with the beacon among all members', so nobody who chose an id before the
+    beacon was drawn chose its bucket. There is one bucket where n < size.
+    """
+    order = sorted(members, key=lambda peer: digest("bucket", beacon, peer))
+    count = max(1, len(order) // size)
+    return tuple(tuple(sorted(order[first::count])) for first in range(count))

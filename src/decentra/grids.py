@@ -148,7 +148,15 @@ def _risk(n: int, size: int, liars: int, c: int) -> Fraction:
 
 def mixing_risk(grid: Grid, liars: int, c: int) -> float:
     """A bound on the probability that any group of a grid has more than c of the liars: the sum over its groups."""
-    fewest, most = grid.sizes
-    larger = grid.n - fewest * grid.lines
-    each = larger * _risk(grid.n, most, liars, c) + (grid.lines - larger) * _risk(grid.n, fewest, liars, c)
-    return float(min(Fraction(1), grid.axes * each))
+    return float(min(Fraction(1), grid.axes * _any_risk(grid.n, grid.lines, liars, c)))
+
+
+def buckets_risk(n: int, count: int, liars: int, c: int) -> float:
+    """A bound on the probability that any of ``count`` buckets of n peers has more than c of the liars: their sum."""
+    return float(min(Fraction(1), _any_risk(n, count, liars, c)))
+
+
+def _any_risk(n: int, count: int, liars: int, c: int) -> Fraction:
+    """The sum over ``count`` groups that n peers are dealt into, whose sizes differ by one at most."""
+    fewest, larger = divmod(n, count)
+    return larger * _risk(n, fewest + 1, liars, c) + (count - larger) * _risk(n, fewest, liars, c)

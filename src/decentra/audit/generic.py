@@ -26,6 +26,7 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
     "part": ("view", "state", "part"),
     "list": ("view", "peers"),
     "author": ("author",),
+    "bucket": ("bucket",),
 }
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""

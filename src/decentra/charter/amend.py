@@ -18,7 +18,7 @@ from decentra.charter.policy import Policy
 from decentra.errors import LocalError
 from decentra.types import PeerId
 
-TABLES = ("protocol", "groups", "rounds", "training", "model", "admission")
+TABLES = ("protocol", "groups", "buckets", "rounds", "training", "model", "admission")
 """What an amendment may change besides the members."""
 
 MOST_NAMED = 8

@@ -17,7 +17,7 @@ from decentra.charter import canonical, toml
 from decentra.charter.toml import Section
 from decentra.crypto.hashing import digest
 from decentra.crypto.keys import Identity, peer_id, verify
-from decentra.derive import quorum
+from decentra.derive import buckets, quorum
 from decentra.errors import LocalError
 from decentra.types import PeerId
 
@@ -105,10 +105,11 @@ class ProtocolTerms(Section):
     """How updates are aggregated.
 
     Attributes:
-        name: ``secagg``, ``allreduce`` or ``mesh``.
+        name: ``secagg``, ``allreduce``, ``mesh`` or ``bucketed``.
         c: how many members may be corrupt and collude.
         floor: the fewest members of a round's roster; by default two thirds, and never too few for ``c``.
-        rule: what is computed of the updates: the mean; or in mesh, a robust rule against ``c`` liars.
+        rule: what is computed of the updates: the mean; or a robust rule against ``c`` liars, in mesh of the updates and
+            in bucketed of the buckets' means.
         width: bits of an integer on the wire.
         max_weight: the largest integer weight of an update.
         initial_range: the largest magnitude that the first round keeps of any coordinate; the rest is clipped.
@@ -158,6 +159,23 @@ class GridTerms(Section):
     drawers: Annotated[tuple[Name, ...], AfterValidator(lambda names: tuple(sorted(names)))] = Field(
         examples=[("alice", "bob", "carol")]
     )
+
+
+class BucketTerms(Section):
+    """How members are dealt into the buckets within which bucketed sums (``specs/bucketed``); no other protocol has
+    this table.
+
+    Attributes:
+        size: the fewest members of a bucket.
+        c: how many of one bucket may be corrupt; where it is absent, as many as of all.
+        risk: where ``c`` is below that of all, the most probability that any bucket of an epoch holds more than it.
+        beacon: what the epoch's buckets were drawn with; in the charter that peers derive, and in none that is signed.
+    """
+
+    size: int = Field(ge=1, lt=2**31, examples=[4])
+    c: int | None = Field(default=None, ge=0, lt=2**31, examples=[1])
+    risk: float | None = Field(default=None, gt=0, le=1, examples=[1e-3])
+    beacon: Key | None = Field(default=None)
 
 
 class RoundTerms(Section):
@@ -298,6 +316,7 @@ class Charter(Section):
     model: ModelTerms = Field(default_factory=ModelTerms)
     admission: AdmissionTerms = Field(default_factory=AdmissionTerms)
     groups: GridTerms | None = None
+    buckets: BucketTerms | None = None
     members: tuple[Member, ...] = ()
     signatures: Annotated[Mapping[Id, Signature], AfterValidator(_frozen)] = Field(
         default_factory=lambda: MappingProxyType({})
@@ -420,9 +439,10 @@ class Charter(Section):
     @property
     def roster_floor(self) -> int:
         """The fewest members that a round may start with: ``floor``, or else two thirds of the members rounded up, and
-        never below ⌊(m+c)/2⌋+1, nor in mesh below 3c."""
+        never below ⌊(m+c)/2⌋+1, nor below 3c where a robust rule is evaluated."""
         count, c = len(self.members), self.protocol.c
-        return self.protocol.floor or max(-(-2 * count // 3), quorum(count, c), 3 * c * (self.protocol.name == "mesh"))
+        robust = self.protocol.name in ("mesh", "bucketed")
+        return self.protocol.floor or max(-(-2 * count // 3), quorum(count, c), 3 * c * robust)
 
     @property
     def corrupt(self) -> int:
@@ -431,9 +451,22 @@ class Charter(Section):
 
     @property
     def drawers(self) -> tuple[Member, ...]:
-        """Who draws the beacon of a grid; nobody where there is none."""
+        """Who draws the epoch's beacon: of a grid the members that it names, of buckets all; else nobody."""
+        if self.buckets is not None:
+            return self.members
         named = () if self.groups is None else self.groups.drawers
         return tuple(member for member in self.members if member.name in named)
+
+    @property
+    def bucket_corrupt(self) -> int:
+        """How many of one bucket may be corrupt: ``[buckets] c``, or else as many as of all."""
+        return self.protocol.c if self.buckets is None or self.buckets.c is None else self.buckets.c
+
+    @property
+    def drawn_buckets(self) -> tuple[tuple[PeerId, ...], ...]:
+        """The members by bucket, in a charter that a beacon is in; else none."""
+        terms = self.buckets
+        return () if terms is None or terms.beacon is None else buckets(terms.beacon, self.ids, terms.size)
 
     @property
     def admission_quorum(self) -> int:
@@ -517,6 +550,8 @@ class Charter(Section):
             LocalError: the identity is no member, or its record holds other keys.
         """
         member = self.member(identity.id)
+        if self.buckets is not None and self.buckets.beacon is not None:
+            raise LocalError("beacon in [buckets] is drawn when an epoch begins, and nobody signs for one; leave it out")
         if member.curve != identity.curve_public:
             raise LocalError(f"the charter has another curve key for {member.label}; add your member.toml afresh")
         return self._with_signatures({**self.signatures, identity.id: identity.sign(self.hash)})

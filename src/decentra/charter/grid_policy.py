@@ -86,7 +86,7 @@ def _groups(charter: Charter) -> Iterator[str]:
 
 def _protocol(charter: Charter) -> Iterator[str]:
     terms = charter.protocol
-    if terms.name in ("allreduce", "mesh"):
+    if terms.name in ("allreduce", "mesh", "bucketed"):
         yield f'groups on a grid average by secagg, and {terms.name} would show every update; set name = "secagg"'
     if terms.width != WIDTH:
         yield f"width = {terms.width} has no room for the weights of a mixing; set width to {WIDTH}"
@@ -179,7 +179,7 @@ def _mend(charter: Charter, made: Grid) -> str:
         if c is not None:
             aim = f"set size to {size} in [groups] and c to {c}" if size > terms.size else f"set c to {c}"
             return f"{aim} in [protocol], or state a higher risk"
-    return f"fear fewer liars, or state risk = {_rounded_up(mixing_risk(made, terms.liars, charter.protocol.c))!r}"
+    return f"fear fewer liars, or state risk = {rounded_up(mixing_risk(made, terms.liars, charter.protocol.c))!r}"
 
 
 def _least_c(n: int, size: int, liars: int, risk: float, above: int) -> int | None:
@@ -196,7 +196,7 @@ def _least_c(n: int, size: int, liars: int, risk: float, above: int) -> int | No
     return None
 
 
-def _rounded_up(probability: float) -> float:
+def rounded_up(probability: float) -> float:
     """A probability in two digits, and none below it."""
     unit = 10.0 ** (math.floor(math.log10(probability)) - 1)
     return min(1.0, float(f"{math.ceil(probability / unit) * unit:.1e}"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from decentra.charter import grid_policy
+from decentra.charter import bucket_policy, grid_policy
+from decentra.charter.bucket_policy import BUCKETED
 from decentra.charter.charter import FILE, Charter
 from decentra.charter.toml import nearest, raise_problems
 from decentra.derive import quorum
@@ -17,7 +18,7 @@ from decentra.errors import LocalError
 from decentra.grids import MOST_TOGETHER
 from decentra.robust import catalogue
 
-SHIPPED = ("secagg", "allreduce", "mesh")
+SHIPPED = ("secagg", "allreduce", "mesh", "bucketed")
 """The protocols that a charter may name."""
 
 LEAST_MEMBERS, MOST_MEMBERS = 3, MOST_TOGETHER
@@ -27,7 +28,10 @@ MOST_REPORTS = 64
 """Recomputed sums of a round: as many as there are members at most, each the work of one slice's owner."""
 
 MESH = "mesh"
-"""The protocol that evaluates robust rules."""
+"""The protocol that evaluates robust rules on updates."""
+
+ROBUST = (MESH, BUCKETED)
+"""The protocols that evaluate robust rules."""
 
 LEAST_QUANTA = 127
 """The coarsest encoding offered: fewer steps than 8 bits on each side of zero would drown an update in rounding."""
@@ -36,7 +40,6 @@ MOST_WEIGHT_AT_16 = 8
 """Each factor of 2 in the weights costs a bit of 16; at 64 members and weight 8 an update keeps 6 bits."""
 
 _LATER = {
-    "bucketed": "is not in this release",
     "shamir-gram": "is not in this release",
     "bfv": "is not in this release",
     "ckks": "is refused: publishing a CKKS sum at full precision gives the secret key away (Li and Micciancio 2021)",
@@ -142,9 +145,10 @@ def _floor(charter: Charter) -> Iterator[str]:
             f"floor = {floor} is below ⌊(m+c)/2⌋+1 = {quorum(count, c)}, so two halves of the group could run the same "
             f"round; raise floor to {quorum(count, c)} or leave it out"
         )
-    if charter.protocol.name == MESH and quorum(count, c) <= floor < 3 * c:
+    if charter.protocol.name in ROBUST and quorum(count, c) <= floor < 3 * c:
+        what = "updates may count" if charter.protocol.name == MESH else "holdings may settle what counts"
         yield (
-            f"floor = {floor} lets a round start of which {quorum(floor, c)} updates may count, and c = {c} liars need "
+            f"floor = {floor} lets a round start of which {quorum(floor, c)} {what}, and c = {c} liars need "
             f"{2 * c + 1} against them; raise floor to {3 * c} or leave it out"
         )
     if c > floor - 2:
@@ -166,16 +170,16 @@ def _rule(charter: Charter) -> Iterator[str]:
         return
     if found.name == "mean":
         return
-    if name != MESH:
+    if name not in ROBUST:
         said = _NOT_ROBUST.get(name, "{rule!r} is a robust rule").format(rule=rule)
         yield (
-            f'{said}; set rule = "mean", or name = "{MESH}" where all members may see all updates: it evaluates robust '
-            "rules in the clear"
+            f'{said}; set rule = "mean", or name = "{MESH}" where all members may see all updates, or name = '
+            f'"{BUCKETED}" where they may see means of a few'
         )
     elif found.why_not_alike is not None:
         exact = [name for name in catalogue.exact_rules() if name != "mean"]
         yield f"{found.why_not_alike}; set rule to {nearest(found.name, exact) or catalogue.DEFAULT!r}"
-    else:
+    elif name == MESH:
         yield from _rule_fits(charter, found.name)
 
 
@@ -249,12 +253,15 @@ def _challenges(charter: Charter) -> Iterator[str]:
     wanted, c, count = charter.protocol.challenges, charter.protocol.c, len(charter.members)
     if not wanted:
         return
-    if charter.protocol.name != "secagg":
+    if charter.protocol.name == BUCKETED:
+        count = 0 if charter.buckets is None else charter.buckets.size
+    elif charter.protocol.name != "secagg":
         yield (
             f"challenges = {wanted} needs the beacon that secagg deals, and {charter.protocol.name} deals none; "
             "leave it out"
         )
-    elif wanted > max(count, LEAST_MEMBERS):
+        return
+    if wanted > max(count, LEAST_MEMBERS):
         yield f"challenges = {wanted} is more than the {count} slices of a round; lower it"
     elif wanted * (c + 1) > MOST_REPORTS:
         yield (
@@ -290,6 +297,7 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _ranges,
     _challenges,
     _admission,
+    *bucket_policy.RULES,
 )
 
 _GRID_RULES = (_protocol, _rule, _ranges, _admission, *grid_policy.RULES)

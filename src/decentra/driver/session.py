@@ -54,7 +54,8 @@ class Vector:
 
     ``tensors`` are float32 and may be computed as they are read, or None for a round that begins ahead of them; the
     names in ``specs`` are unique. ``fingerprint`` names the model where that is more than the vector, in a round if it
-    differs by round; ``residual`` carries what clipping cuts.
+    differs by round; ``residual`` carries what clipping cuts; ``summed`` is whose updates the vector is the mean of,
+    where it is a bucket's.
     """
 
     tensors: Sequence[NDArray[np.float32]] | None = field(repr=False)
@@ -63,6 +64,7 @@ class Vector:
     fingerprint: bytes | Callable[[RoundId], bytes] = ZERO
     shared: SharedState | None = field(default=None, repr=False)
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
+    summed: tuple[PeerId, ...] = ()
 
 
 @dataclass
@@ -90,13 +92,14 @@ class Decode:
     def run(self, tools: Tools) -> tuple[tuple[NDArray[np.float32], ...], tuple[float, ...]]:
         ring = Ring(self.width)
         total = tools.view(self.outcome.total).view(ring.dtype)
+        outcome = self.outcome
         values, _ = decode(
             total,
-            self.outcome.ranges,
+            outcome.ranges,
             [tensor.shape for tensor in self.specs],
             ring=ring,
-            n=len(self.outcome.roster),
-            survivors=len(self.outcome.survivors),
+            n=len(outcome.roster) if outcome.encoded_for is None else outcome.encoded_for,
+            survivors=len(outcome.survivors) if outcome.summed is None else outcome.summed,
             max_weight=self.max_weight,
             overwrite=True,  # nobody else has this blob, and a second vector beside it would be the round's peak
         )
@@ -118,6 +121,7 @@ class Session:
         suite: its cryptography; only a simulation has another one than the real.
         fittings: what a simulation puts in place of this peer's own parts.
         before: rounds of other sessions that members come from, as along a later axis of a grid.
+        common: the common state of another session, whose results move its ranges, and not this one's.
     """
 
     def __init__(
@@ -134,9 +138,12 @@ class Session:
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
         before: int = 0,
+        common: GroupState | None = None,
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
+        if charter.buckets is not None and charter.buckets.beacon is None:
+            raise LocalError("this charter's members sum in buckets that a beacon draws; open the peer with open_peer")
         if charter.groups is not None:
             raise LocalError(
                 "this charter's members average in groups on a grid, and not in one group; open the peer with "
@@ -150,7 +157,8 @@ class Session:
         self._setting = _setting(identity.id, self.session, charter, suite, random)
         self._machine: MachineMaker = fittings.machine or machine(terms.name)
         self._outcome_clause = machine(terms.name).outcome_clause
-        self.common = GroupState(terms)
+        self.common = GroupState(terms) if common is None else common
+        self._moves = common is None
         self.last = ZERO
         self.halves = Halves(identity.id, charter.ids, terms.c)
         self.round = RoundId(charter.group.epoch, last_round)
@@ -280,6 +288,7 @@ class Session:
             benched=self._not_awaited(),
             patience=self.pace.patience,
             lateness=self.pace.lateness,
+            summed=vector.summed,
         )
         self.driver.begin(self._machine(self._setting, mine, self.round), lambda ended: self._ended(part, ended))
 
@@ -420,7 +429,8 @@ class Session:
             self._restore(vector)  # the certificate that leaves it out frees it (SA-4)
         self._note_clipping(vector, outcome)
         self._bench(outcome.survivors)
-        self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
+        if self._moves:
+            self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
         number = self.round.number
         self.pace.note(part.began, now, others.ready(number), supplied=part.supplied, given=others.given(number))
@@ -501,6 +511,8 @@ def _setting(me: PeerId, session: bytes, charter: Charter, suite: Suite, random:
         phase_deadline=charter.rounds.phase_deadline,
         sealing=suite.sealing_key(random),
         suite=suite,
+        buckets=charter.drawn_buckets,
+        bucket_c=charter.bucket_corrupt,
     )
 
 

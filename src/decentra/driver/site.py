@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from decentra.charter.charter import Charter
 from decentra.crypto.suite import REAL, Suite
-from decentra.driver.blobs import Keeps, Random
+from decentra.driver.blobs import Keeps, Random, Witness
+from decentra.driver.common import GroupState
 from decentra.driver.fittings import PLAIN, Fittings
 from decentra.driver.ports import Journal, Pool, Ports
 from decentra.driver.session import Session
@@ -37,6 +38,7 @@ class Site:
         kept: what this peer knew of the epoch's beacon when it last ran.
         keep: makes durable what it knows now, before it returns.
         keeps: gives what keeps a session's secrets for self-audit; None to keep none.
+        witness: shown every encoded update before it is masked, for a leak check.
         attend: has the peer take part in a session's membership; None where nobody asks who is up.
         suite, fittings: what a simulation puts in place of the real.
     """
@@ -50,16 +52,18 @@ class Site:
     keep: Callable[[Draw], None]
     kept: Draw | None = None
     keeps: Keeps | None = None
+    witness: Witness | None = None
     attend: Callable[[Session], None] | None = None
     suite: Suite = REAL
     fittings: Fittings = PLAIN
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("decentra"))
 
-    def session(self, charter: Charter, before: int = 0) -> Session:
+    def session(self, charter: Charter, before: int = 0, common: GroupState | None = None) -> Session:
         """Open the session of a derived charter: its links, chain and journal, and a sealing key drawn afresh.
 
         Args:
             before: rounds of other sessions that its members come from.
+            common: the common state of another session, where this one only goes by it.
         """
         opened = self.journal(charter)
         made = Session(
@@ -73,6 +77,8 @@ class Site:
             log=self.log,
             fittings=self.fittings,
             before=before,
+            common=common,
+            witness=self.witness if charter.protocol.name == "secagg" else None,
         )
         part = self.transport.part(made.session, made.driver.on_receive, made.driver.on_link)
         made.open(Ports(self.clock, part, opened.journal, self.pool))

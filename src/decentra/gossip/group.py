@@ -1,13 +1,13 @@
-"""The charters of a grid's groups, and of its drawers: all derive them alike, so nobody signs them."""
+"""The charters of a grid's groups, of buckets and of who draws them: all derive them alike, so nobody signs them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from decentra.charter.charter import DAY, AdmissionTerms, Charter
+from decentra.charter.charter import DAY, AdmissionTerms, BucketTerms, Charter
 from decentra.charter.grid_policy import WIDTH, drawers_floor
 from decentra.errors import LocalError
-from decentra.gossip.schedule import Grid, drawers_name, group_name, heaviest
+from decentra.gossip.schedule import Grid, bucket_name, combining_name, drawers_name, group_name, heaviest
 from decentra.types import PeerId
 
 
@@ -33,10 +33,33 @@ def group_charter(
     if len(beacon) != 32:
         raise LocalError(f"a beacon has 32 bytes and this one {len(beacon)}; give the one that the epoch drew")
     terms = {"width": WIDTH, "max_weight": heaviest(grid, axis, parent.protocol.max_weight), "floor": None}
-    rounds = parent.rounds
-    ready = min((axis + 1) * rounds.ready_deadline + axis * rounds.phase_deadline, DAY)
-    parent = parent.model_copy(update={"rounds": rounds.model_copy(update={"ready_deadline": ready})})
-    return _derived(parent, group_name(name, beacon, axis, members), members, terms)
+    return _derived(_later(parent, axis), group_name(name, beacon, axis, members), members, terms)
+
+
+def bucket_charter(parent: Charter, name: bytes, beacon: bytes, members: Sequence[PeerId]) -> Charter:
+    """The charter of one bucket, within which its members sum by secagg; its hash names the bucket's session.
+
+    It has the terms of the group's but for its members, its name, and c, which is that of a bucket. Its floor is the
+    default one.
+
+    Args:
+        parent: the group's charter, signed as it demands; ``name`` is its hash.
+        beacon: 32 bytes, drawn after the parent's members were fixed.
+        members: who is in the bucket.
+    """
+    terms = _SUMS | {"c": parent.bucket_corrupt, "floor": None}
+    return _derived(parent, bucket_name(name, beacon, members), members, terms)
+
+
+def combining_charter(parent: Charter, name: bytes, beacon: bytes) -> Charter:
+    """The charter under which the members of all buckets combine the buckets' means; it holds the beacon, and so who is
+    in which bucket. It waits for readiness as long as the buckets before it may have waited as well."""
+    if parent.buckets is None:
+        raise LocalError("this charter has no table [buckets]; there are no means to combine")
+    later = _later(parent, 1)
+    drawn = later.model_copy(update={"buckets": parent.buckets.model_copy(update={"beacon": beacon})})
+    terms = {"challenges": None, "backup": False}
+    return _derived(drawn, combining_name(name, beacon), parent.ids, terms, buckets=drawn.buckets)
 
 
 def drawers_charter(parent: Charter, name: bytes) -> Charter:
@@ -48,11 +71,28 @@ def drawers_charter(parent: Charter, name: bytes) -> Charter:
         parent: the large charter.
         name: its hash.
     """
-    terms = {"width": WIDTH, "max_weight": 1, "floor": drawers_floor(parent), "challenges": 0}
+    terms = _SUMS | {"width": WIDTH, "max_weight": 1, "floor": drawers_floor(parent), "challenges": 0, "backup": False}
     return _derived(parent, drawers_name(name), [member.id for member in parent.drawers], terms)
 
 
-def _derived(parent: Charter, title: str, members: Sequence[PeerId], terms: Mapping[str, object]) -> Charter:
+_SUMS = {"name": "secagg", "rule": "mean"}
+"""What is said of a session in which members sum, whatever is done with the sums."""
+
+
+def _later(parent: Charter, before: int) -> Charter:
+    """The charter with the readiness of a session whose members come from so many rounds of others."""
+    rounds = parent.rounds
+    ready = min((before + 1) * rounds.ready_deadline + before * rounds.phase_deadline, DAY)
+    return parent.model_copy(update={"rounds": rounds.model_copy(update={"ready_deadline": ready})})
+
+
+def _derived(
+    parent: Charter,
+    title: str,
+    members: Sequence[PeerId],
+    terms: Mapping[str, object],
+    buckets: BucketTerms | None = None,
+) -> Charter:
     wanted = frozenset(members)
     records = tuple(member for member in parent.members if member.id in wanted)
     if len(records) != len(wanted):
@@ -65,6 +105,7 @@ def _derived(parent: Charter, title: str, members: Sequence[PeerId], terms: Mapp
             "protocol": parent.protocol.model_copy(update=terms),
             "admission": AdmissionTerms(),
             "groups": None,
+            "buckets": buckets,
             "members": records,
             "signatures": {},
         },

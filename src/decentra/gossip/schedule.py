@@ -21,6 +21,8 @@ __all__ = [
     "MOST_GROUP",
     "TRIES",
     "Grid",
+    "bucket_name",
+    "combining_name",
     "coordinates",
     "drawers_name",
     "drawn",
@@ -84,6 +86,16 @@ def groups(grid: Grid, axis: int) -> tuple[tuple[int, ...], ...]:
 def group_name(charter: bytes, beacon: bytes, axis: int, members: Sequence[PeerId]) -> str:
     """The name of a group's own charter: 64 hexadecimal digits that bind where the group comes from."""
     return digest("group", charter, beacon, axis, len(members), *sorted(members)).hex()
+
+
+def bucket_name(charter: bytes, beacon: bytes, members: Sequence[PeerId]) -> str:
+    """The name of a bucket's own charter: 64 hexadecimal digits that bind where the bucket comes from."""
+    return digest("bucket-group", charter, beacon, len(members), *sorted(members)).hex()
+
+
+def combining_name(charter: bytes, beacon: bytes) -> str:
+    """The name of the charter under which the means of all buckets are combined: 64 hexadecimal digits."""
+    return digest("combining", charter, beacon).hex()
 
 
 def drawers_name(charter: bytes) -> str:

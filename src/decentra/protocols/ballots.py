@@ -35,6 +35,8 @@ class Ballots(Updates):
     """What a result that is lost lacks."""
     missed: ClassVar[str]
     """What a peer lacks that others have the result of."""
+    freed: ClassVar[str] = "every update may go again"
+    """What it means that the survivors are certified as failed."""
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
         super().__init__(setting, mine, round_id)
@@ -211,7 +213,7 @@ class Ballots(Updates):
         if vote.value == FAIL:
             self.spent = False  # the certificate frees every update (SA-4)
             what = f"the survivors of round {self.round}"
-            raise Unavailable(sorted(self.gone), 0.0, what, "it is certified as failed, and every update may go again")
+            raise Unavailable(sorted(self.gone), 0.0, what, f"it is certified as failed, and {self.freed}")
         self.take_survivors(vote.value)
         if self.setting.me not in self.members:
             self.spent = False
@@ -297,4 +299,8 @@ class Ballots(Updates):
             adopted=self.rendezvous.adopted,
             clipped=self.clipped,
         )
-        self.out.append(Finish(outcome))
+        self.out.append(Finish(self.outcome_of(outcome)))
+
+    def outcome_of(self, outcome: Outcome) -> Outcome:
+        """The outcome with what a protocol adds to it."""
+        return outcome

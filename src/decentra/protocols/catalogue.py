@@ -9,6 +9,8 @@ from decentra.errors import LocalError
 from decentra.protocols.allreduce import messages as allreduce
 from decentra.protocols.allreduce.machine import AllReduce
 from decentra.protocols.ballots import Ballots
+from decentra.protocols.bucketed import messages as bucketed
+from decentra.protocols.bucketed.machine import Bucketed
 from decentra.protocols.certify import messages as certify
 from decentra.protocols.mesh import messages as mesh
 from decentra.protocols.mesh.machine import Mesh
@@ -19,6 +21,7 @@ from decentra.wire.message import Message, Registry
 
 _MACHINES: dict[str, tuple[type[Ballots], tuple[type[Message], ...]]] = {
     "allreduce": (AllReduce, allreduce.MESSAGES),
+    "bucketed": (Bucketed, bucketed.MESSAGES),
     "mesh": (Mesh, mesh.MESSAGES),
     "secagg": (SecAgg, secagg.MESSAGES),
 }

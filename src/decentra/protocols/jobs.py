@@ -43,6 +43,8 @@ class Encode:
     n: int
     masks: tuple[Mask, ...] = field(default=(), repr=False)
     whole: bool = False
+    coins: bytes | None = None
+    """What rounding is drawn from, where others are to round alike; else this peer's own randomness."""
 
     def run(self, tools: Tools) -> Encoded:
         ring = Ring(self.width)
@@ -54,7 +56,7 @@ class Encode:
             n=self.n,
             weight=self.weight,
             max_weight=self.max_weight,
-            seed=tools.random(32),
+            seed=tools.random(32) if self.coins is None else self.coins,
             out=vector,
             residual=self.residual,
         )

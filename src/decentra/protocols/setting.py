@@ -73,9 +73,9 @@ class Setting:
     """What holds for an epoch: who this peer is, the group, and the charter's numbers.
 
     ``members`` are in ascending order; ``floor`` is the least size of a roster; ``rule`` is what is computed of the
-    updates; ``challenges`` is how many
-    slices a round recomputes, ``backup`` whether each peer's part of its own slice lies in a second place; the
-    deadlines are in seconds.
+    updates; ``challenges`` is how many slices a round recomputes, ``backup`` whether each peer's part of its own slice lies
+    in a second place; the deadlines are in seconds. ``buckets`` are the members by bucket, of which at most
+    ``bucket_c`` in each are corrupt; none where the protocol has no buckets.
     """
 
     me: PeerId
@@ -93,6 +93,8 @@ class Setting:
     phase_deadline: float
     sealing: Opener = field(repr=False)
     suite: Suite = field(default=REAL, repr=False)
+    buckets: tuple[tuple[PeerId, ...], ...] = ()
+    bucket_c: int = 0
 
     def quorum(self, n: int) -> int:
         return derive.quorum(n, self.c)
@@ -120,6 +122,8 @@ class Contribution:
         left: who left the group before this round began, each with its signed word.
         benched: who was left out for silence lately: this peer asks them as well, and waits for them but briefly.
         patience: seconds that members have to be ready once as many as the floor are; None for the charter's deadline.
+        summed: whose updates the vector is the mean of, where it is that of a bucket; nobody where there is none to
+            bring, and the vector is zeros.
         lateness: seconds that the updates of who is still in its local steps have once as many as the floor have sent
             theirs; None for the charter's deadline of readiness.
     """
@@ -136,6 +140,7 @@ class Contribution:
     benched: frozenset[PeerId] = frozenset()
     patience: float | None = None
     lateness: float | None = None
+    summed: tuple[PeerId, ...] = ()
 
     @property
     def length(self) -> int:
@@ -160,3 +165,7 @@ class Outcome:
     """Coordinates of this peer's own update that exceeded their range; nobody else is told."""
     beacon: bytes = b""
     """The round's public randomness; empty where its protocol deals none."""
+    encoded_for: int | None = None
+    """For how many vectors what is summed was encoded, where that is not the roster."""
+    summed: int | None = None
+    """How many vectors are summed, where they are not the survivors' own."""

@@ -1,5 +1,5 @@
-"""The messages that rounds have in common, and those that reduce vectors slice by slice; a protocol gives each its own
-kind."""
+"""The messages that rounds have in common, those that reduce vectors slice by slice, and the result that all evaluate; a
+protocol gives each its own kind."""
 
 from __future__ import annotations
 
@@ -65,4 +65,13 @@ class Holding(OfSlice):
 class SliceSum(OfSlice):
     """The sum of a slice of mine, as the blob beside this."""
 
+    root: bytes
+
+
+@dataclass(frozen=True)
+class Result(InContext):
+    """Under the certificate of the survivors with this hash the rule gives a result of this weight and root."""
+
+    survivors: bytes
+    weight: int
     root: bytes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.protocols.mesh.agreed import Agreed
+from decentra.protocols.agreed import Agreed
 from decentra.protocols.mesh.messages import Holding, Relay, Result, Update
 from decentra.protocols.survivors import FAIL
 from decentra.robust import exact

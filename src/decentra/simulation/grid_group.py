@@ -9,6 +9,7 @@ from types import TracebackType
 from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.crypto.suite import REAL, Suite
+from decentra.driver.bucketing import Bucketer
 from decentra.driver.fittings import Fittings
 from decentra.driver.given import Update, check_group, describe
 from decentra.driver.mixing import Mixer
@@ -56,7 +57,7 @@ class GridPeer:
             suite=suite,
             fittings=group.fittings,
         )
-        self.mixer = Mixer(group.charter, site)
+        self.mixer: Mixer | Bucketer = (Mixer if group.charter.buckets is None else Bucketer)(group.charter, site)
         self.mixer.open()
 
     def begin(self, vector: Vector) -> None:
@@ -127,7 +128,7 @@ class SimulatedGrid:
             raise LocalError(f"the mixing has not ended within {patience} virtual seconds; a defect of decentra")
         return [None if vector is None else peer.ended for peer, vector in zip(self.peers, vectors, strict=True)]
 
-    def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[MixingResult]:
+    def average(self, updates: Sequence[Update], *, weights: Sequence[int] | None = None) -> list[RoundResult]:
         """One mixing over the peers' lists of float32 arrays; every peer's result, in the order of the updates.
 
         Raises:
@@ -144,7 +145,7 @@ class SimulatedGrid:
         for one in ended:
             if isinstance(one, DecentraError):
                 raise one
-        return [one for one in ended if isinstance(one, MixingResult)]
+        return [one for one in ended if isinstance(one, RoundResult)]
 
     def restart(self, position: int) -> GridPeer:
         """Replace a peer by a new process of the same identity, on the same disk."""

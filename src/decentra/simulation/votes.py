@@ -11,8 +11,9 @@ import numpy as np
 from decentra import derive
 from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
-from decentra.protocols.mesh.agreed import Agreed, derive_agreed
-from decentra.protocols.mesh.agreed import read_holding as read_agreed
+from decentra.protocols.agreed import Agreed, derive_agreed
+from decentra.protocols.mesh.holdings import holdings
+from decentra.protocols.mesh.holdings import read_holding as read_agreed
 from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.mesh.messages import Result
 from decentra.protocols.secagg.challenge import STANDS, read_verdict
@@ -162,7 +163,8 @@ class Votes:
             quorum = machine.setting.quorum(len(roster))
             given: Agreed | Survivors | None
             if machine.protocol == "mesh":
-                given = derive_agreed(roster, quorum, self._case.c, proposal.shown, context)
+                held = holdings(proposal.shown, roster, context)
+                given = derive_agreed(roster, roster, quorum, quorum, self._case.c, held)
                 sound = all(read_agreed(one, context) is not None for one in proposal.shown)
             else:
                 given = derive_survivors(roster, quorum, proposal.shown, kind, context)

@@ -6,42 +6,41 @@ and no sum is sent. Who lacks one gets it from those who hold it; whoever still 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from decentra.crypto.ring import Ring
-from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Compute, Release, Send, SetTimer
+from decentra.errors import LocalError
+from decentra.machine.effects import Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
-from decentra.protocols.ballots import LOST, Ballots
+from decentra.protocols.agreed import Agreed, counted, derive_agreed
+from decentra.protocols.aggregate import Aggregated
+from decentra.protocols.evaluated import Evaluated
 from decentra.protocols.jobs import Encoded
-from decentra.protocols.mesh.agreed import Agreed, counted, derive_agreed, read_holding
-from decentra.protocols.mesh.jobs import Aggregate, Aggregated
+from decentra.protocols.mesh.holdings import holdings, read_holding
 from decentra.protocols.mesh.messages import Endorse, Endorsed, Holding, Relay, Result, Update
 from decentra.protocols.mesh.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.rendezvous.messages import State
-from decentra.protocols.round import CONTEXT, OUTCOME, SURVIVORS
+from decentra.protocols.round import CONTEXT, SURVIVORS
 from decentra.protocols.setting import Contribution, Setting
 from decentra.types import PeerId, RoundId
 from decentra.wire.message import Message, Verified
 
-UPDATES, AGGREGATE = "updates", "aggregate"
+UPDATES = "updates"
 
 
-class Mesh(Ballots):
+class Mesh(Evaluated):
     """One peer's part in one round of mesh."""
 
     protocol = "mesh"
     transitions, reads, shows = TRANSITIONS, READS, SHOWS
-    endorse_type, endorsed_type, holding_type = Endorse, Endorsed, Holding
-    scattering, computing = UPDATES, AGGREGATE
+    endorse_type, endorsed_type, holding_type, result_type = Endorse, Endorsed, Holding, Result
+    scattering = UPDATES
     wanted, missed = "a survivor's update", "an update"
     context_clause, update_clause, holding_clause, relay_clause = "ME-1", "ME-2", "ME-3", "ME-4"
     row_clause, result_clause, outcome_clause = "ME-5", "ME-6", "ME-7"
 
     def __init__(self, setting: Setting, mine: Contribution, round_id: RoundId) -> None:
         super().__init__(setting, mine, round_id)
-        self.survivors: Agreed | None = None
         self._mine: Blob | None = None
         """This peer's update, encoded."""
         self._said: dict[PeerId, bytes] = {}
@@ -50,17 +49,8 @@ class Mesh(Ballots):
         """What the holdings that were read name, by author."""
         self._came = 0
         """How many updates had come when the holdings were last held against them."""
-        self._rows: dict[PeerId, Blob] = {}
-        """The certified updates that are here."""
         self._relayed: set[tuple[PeerId, PeerId]] = set()
         """Whose updates this peer has relayed to whom."""
-        self._begun = False
-        """Whether the rule is being evaluated, or was."""
-        self._used: tuple[PeerId, ...] = ()
-        self._computed = b""
-        """The outcome that this peer's own result gives."""
-        self._shown: tuple[Verified, ...] = ()
-        """The c + 1 equal results that this peer shows."""
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -71,6 +61,10 @@ class Mesh(Ballots):
     @property
     def in_one_piece(self) -> bool:
         return True
+
+    @property
+    def limit(self) -> int:
+        return Ring(self.setting.width).limit(self.n)
 
     def entered(self, phase: str) -> None:
         if phase == CONTEXT:
@@ -89,7 +83,7 @@ class Mesh(Ballots):
                 self.spend(Update(self.context, blob.root), (blob.root,), dict.fromkeys(others, blob))
                 self.await_others()
             case "aggregate", Aggregated():
-                self._aggregated(value)
+                self.aggregated(value)
             case _:
                 raise LocalError(f"mesh: the job {name!r} gave {value!r}")
 
@@ -125,7 +119,7 @@ class Mesh(Ballots):
         if not isinstance(message, Relay):
             return super().wants(verified, root)
         cited = message.update
-        if not self._said or self._said.get(message.author) == cited.body_hash or message.author in self._rows:
+        if not self._said or self._said.get(message.author) == cited.body_hash or message.author in self.rows:
             return False
         certified = self.survivors is None or self.survivors.updates.get(message.author) == cited.body_hash
         return certified and getattr(cited.message, "root", b"") == root
@@ -214,7 +208,8 @@ class Mesh(Ballots):
         return [peer for peer in self.roster if peer not in holdings and peer not in silent]
 
     def derived(self, shown: Sequence[Verified]) -> tuple[bytes, tuple[Verified, ...]] | None:
-        agreed = derive_agreed(self.roster, self.quorum, self.setting.c, shown, self.context)
+        held = holdings(shown, self.roster, self.context)
+        agreed = derive_agreed(self.roster, self.roster, self.quorum, self.quorum, self.setting.c, held)
         return None if agreed is None else (agreed.pack(), tuple(shown))
 
     def compare_holdings(self) -> None:
@@ -257,24 +252,28 @@ class Mesh(Ballots):
 
     @property
     def participants(self) -> tuple[PeerId, ...]:
-        return self._used
-
-    @property
-    def _certified(self) -> dict[PeerId, bytes]:
-        return {} if self.survivors is None else self.survivors.updates
+        return self.used
 
     # ── relays ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def gather(self) -> None:
+        self.compare_holdings()
+        self._find_rows()
+        self._relay()
+
+    def refuse_row(self, name: PeerId) -> None:
+        self.refuse(name, self.row_clause, "its update has another weight than 1, or a coordinate that no encoding gives")
+
     def _find_rows(self) -> None:
         """Take in the certified updates that are here, from their authors or from who relayed them."""
-        for author, hashed in self._certified.items():
-            if author in self._rows:
+        for author, hashed in self.certified.items():
+            if author in self.rows:
                 continue
             direct = self.got(Update.kind).get(author)
             if direct is not None and direct.verified.body_hash == hashed and self._sound(author, direct):
                 blob = self._mine if author == self.setting.me else direct.blob
                 if blob is not None:
-                    self._rows[author] = blob
+                    self.rows[author] = blob
                     continue
             for relayer, received in self.got(self._relays_of(author)).items():
                 message, blob = received.verified.message, received.blob
@@ -285,12 +284,12 @@ class Mesh(Ballots):
                 elif blob is not None and self.sound_blob(
                     relayer, self.update_clause, blob, getattr(message.update.message, "root", b""), self._size
                 ):
-                    self._rows[author] = blob
+                    self.rows[author] = blob
                     break
 
     def _cited(self, author: PeerId) -> Verified | None:
         """An author's certified update, as it signed it."""
-        direct, hashed = self.got(Update.kind).get(author), self._certified.get(author)
+        direct, hashed = self.got(Update.kind).get(author), self.certified.get(author)
         if direct is not None and direct.verified.body_hash == hashed:
             return direct.verified
         for received in self.got(self._relays_of(author)).values():
@@ -306,17 +305,17 @@ class Mesh(Ballots):
         long. Its author sends its own anyway.
         """
         done = self.got(Result.kind)
-        for author, hashed in self._certified.items():
+        for author, hashed in self.certified.items():
             lacking = [
                 peer
                 for peer, held in self._held.items()
                 if held.get(author) != hashed and peer not in done and (author, peer) not in self._relayed
             ]
-            if not lacking or author not in self._rows or self.setting.me == author:
+            if not lacking or author not in self.rows or self.setting.me == author:
                 continue
             if self.setting.me not in self._holders(author)[: self.setting.c + 1] and "spare" not in self.waited:
                 continue
-            cited, blob = self._cited(author), self._rows[author]
+            cited, blob = self._cited(author), self.rows[author]
             for peer in lacking:
                 if cited is not None and peer not in (author, self.setting.me) and peer not in self.gone:
                     self._relayed.add((author, peer))
@@ -325,107 +324,13 @@ class Mesh(Ballots):
 
     def _holders(self, author: PeerId) -> list[PeerId]:
         """Who said that it holds an author's certified update, besides that one, and has not stopped."""
-        hashed = self._certified[author]
+        hashed = self.certified[author]
         return [
             peer
             for peer in self.roster
             if peer != author and peer not in self.gone and self._held.get(peer, {}).get(author) == hashed
         ]
 
-    # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def press_on(self) -> None:
-        """Relay, gather, evaluate the rule as soon as every certified update is here, and compare results."""
-        self.compare_holdings()
-        self._find_rows()
-        self._relay()
-        if not self._begun and len(self._rows) == len(self.members):
-            self._begun = True
-            setting = self.setting
-            limit = Ring(setting.width).limit(self.n)
-            job = Aggregate(tuple(self._rows.items()), setting.rule, setting.c, setting.width, limit)
-            self.out.append(Compute("aggregate", job))
-        self._read_results()
-
-    def _aggregated(self, value: Aggregated) -> None:
-        for peer in value.refused:
-            said = "its update has another weight than 1, or a coordinate that no encoding gives"
-            self.refuse(peer, self.row_clause, said)
-        if value.result is None:
-            raise RemoteError(None, self.row_clause, "no survivor's update is one that encoding gives")
-        self._assembled, self._used = value.result, value.used
-        root, weight = value.result.total.root, value.result.total_weight
-        self._computed = self.outcome_value(weight, (root,))
-        survivors = self.certify[SURVIVORS]
-        message = Result(self.context, survivors.digest, weight, root)
-        self.out.append(Send(message, after=survivors.opened_by))
-
-    def _read_results(self) -> None:
-        """Know the outcome once more peers than may lie signed the same; take down who signed another."""
-        alike: dict[bytes, list[Verified]] = defaultdict(list)
-        for sender, received in self.got(Result.kind).items():
-            given = self._given(received.verified)
-            if not given or given != (self._computed or given):
-                self.refuse(sender, self.result_clause, "its result is not what the rule gives on what is certified")
-            else:
-                alike[given].append(received.verified)
-        for given, signed in alike.items():
-            if not self._digest and len(signed) > self.setting.c:
-                self._digest, self._shown = given, tuple(signed[: self.setting.c + 1])
-
-    def _given(self, verified: Verified) -> bytes:
-        """The outcome that a result gives; empty where it is none under the certified survivors."""
-        message = verified.message
-        if not isinstance(message, Result) or verified.entry.round != self.round.number:
-            return b""
-        if (message.context, message.survivors) != (self.context, self.certify[SURVIVORS].digest):
-            return b""
-        return self.outcome_value(message.weight, (message.root,))
-
-    def step_computing(self) -> bool:
-        self.press_on()
-        self._lacking = self._lacking or self.hopeless
-        if not self._digest and not self._lacking:
-            return False
-        self.go("c + 1 equal results, or an update is missing")
-        return True
-
     @property
     def hopeless(self) -> bool:
-        missing = self._missing_rows()
-        return any(author in self.gone and not self._holders(author) for author in missing)
-
-    def _missing_rows(self) -> list[PeerId]:
-        return [author for author in self.members if author not in self._rows]
-
-    def owing(self) -> tuple[PeerId, ...]:
-        return tuple(self._missing_rows()) or self.missing(Result.kind)
-
-    # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def lacks(self) -> bool:
-        return self._lacking and not self._begun
-
-    @property
-    def shown_for_outcome(self) -> tuple[Verified, ...]:
-        return self._shown
-
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        """What c + 1 equal results give, of which one is an honest peer's; or ``lost``, where this peer too has waited
-        in vain, or knows the outcome and has seen that too few others do."""
-        if value == LOST:
-            return (self._lacking and not self._begun and not self._digest) or self._in_vain()
-        proposer, signers = self.certify[OUTCOME].proposer(), {one.sender for one in shown}
-        if {self._given(one) for one in shown} != {value} or not signers <= set(self.roster):
-            said = "it proposes another outcome than the results that it shows give"
-            raise RemoteError(proposer, self.outcome_clause, said)
-        if len(signers) <= self.setting.c:
-            raise RemoteError(proposer, self.outcome_clause, f"it shows the results of {len(signers)} peers")
-        return value == (self._computed or value)
-
-    def contradicted(self, value: bytes) -> RemoteError | None:
-        if not self._computed or self._computed == value:
-            return None
-        said = "what is certified is not what the rule gives on the updates here: compare transcripts and releases"
-        return RemoteError(None, self.outcome_clause, said)
+        return any(author in self.gone and not self._holders(author) for author in self.missing_rows())

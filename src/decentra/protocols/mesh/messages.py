@@ -43,14 +43,8 @@ class Relay(slices.InContext):
     update: Verified
 
 
-@dataclass(frozen=True)
-class Result(slices.InContext):
-    """Under the certificate of the survivors with this hash the rule gives a result of this weight and root."""
-
+class Result(slices.Result):
     kind: ClassVar[str] = "mesh.result"
-    survivors: bytes
-    weight: int
-    root: bytes
 
 
 MESSAGES = (Endorse, Endorsed, Update, Holding, Relay, Result)

@@ -1,4 +1,4 @@
-"""The heavy work of mesh, as a job for the pool: look at the certified updates, and evaluate the rule on them."""
+"""Evaluating a rule on certified vectors, as a job for the pool: look at them, and then at what they come to."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from decentra.types import PeerId
 
 @dataclass(frozen=True)
 class Aggregated:
-    """What the rule gives; whose updates it was given, and whose are none that encoding gives.
+    """What the rule gives; whose vectors it was given, and whose are none that encoding gives.
 
-    ``result`` is None where no update was left.
+    ``result`` is None where no vector was left.
     """
 
     result: Assembled | None
@@ -30,10 +30,10 @@ class Aggregated:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Job: evaluate the rule on updates, in the order of their authors' ids, against ``f`` liars among them.
+    """Job: evaluate the rule on vectors, in the order of the peers that they go by, against ``f`` lies among them.
 
     A row whose weight is not 1, or that has a coordinate beyond ±``limit``, is a liar's: it is left out, and f is less
-    by one (ME-5). The result is in units of a sum, its last coordinate the number of updates in it.
+    by one (ME-5, BU-6). The result is in units of a sum, its last coordinate the number of vectors in it.
     """
 
     rows: tuple[tuple[PeerId, Blob], ...]
