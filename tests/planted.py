@@ -17,10 +17,10 @@ from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Compute, Effect, Persist, Record, Send, SetTimer, Tools
 from decentra.machine.events import Computed, Event, Received, Start
 from decentra.protocols import reduce
+from decentra.protocols.agreed import Agreed
 from decentra.protocols.ballots import Ballots
 from decentra.protocols.certify.machine import Certify
 from decentra.protocols.jobs import Assembled
-from decentra.protocols.agreed import Agreed
 from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.mesh.messages import Holding, Relay
 from decentra.protocols.rendezvous.messages import AbortRound, Leave, State

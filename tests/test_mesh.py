@@ -25,10 +25,10 @@ from decentra.driver.session import Vector
 from decentra.errors import LocalError, RemoteError
 from decentra.machine.effects import Send
 from decentra.machine.events import Received
-from decentra.protocols.ballots import LOST
+from decentra.protocols.aggregate import Aggregate, Aggregated
 from decentra.protocols.agreed import Agreed, derive_agreed
+from decentra.protocols.ballots import LOST
 from decentra.protocols.mesh.holdings import holdings
-from decentra.protocols.mesh.jobs import Aggregate, Aggregated
 from decentra.protocols.mesh.messages import Holding, Relay, Result, Update
 from decentra.robust import catalogue
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer, charter_for, identities

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
     from decentra.groups import local_group
-    from decentra.peer.grid import open_peer
+    from decentra.peer.opening import open_peer
     from decentra.peer.runtime import Peer
     from decentra.training.checkpoint import load
     from decentra.training.join import TrainingPeer, join
@@ -39,7 +39,7 @@ _HOMES = {
     "join": "decentra.training.join",
     "load": "decentra.training.checkpoint",
     "local_group": "decentra.groups",
-    "open_peer": "decentra.peer.grid",
+    "open_peer": "decentra.peer.opening",
 }
 
 __all__ = [

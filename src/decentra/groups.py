@@ -17,7 +17,7 @@ from decentra.crypto.keys import Identity
 from decentra.driver.given import Update, check_group
 from decentra.errors import LocalError
 from decentra.peer.config import PeerFolder, write_config
-from decentra.peer.grid import open_peer
+from decentra.peer.opening import open_peer
 from decentra.peer.runtime import Peer
 from decentra.simulation.grid_group import SimulatedGrid
 from decentra.simulation.group import SimulatedGroup, charter_for, identities

@@ -1,4 +1,4 @@
-"""What else has to be sound where updates are summed in buckets: buckets that hide, and enough of them to outvote liars.
+"""What else has to be sound where updates are summed in buckets: buckets that hide, and enough to outvote liars.
 
 The bounds are those of ``specs/bucketed``: one corrupt member taints the mean of its bucket, so c of them taint c
 means at most, and a rule over m of them needs m ≥ 2c + 1.
@@ -62,8 +62,8 @@ def _size(charter: Charter) -> Iterator[str]:
         return
     if size < least:
         yield (
-            f"size = {size} in [buckets]: with {charter.bucket_corrupt} corrupt in a bucket a bucket below {least} bares "
-            f"an update; set size to {least}"
+            f"size = {size} in [buckets]: with {charter.bucket_corrupt} corrupt in a bucket one below {least} bares an "
+            f"update; set size to {least}"
         )
     elif count // size < need:
         fits = count // need
@@ -93,8 +93,8 @@ def _risk(charter: Charter) -> Iterator[str]:
     if terms.risk is None or least > terms.risk:
         said = "no risk is stated" if terms.risk is None else f"risk = {terms.risk:.2g} is understated"
         yield (
-            f"{said} in [buckets]: with {charter.protocol.c} corrupt members dealt into {bucket_count(charter)} buckets "
-            f"some bucket holds more than {charter.bucket_corrupt} of them with a probability of up to {least:.2g}; "
+            f"{said} in [buckets]: with {charter.protocol.c} corrupt members in {bucket_count(charter)} buckets some "
+            f"bucket holds more than {charter.bucket_corrupt} of them with a probability of up to {least:.2g}; "
             f"state risk = {rounded_up(least)!r} or more, or leave c in [buckets] out"
         )
 

@@ -108,7 +108,7 @@ class ProtocolTerms(Section):
         name: ``secagg``, ``allreduce``, ``mesh`` or ``bucketed``.
         c: how many members may be corrupt and collude.
         floor: the fewest members of a round's roster; by default two thirds, and never too few for ``c``.
-        rule: what is computed of the updates: the mean; or a robust rule against ``c`` liars, in mesh of the updates and
+        rule: what is computed of the updates: the mean; or a robust rule against ``c`` liars, in mesh of the updates,
             in bucketed of the buckets' means.
         width: bits of an integer on the wire.
         max_weight: the largest integer weight of an update.
@@ -551,7 +551,7 @@ class Charter(Section):
         """
         member = self.member(identity.id)
         if self.buckets is not None and self.buckets.beacon is not None:
-            raise LocalError("beacon in [buckets] is drawn when an epoch begins, and nobody signs for one; leave it out")
+            raise LocalError("beacon in [buckets] is drawn when an epoch begins, and signed by nobody; leave it out")
         if member.curve != identity.curve_public:
             raise LocalError(f"the charter has another curve key for {member.label}; add your member.toml afresh")
         return self._with_signatures({**self.signatures, identity.id: identity.sign(self.hash)})

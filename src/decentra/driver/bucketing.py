@@ -17,7 +17,7 @@ from decentra.charter.policy import Policy
 from decentra.driver.drawing import Drawing
 from decentra.driver.session import Done, Session, Vector
 from decentra.driver.site import Site
-from decentra.errors import DecentraError, LocalError, Unavailable
+from decentra.errors import Amended, DecentraError, LocalError, Unavailable, Underway
 from decentra.gossip import schedule
 from decentra.gossip.group import bucket_charter, combining_charter
 from decentra.gossip.schedule import TRIES
@@ -220,7 +220,7 @@ class Bucketer:
         if isinstance(ended, DecentraError) and self._goes_again(play, ended, ended.spent):
             self._site.clock.call_later(0.0, partial(self._again, play, self._sum))
             return
-        if isinstance(ended, LocalError):
+        if isinstance(ended, LocalError | Underway | Amended):  # nothing that the others could go on without
             self._end(play, ended)
             return
         if isinstance(ended, DecentraError):
@@ -233,7 +233,7 @@ class Bucketer:
 
     def _goes_again(self, play: _Play, error: DecentraError, spent: bool) -> bool:
         waited = self._site.clock.now() - play.since
-        final = spent or play.cancelled is not None or isinstance(error, LocalError)
+        final = spent or play.cancelled is not None or isinstance(error, LocalError | Underway | Amended)
         return not final and play.tries < TRIES and waited < self.charter.rounds.ready_deadline
 
     def _again(self, play: _Play, step: Callable[[_Play], None]) -> None:

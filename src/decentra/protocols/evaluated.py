@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import ClassVar
 
 from decentra.errors import RemoteError
 from decentra.machine.effects import Compute, Send
 from decentra.machine.events import Blob
 from decentra.protocols import slices
-from decentra.protocols.agreed import Agreed
 from decentra.protocols.aggregate import Aggregate, Aggregated
+from decentra.protocols.agreed import Agreed
 from decentra.protocols.ballots import LOST, Ballots
 from decentra.protocols.round import OUTCOME, SURVIVORS
 from decentra.protocols.setting import Contribution, Setting

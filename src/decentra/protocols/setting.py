@@ -73,8 +73,8 @@ class Setting:
     """What holds for an epoch: who this peer is, the group, and the charter's numbers.
 
     ``members`` are in ascending order; ``floor`` is the least size of a roster; ``rule`` is what is computed of the
-    updates; ``challenges`` is how many slices a round recomputes, ``backup`` whether each peer's part of its own slice lies
-    in a second place; the deadlines are in seconds. ``buckets`` are the members by bucket, of which at most
+    updates; ``challenges`` is how many slices a round recomputes, ``backup`` whether each peer's part of its own slice
+    lies in a second place; the deadlines are in seconds. ``buckets`` are the members by bucket, of which at most
     ``bucket_c`` in each are corrupt; none where the protocol has no buckets.
     """
 

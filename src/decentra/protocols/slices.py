@@ -1,5 +1,5 @@
-"""The messages that rounds have in common, those that reduce vectors slice by slice, and the result that all evaluate; a
-protocol gives each its own kind."""
+"""The messages that rounds have in common, those that reduce vectors slice by slice, and the result that all evaluate;
+a protocol gives each its own kind."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom
 from decentra.transport.shared import SharedTransport
 from decentra.transport.simulated import Faults, Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import MixingResult, RoundResult
+from decentra.types import RoundResult
 
 
 class GridPeer:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decentra import derive
+from decentra.protocols.agreed import Agreed, derive_agreed
 from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
-from decentra.protocols.agreed import Agreed, derive_agreed
 from decentra.protocols.mesh.holdings import holdings
 from decentra.protocols.mesh.holdings import read_holding as read_agreed
 from decentra.protocols.mesh.machine import Mesh

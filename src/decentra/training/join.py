@@ -19,6 +19,7 @@ from decentra.charter.charter import Charter
 from decentra.errors import LocalError, Underway
 from decentra.machine.state import SharedState
 from decentra.peer.config import PeerFolder
+from decentra.peer.opening import peer_of
 from decentra.peer.prepared import Prepared
 from decentra.peer.runtime import Peer
 from decentra.peer.witness import Witness
@@ -245,7 +246,7 @@ def join(
     with nullcontext() if ranks is None else ranks.failing_together(), ExitStack() as undo:
         folder = PeerFolder.find(state)
         torch.set_num_threads(folder.load_config().run.threads)
-        peer = undo.enter_context(Peer(folder, witness=witness))
+        peer = undo.enter_context(peer_of(folder, witness=witness))
         rounds = _Rounds(peer)
         kind = Training if ranks is None else partial(Speaking, ranks, peer)
         training = kind(rounds, model, optimizer, policy=policy, ahead=ahead, overlap=overlap)

@@ -12,14 +12,14 @@ from dataclasses import replace
 from decentra.crypto.hashing import digest
 from decentra.crypto.ring import Ring
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Persist, Record, Release, Send, SetTimer
+from decentra.machine.effects import Blame, Persist, Record, Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
 from decentra.protocols.aggregate import Aggregated
 from decentra.protocols.agreed import Agreed, Named, derive_agreed
 from decentra.protocols.bucketed.buckets import Buckets, read_holding, sound_mean, stated
 from decentra.protocols.bucketed.messages import Endorse, Endorsed, Holding, Mean, Relay, Result
 from decentra.protocols.bucketed.transitions import READS, SHOWS, TRANSITIONS
-from decentra.protocols.evaluated import AGGREGATE, Evaluated
+from decentra.protocols.evaluated import Evaluated
 from decentra.protocols.jobs import Encode, Encoded
 from decentra.protocols.rendezvous.messages import State
 from decentra.protocols.round import CONTEXT, SURVIVORS
@@ -105,9 +105,10 @@ class Bucketed(Evaluated):
     def _state_mean(self) -> None:
         """Encode the bucket's mean, as each of its members does; or say that there is none.
 
-        Who took the common state over at this round's start summed under another one than the others.
+        Who took the common state over at this round's start summed under another one than the others, if it summed
+        anything.
         """
-        if self.mine.summed and not self.rendezvous.adopted:
+        if self.mine.summed and not (self.rendezvous.adopted and self.mine.specs):
             self.mask(())
         else:
             self._give(Mean(self.context, (), ZERO), [])
@@ -198,7 +199,7 @@ class Bucketed(Evaluated):
         self.absent.update(peer for peer in open_ if peer not in self.got(Mean.kind))
         self._said = Holding(self.context, tuple(sorted(said.items())), tuple(sorted(whole)))
         self.out.append(Send(self._said, after=self.rendezvous.opened_by))
-        # Whoever's statement is here began to wait for others' by now, for twice that patience; the third is for the way.
+        # Whose statement is here began to wait for others' by now, for twice that patience; the third is for the way.
         self.out.append(SetTimer("shown", 3 * self.setting.patience))
         self.out.append(SetTimer("fail", 4 * self.setting.patience))
         self.go("means stated")
@@ -235,7 +236,7 @@ class Bucketed(Evaluated):
         return [peer for peer in self.missing(Holding.kind) if peer not in silent]
 
     def derived(self, shown: Sequence[Verified]) -> tuple[bytes, tuple[Verified, ...]] | None:
-        held = {}
+        held: dict[PeerId, Named] = {}
         for verified in shown:
             named = self._named(verified)
             if named is not None and verified.sender in self.roster:
@@ -336,8 +337,8 @@ class Bucketed(Evaluated):
         return None
 
     def _relay(self) -> None:
-        """Send certified means to who said that it lacks them: of those who hold one the first c + 1 after the receiver's
-        place in the roster, of whom one is honest; or, where that took too long, the next as many."""
+        """Send certified means to who said that it lacks them: of those who hold one the first c + 1 after the
+        receiver's place in the roster, of whom one is honest; or, where that took too long, the next as many."""
         done, me = self.got(Result.kind), self.setting.me
         for name in self.certified:
             if name not in self.rows:
@@ -351,8 +352,9 @@ class Bucketed(Evaluated):
                     self._relayed.add((name, peer))
                     root = self._certified_root(name)
                     if root is not None:
-                        message, after = Relay(self.context, name, root), self.certify[SURVIVORS].opened_by
-                        self.out.append(Send(message, to=peer, blobs={peer: self.rows[name]}, after=after, lasting=True))
+                        message, blobs = Relay(self.context, name, root), {peer: self.rows[name]}
+                        after = self.certify[SURVIVORS].opened_by
+                        self.out.append(Send(message, to=peer, blobs=blobs, after=after, lasting=True))
 
     def _holders(self, name: PeerId, receiver: PeerId) -> list[PeerId]:
         """Who holds a bucket's certified mean, from the receiver's place in the roster on, and has not stopped."""

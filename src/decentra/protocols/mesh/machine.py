@@ -12,8 +12,8 @@ from decentra.crypto.ring import Ring
 from decentra.errors import LocalError
 from decentra.machine.effects import Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
-from decentra.protocols.agreed import Agreed, counted, derive_agreed
 from decentra.protocols.aggregate import Aggregated
+from decentra.protocols.agreed import Agreed, Named, counted, derive_agreed
 from decentra.protocols.evaluated import Evaluated
 from decentra.protocols.jobs import Encoded
 from decentra.protocols.mesh.holdings import holdings, read_holding
@@ -45,7 +45,7 @@ class Mesh(Evaluated):
         """This peer's update, encoded."""
         self._said: dict[PeerId, bytes] = {}
         """What this peer's own holding names."""
-        self._held: dict[PeerId, dict[PeerId, bytes]] = {}
+        self._held: dict[PeerId, Named] = {}
         """What the holdings that were read name, by author."""
         self._came = 0
         """How many updates had come when the holdings were last held against them."""
@@ -262,7 +262,8 @@ class Mesh(Evaluated):
         self._relay()
 
     def refuse_row(self, name: PeerId) -> None:
-        self.refuse(name, self.row_clause, "its update has another weight than 1, or a coordinate that no encoding gives")
+        said = "its update has another weight than 1, or a coordinate that no encoding gives"
+        self.refuse(name, self.row_clause, said)
 
     def _find_rows(self) -> None:
         """Take in the certified updates that are here, from their authors or from who relayed them."""
