@@ -693,12 +693,12 @@ def test_a_sound_charter_never_overflows_its_ring(n: int, width: int, max_weight
         (4, {"name": "mesh", "challenges": 1}, "needs the beacon that secagg deals, and mesh deals none"),
         (4, {"rule": "maen"}, "there is no rule 'maen'; did you mean 'mean'?"),
         (4, {"name": "ckks"}, "publishing a CKKS sum at full precision gives the secret key away"),
-        (4, {"name": "CKKS"}, "choose secagg, allreduce or mesh"),
+        (4, {"name": "CKKS"}, "choose secagg, allreduce, mesh or bucketed"),
         (4, {"name": "paillier"}, "homomorphic encryption ('paillier') is not in this release; choose secagg"),
         (4, {"name": "shamir_gram"}, "the protocol 'shamir_gram' is not in this release"),
         (4, {"name": "segagg"}, "there is no protocol 'segagg'; did you mean 'secagg'?"),
         (4, {"name": "all-reduce"}, "did you mean 'allreduce'?"),
-        (4, {"name": "fedavg"}, "there is no protocol 'fedavg'; choose secagg, allreduce or mesh"),
+        (4, {"name": "fedavg"}, "there is no protocol 'fedavg'; choose secagg, allreduce, mesh or bucketed"),
     ],
 )  # fmt: skip
 def test_an_unsound_choice_is_refused_with_its_mend(count: int, terms: dict[str, Any], words: str) -> None:

@@ -13,7 +13,8 @@ from decentra import local_group
 from decentra.audit import Verdict, audit, transcript
 from decentra.errors import LocalError
 from decentra.groups import LocalGroup, fresh_identities, held_ports, write_folder
-from decentra.peer.grid import GridPeer, open_peer
+from decentra.peer.grid import GridPeer
+from decentra.peer.opening import open_peer
 from decentra.peer.runtime import Peer
 from decentra.simulation.group import charter_for
 from decentra.types import MixingResult
@@ -56,7 +57,7 @@ def test_six_peers_in_groups_of_three_have_the_mean_of_all_and_a_transcript_a_se
         told = peer._call(peer._observe, 5.0)
         assert (told.group, told.round, told.completed, told.busy) == (peer.charter.group.name, 2, 2, False)
         assert [one.status for one in told.members].count("here") == 1
-        assert len(told.members) == len({id for session in peer._mixer.sessions for id in session.charter.ids})
+        assert len(told.members) == len({id for session in peer._played.sessions for id in session.charter.ids})
         closing = peer.close()
         assert (closing.rounds, closing.failed) == (2, 0)
         logs = [log for log in closing.transcript.glob("*.log") if "heard" not in log.name]

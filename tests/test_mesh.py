@@ -537,10 +537,10 @@ def test_a_peer_whose_arithmetic_differs_is_named_and_refuses_what_is_certified(
     watch, base = Watch(group), broken.session._machine
 
     class Differs(base):  # type: ignore[misc, valid-type]
-        def _aggregated(self, value: Aggregated) -> None:
+        def aggregated(self, value: Aggregated) -> None:
             assert value.result is not None
             wrong = broken.driver.workbench().keep(np.zeros(5, np.int32))
-            super()._aggregated(replace(value, result=replace(value.result, total=wrong)))
+            super().aggregated(replace(value, result=replace(value.result, total=wrong)))
 
     broken.session._machine = Differs
     ended = play(group, small(group))

@@ -159,4 +159,5 @@ def buckets_risk(n: int, count: int, liars: int, c: int) -> float:
 def _any_risk(n: int, count: int, liars: int, c: int) -> Fraction:
     """The sum over ``count`` groups that n peers are dealt into, whose sizes differ by one at most."""
     fewest, larger = divmod(n, count)
-    return larger * _risk(n, fewest + 1, liars, c) + (count - larger) * _risk(n, fewest, liars, c)
+    more = _risk(n, fewest + 1, liars, c) if larger else Fraction(0)
+    return larger * more + (count - larger) * _risk(n, fewest, liars, c)
