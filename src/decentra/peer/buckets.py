@@ -5,6 +5,7 @@ from __future__ import annotations
 from decentra.driver.bucketing import Bucketer
 from decentra.driver.site import Site
 from decentra.peer.several import Rounds, SeveralSessions
+from decentra.types import PeerId
 
 
 class BucketPeer(SeveralSessions):
@@ -14,6 +15,11 @@ class BucketPeer(SeveralSessions):
 
     def _rounds_of(self, site: Site) -> Rounds:
         return Bucketer(self.charter, site)
+
+    @property
+    def buckets(self) -> tuple[tuple[PeerId, ...], ...]:
+        """Who is in which bucket; none before they are drawn."""
+        return self._played.sessions[1].charter.drawn_buckets if self._played.sessions else ()
 
     def _sessions(self) -> int:
         """The bucket's, that of all, and the drawers'."""

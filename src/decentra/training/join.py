@@ -18,6 +18,7 @@ from decentra import derive
 from decentra.charter.charter import Charter
 from decentra.errors import LocalError, Underway
 from decentra.machine.state import SharedState
+from decentra.peer.buckets import BucketPeer
 from decentra.peer.config import PeerFolder
 from decentra.peer.opening import peer_of
 from decentra.peer.prepared import Prepared
@@ -109,6 +110,11 @@ class TrainingPeer:
     def charter(self) -> Charter:
         """The group's agreement in the epoch that this peer is in."""
         return self._peer.charter
+
+    @property
+    def buckets(self) -> tuple[tuple[PeerId, ...], ...]:
+        """Who is in which bucket, where the group sums in buckets; else none."""
+        return self._peer.buckets if isinstance(self._peer, BucketPeer) else ()
 
     def average(
         self, tensors: Sequence[NDArray[np.float32]], *, weight: int = 1, names: Sequence[str] | None = None
