@@ -99,7 +99,7 @@ class Echoes:
         machine, signed = actor.machine, np.dtype(f"<i{self._case.stage.cast.charter.protocol.width // 8}")
         if peer not in self._case.liars:
             return self._case.encoded[peer, machine.round][-1].view(signed)
-        data = actor.driver.blobs.view(machine._rows[peer])
+        data = actor.driver.blobs.view(machine.rows[peer])
         root, hashed = blob_root(data.nbytes, piece_digests(data.data)), machine.survivors.updates[peer]
         body = self._case.stage.registry.encode(Update(machine.context, root))
         if sha256(body).digest() != hashed:
