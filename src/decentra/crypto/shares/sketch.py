@@ -34,6 +34,9 @@ SIZE = ROWS * BUCKETS
 PIECE = 16 * 1024
 """Columns at a time: their bucket numbers in all rows are 1 MiB."""
 
+GROUP = 16
+"""Vectors sketched together: counts of 64 would take 16 MiB; their buckets are worked out anew for each group."""
+
 _WORD_BYTES = 2
 _SIGNED_BUCKETS = 2 * BUCKETS
 """The word's bit above the bucket is its sign: what is subtracted is counted apart, and taken off in the end."""
@@ -81,7 +84,15 @@ def sketch(rows: Sequence[Row], length: int, beacon: bytes, start: int = 0) -> E
     Raises:
         ValueError: rows that are not so, or a beacon of another length.
     """
-    read, buckets = Rows(rows, length, start), _Buckets(beacon, start)
+    out = np.empty((len(rows), SIZE), dtype=np.uint64)
+    for first in range(0, max(1, len(rows)), GROUP):
+        some = Rows(rows[first : first + GROUP], length, start)
+        out[first : first + GROUP] = _sketched(some, _Buckets(beacon, start))
+    return out
+
+
+def _sketched(read: Rows, buckets: _Buckets) -> Elements:
+    """The sketches of a few vectors."""
     total = np.zeros((2, read.n, ROWS, _SIGNED_BUCKETS), dtype=np.uint64)
     sums = np.zeros(total.shape)
     half = np.empty(PIECE, dtype=np.uint64)
