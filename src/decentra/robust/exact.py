@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
-from decentra.robust.catalogue import exact_rules, find, whole
+from decentra.robust.catalogue import Composition, exact_rules, find, whole
 from decentra.robust.geometry import about, mixed
 from decentra.robust.rule import CoordinateRule, Gram, GramRule
 
@@ -69,28 +69,65 @@ def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
     if len({(row.shape, row.dtype) for row in rows}) != 1 or rows[0].dtype not in (np.int16, np.int32):
         raise LocalError("integer updates are of one length, and all int16 or all int32")
     n = len(rows)
-    mixtures = np.eye(n, dtype=np.int64)
-    denominator = 1
-    last = composition.rule
-    if composition.needs_geometry:
-        gram = _gram(rows, origin=composition.origin)
-        for step in composition.steps:
-            counts, parts = _integers(step.mixtures(gram, f))
-            gram = mixed(gram, counts / parts)  # what is decided is of what is applied
-            mixtures, denominator = counts @ mixtures, denominator * parts
-    else:
-        gram = np.zeros((n, n))
+    gram = _gram(rows, origin=composition.origin) if composition.needs_geometry else np.zeros((n, n))
+    gram, mixtures, denominator = _mixed(composition, gram, f)
     total = np.empty_like(rows[0])
-    if isinstance(last, CoordinateRule):
-        _coordinates(rows, last, f, mixtures, denominator, total)
+    if isinstance(composition.rule, CoordinateRule):
+        _coordinates(rows, composition.rule, f, mixtures, denominator, total)
         return Exact(total, None)
-    if not isinstance(last, GramRule):
-        raise LocalError(f"{composition.name} weighs no updates; a defect of decentra")
-    weights, parts = _weights(last.weights(gram, f))
-    weights, parts = (weights, parts) if not composition.steps else (weights @ mixtures, parts * denominator)
+    weights, parts = _weighed(composition.rule, gram, mixtures, denominator, f)
     for low, block in _blocks(rows):
         total[low : low + block.shape[1]] = _rounded(n * (weights @ block), parts)
     return Exact(total, tuple(int(weight) for weight in weights))
+
+
+def weigh_gram(exact: Sequence[Sequence[int]], rule: str, f: int) -> tuple[tuple[int, ...], int]:
+    """The weights that a rule gives updates of which only the inner products are known, as integers over one sum.
+
+    Args:
+        exact: (n, n), symmetric: Python integers, of any size that float64 holds.
+        rule: a name of ``catalogue.exact_rules()`` of a rule that weighs whole updates about no origin.
+        f: how many may be false.
+
+    Raises:
+        LocalError: another rule, or one that does not fit n and f; a matrix that is not square.
+    """
+    composition = find(rule)
+    if composition.why_not_alike is not None:
+        raise LocalError(f"{composition.why_not_alike}; choose of {', '.join(exact_rules())}")
+    n, f = len(exact), whole("f", f)
+    problem = composition.misfit(n, f) if n else "there are no updates to weigh"
+    if problem is not None:
+        raise LocalError(problem)
+    if not isinstance(composition.rule, GramRule) or composition.origin:
+        raise LocalError(f"{composition.name} gives no weights with a sum of 1 from inner products alone")
+    if any(len(row) != n for row in exact):
+        raise LocalError(f"inner products of {n} updates are {n} rows of {n}")
+    gram = _about_central(np.array([[int(value) for value in row] for row in exact], dtype=object)).astype(np.float64)
+    gram, mixtures, denominator = _mixed(composition, gram, f)
+    weights, parts = _weighed(composition.rule, gram, mixtures, denominator, f)
+    return tuple(int(weight) for weight in weights), parts
+
+
+def _mixed(composition: Composition, gram: Gram, f: int) -> tuple[Gram, NDArray[Any], int]:
+    """What the steps before a rule make: the inner products of the mixtures, these in integers, and their denominator.
+
+    What is decided is of what is applied.
+    """
+    mixtures, denominator = np.eye(len(gram), dtype=np.int64), 1
+    for step in composition.steps:
+        counts, parts = _integers(step.mixtures(gram, f))
+        gram = mixed(gram, counts / parts)
+        mixtures, denominator = counts @ mixtures, denominator * parts
+    return gram, mixtures, denominator
+
+
+def _weighed(
+    rule: GramRule, gram: Gram, mixtures: NDArray[Any], denominator: int, f: int
+) -> tuple[NDArray[Any], int]:
+    """A rule's weights of the updates that mixtures are made of, and what they are parts of."""
+    weights, parts = _weights(rule.weights(gram, f))
+    return weights @ mixtures, parts * denominator
 
 
 def _blocks(rows: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -123,12 +160,15 @@ def _gram(rows: Sequence[NDArray[Any]], origin: bool) -> Gram:
             cross = _whole(upper @ low.T)
             exact += _whole(upper @ upper.T) * (1 << 2 * HALF) + (cross + cross.T) * (1 << HALF)
         exact += _whole(low @ low.T)
-    if not origin:
-        squares = np.diagonal(exact)
-        squared = squares[:, None] + squares[None, :] - 2 * exact
-        central = min(range(n), key=lambda index: (sum(sorted(squared[index])[: n // 2 + 1]), index))
-        exact = about(exact, central)
-    return exact.astype(np.float64)
+    return (exact if origin else _about_central(exact)).astype(np.float64)
+
+
+def _about_central(exact: NDArray[Any]) -> NDArray[Any]:
+    """Inner products in Python's integers about the row that half of all are nearest to."""
+    squares = np.diagonal(exact)
+    squared = squares[:, None] + squares[None, :] - 2 * exact
+    n = len(exact)
+    return about(exact, min(range(n), key=lambda index: (sum(sorted(squared[index])[: n // 2 + 1]), index)))
 
 
 def _whole(products: NDArray[Any]) -> NDArray[Any]:
