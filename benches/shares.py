@@ -108,17 +108,19 @@ def run(n: int, c: int, slots: int, d: int, repeats: int) -> tuple[float, float]
     bench.step("zero deal", lambda: gram.deal_zero(entries, sharing, secrets[0]))
     told = [gram.zero_values([zero[peer] for zero in zeros], entries, BEACON) for peer in range(n)]
     bench.step("zero check", lambda: gram.zero_values([zero[0] for zero in zeros], entries, BEACON))
-    good = [checks.judge_zero({peer + 1: one[dealer] for peer, one in enumerate(told)}, sharing) for dealer in range(n)]
+    good = [
+        checks.judge_zero({peer + 1: one[dealer] for peer, one in enumerate(told)}, sharing) for dealer in range(n)
+    ]
     expect(good == [checks.Verdict(False, ())] * n, "an honest sharing of zero fails")
     sketches = [sketch.sketch(rows, elements, BEACON) for rows in bodies]
     bench.step("products", lambda: gram.products(sketches[0]))
     words = {
-        peer + 1: gram.hidden(gram.products(one), [zero[peer] for zero in zeros]) for peer, one in enumerate(sketches)
+        peer + 1: gram.hidden(gram.products(one), [zero[peer] for zero in zeros], sharing)
+        for peer, one in enumerate(sketches)
     }
     opened = bench.step("open gram", lambda: gram.open_gram(words, n, sharing))
-    whole = [
-        [sketch.sketch_integers(row, BEACON) for row in combine.slot_rows(vectors[peer], sharing)] for peer in (0, n - 1)
-    ]
+    ends = (vectors[0], vectors[-1])
+    whole = [[sketch.sketch_integers(row, BEACON) for row in combine.slot_rows(x, sharing)] for x in ends]
     product = sum(int(a) * int(b) for x, y in zip(*whole, strict=True) for a, b in zip(x, y, strict=True))
     expect(opened.gram[0][n - 1] == product and opened.wrong == (), "the opened matrix is not the sketch's")
     expect(gram.implausible(opened.gram, radius, c) == (), "an honest matrix is implausible")
@@ -159,7 +161,8 @@ def run(n: int, c: int, slots: int, d: int, repeats: int) -> tuple[float, float]
         "slice to all": (n - 1) / n * d * ELEMENT_BYTES,
     }
     seconds, size = sum(bench.seconds.values()), sum(sent.values()) / d
-    print(f"\nn = {n}, c = {c}, {slots} slot{'s' * (slots > 1)}, d = {d:,}: {seconds:.3f} CPU-s, {size:.1f} B a coordinate")
+    what = f"n = {n}, c = {c}, {slots} slot{'s' * (slots > 1)}, d = {d:,}"
+    print(f"\n{what}: {seconds:.3f} CPU-s, {size:.1f} B a coordinate")
     print("  CPU-s:  " + ", ".join(f"{name} {spent:.3f}" for name, spent in bench.seconds.items()))
     print("  B a coordinate:  " + ", ".join(f"{name} {spent / d:.2f}" for name, spent in sent.items()))
     print("  extra MiB:  " + ", ".join(f"{name} {spent:.1f}" for name, spent in bench.memory.items()))

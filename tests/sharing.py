@@ -71,7 +71,7 @@ class Round:
         entries = count * (count + 1) // 2
         zeros = [gram.deal_zero(entries, self.sharing, secret(peer)) for peer in range(self.sharing.n)]
         return {
-            peer + 1: gram.hidden(gram.products(one), [zero[peer] for zero in zeros])
+            peer + 1: gram.hidden(gram.products(one), [zero[peer] for zero in zeros], self.sharing)
             for peer, one in enumerate(self.sketches(beacon))
         }
 

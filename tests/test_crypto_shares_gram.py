@@ -189,8 +189,8 @@ def test_what_is_opened_beside_the_slots_sum_is_the_zero_sharings(sharing: Shari
     bare = {peer + 1: gram.products(one) for peer, one in enumerate(played.sketches())}
     hidden = []
     for run in range(2):
-        zero = gram.deal_zero(3, sharing, secret(0, run))
-        hidden.append({x: gram.hidden(word, [zero[x - 1]]) for x, word in bare.items()})
+        zeros = [gram.deal_zero(3, sharing, secret(peer, run)) for peer in range(sharing.c + 1)]
+        hidden.append({x: gram.hidden(word, [zero[x - 1] for zero in zeros], sharing) for x, word in bare.items()})
     found = [
         decode({x: int(word[1]) for x, word in words.items()}, sharing.product_degree, sharing.c)
         for words in (bare, *hidden)
@@ -211,10 +211,13 @@ def test_what_is_no_matrix_is_refused() -> None:
             gram.open_gram(words | changed, 2, sharing)
     with pytest.raises(ValueError, match="shape"):
         gram.products(np.zeros((2, SIZE - 1), np.uint64))
-    with pytest.raises(ValueError, match="never told without"):
-        gram.hidden(words[1], [])
+    zero = np.zeros(4, np.uint64)
+    gram.hidden(words[1], [zero, zero], sharing)
+    for zeros in ([], [zero]):
+        with pytest.raises(ValueError, match="2 sharings of zero or more"):
+            gram.hidden(words[1], zeros, sharing)
     with pytest.raises(ValueError, match="shape"):
-        gram.hidden(words[1], [words[1]])
+        gram.hidden(words[1], [zero, words[1]], sharing)
 
 
 # ── is it one? ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -121,14 +121,20 @@ def zero_values(shares: Sequence[Elements], count: int, beacon: bytes) -> tuple[
     return combinations(shares, count + BLINDS, beacon, ZERO_LABEL, blinded=True)
 
 
-def hidden(entries: Elements, zeros: Sequence[Elements]) -> Elements:
+def hidden(entries: Elements, zeros: Sequence[Elements], sharing: Sharing) -> Elements:
     """A holder's word: its products, plus its shares of every zero-sharing that was found good.
 
+    A sharing of zero hides one matrix, ever: the difference of two words under the same ones is bare.
+
+    Args:
+        entries: of ``products``.
+        zeros: of c + 1 dealers at least, each (entries + 1,) uint64 below p, so that one of them is honest.
+
     Raises:
-        ValueError: shapes that don't fit, numbers that are not below p, or no zero-sharing at all.
+        ValueError: shapes that don't fit, numbers that are not below p, or fewer than c + 1 sharings of zero.
     """
-    if not zeros:
-        raise ValueError("products are never told without a sharing of zero")
+    if len(zeros) <= sharing.c:
+        raise ValueError(f"products are told under {sharing.c + 1} sharings of zero or more, these are {len(zeros)}")
     total = check_elements(entries, "the products").copy()
     for share in zeros:
         total = reduce(total + check_elements(share, "a share of zero", (entries.size + BLINDS,))[:-BLINDS])
