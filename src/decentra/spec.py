@@ -19,8 +19,9 @@ from decentra.errors import LocalError
 _SCALARS = {"hash": 32, "peer": 32, "key": 32, "share": 32, "statement": 137}
 _FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>0|[1-9][0-9]*))?")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SPEC_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
 _CLAUSE = re.compile(r"[A-Z]{2}-[1-9][0-9]*")
-_ONCE = frozenset(("round", "view", "topic", "receiver", "session", "slice", "part", "list", "author", "bucket"))
+_ONCE = frozenset(("round", "view", "topic", "receiver", "session", "slice", "part", "list", "author", "bucket", "pair"))
 
 KIND_BYTES = 48
 """The longest kind that an entry can carry."""
@@ -176,7 +177,7 @@ def parse(source: bytes) -> Spec:
     uses = head.get("uses", [])
     if type(version) is not int or not isinstance(uses, list) or not all(isinstance(used, str) for used in uses):
         raise LocalError("spec: [protocol] needs a whole number 'version', and 'uses' must be a list of names")
-    if _NAME.fullmatch(name) is None:
+    if _SPEC_NAME.fullmatch(name) is None:
         raise LocalError(f"spec: [protocol] needs a name of small letters, not {name!r}")
     phases = raw.get("phase", [])
     if not isinstance(phases, list):

@@ -27,6 +27,7 @@ DISTINCT: Mapping[str, tuple[str, ...]] = {
     "list": ("view", "peers"),
     "author": ("author",),
     "bucket": ("bucket",),
+    "pair": ("dealer", "receiver"),
 }
 """By how often a spec allows a message: the fields that tell two allowed ones apart. One a session is one a boot: who
 starts again may say it again."""

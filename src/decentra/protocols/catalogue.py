@@ -17,6 +17,8 @@ from decentra.protocols.mesh.machine import Mesh
 from decentra.protocols.rendezvous import messages as rendezvous
 from decentra.protocols.secagg import messages as secagg
 from decentra.protocols.secagg.machine import SecAgg
+from decentra.protocols.shamir_gram import messages as shamir_gram
+from decentra.protocols.shamir_gram.machine import ShamirGram
 from decentra.wire.message import Message, Registry
 
 _MACHINES: dict[str, tuple[type[Ballots], tuple[type[Message], ...]]] = {
@@ -24,6 +26,7 @@ _MACHINES: dict[str, tuple[type[Ballots], tuple[type[Message], ...]]] = {
     "bucketed": (Bucketed, bucketed.MESSAGES),
     "mesh": (Mesh, mesh.MESSAGES),
     "secagg": (SecAgg, secagg.MESSAGES),
+    "shamir-gram": (ShamirGram, shamir_gram.MESSAGES),
 }
 
 

@@ -1,0 +1,1 @@
+"""shamir-gram: robust rules on secret shares of updates, from inner products of their sketches alone."""
