@@ -148,8 +148,8 @@ def page(rounds: int, trials: int, seed: int, say: Callable[[str], None]) -> lis
         "# What the means of buckets tell over rounds",
         "",
         f"Written by `python benches/leaks.py --rounds {rounds} --trials {trials} --seed {seed} --write`; medians over "
-        f"{trials} trials. Updates that do not change are unknowns of linear equations, one a bucket and round. What is "
-        "solvable follows from them exactly, to whoever sees all means, with c colluders' own updates known.",
+        f"{trials} trials. Updates that do not change are unknowns of linear equations, one a bucket and round. What "
+        "is solvable follows from them exactly, to whoever sees all means, with c colluders' own updates known.",
         "",
         "| n, c, bucket | buckets | first solvable after rounds | half solvable after | solvable in the end |",
         "|---|---|---|---|---|",

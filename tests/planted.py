@@ -16,6 +16,7 @@ from decentra import derive
 from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Compute, Effect, Persist, Record, Send, SetTimer, Tools
 from decentra.machine.events import Computed, Event, Received, Start
+from decentra.protocols import beacon as drawing
 from decentra.protocols import reduce
 from decentra.protocols.agreed import Agreed
 from decentra.protocols.ballots import Ballots
@@ -30,6 +31,7 @@ from decentra.protocols.secagg.deal import DealSecrets, Dealt
 from decentra.protocols.secagg.machine import SecAgg
 from decentra.protocols.secagg.messages import Beacon, Unmask
 from decentra.protocols.setting import Contribution, Setting
+from decentra.protocols.sharing import Table
 from decentra.protocols.survivors import Survivors, derive_survivors, read_holding
 from decentra.simulation.ports import MemoryJournal
 from decentra.types import PeerId, RoundId
@@ -87,7 +89,7 @@ class LowThreshold(SecAgg):
     """Shares every secret among t − 1."""
 
     @property
-    def _table(self) -> deal.Table:
+    def _table(self) -> Table:
         return replace(super()._table, quorum=self.quorum - 1)
 
 
@@ -453,9 +455,9 @@ class EarlyBeacon(SecAgg):
             self.out.append(Persist(Record("reveal", "beacon", self.context + digest)))
             self.out.append(Send(Beacon(self.context, digest, shares)))
 
-    def _show_beacon(self) -> None:
+    def _show_beacon(self, beacon: drawing.Beacon, digest: bytes) -> None:
         if not self._shown_early:
-            super()._show_beacon()
+            super()._show_beacon(beacon, digest)
 
 
 class YesChallenge(Challenge):
@@ -469,9 +471,9 @@ class YesChallenge(Challenge):
 class VerifiesNothing(SecAgg):
     """As a verifier says that all is well."""
 
-    def _open_challenge(self, drawn: deal.Drawn) -> None:
+    def _open_challenge(self, beacon: drawing.Beacon, drawn: drawing.Drawn) -> None:
         with patch.object(machine, "Challenge", YesChallenge):
-            super()._open_challenge(drawn)
+            super()._open_challenge(beacon, drawn)
 
 
 class TrustingChallenge(Challenge):
@@ -494,9 +496,9 @@ class TrustingChallenge(Challenge):
 class RepairsOnHearsay(SecAgg):
     """Votes for a repair because a verifier asks for it."""
 
-    def _open_challenge(self, drawn: deal.Drawn) -> None:
+    def _open_challenge(self, beacon: drawing.Beacon, drawn: drawing.Drawn) -> None:
         with patch.object(machine, "Challenge", TrustingChallenge):
-            super()._open_challenge(drawn)
+            super()._open_challenge(beacon, drawn)
 
 
 # ── conduct ──────────────────────────────────────────────────────────────────────────────────────────────────────────

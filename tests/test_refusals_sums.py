@@ -16,8 +16,9 @@ from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.jobs import Encode, Encoded
 from decentra.protocols.round import EARLY
-from decentra.protocols.secagg.deal import SELF, Table, rebuild
-from decentra.protocols.secagg.messages import Deal, Unmask
+from decentra.protocols.secagg.deal import SELF
+from decentra.protocols.secagg.messages import Unmask
+from decentra.protocols.sharing import Table, rebuild
 from decentra.protocols.survivors import FAIL, Survivors
 from decentra.simulation.group import SimulatedGroup, SimulatedPeer
 from decentra.simulation.ports import SeededRandom
@@ -566,10 +567,8 @@ def test_a_deal_off_its_polynomial_gives_one_verdict_whichever_shares_rebuild_it
         hashes = tuple(
             table.share_hash(dealer, to, SELF, share) for to, share in zip(table.roster, shares, strict=True)
         )
-        deal = Deal(0, OTHER, OTHER, OTHER, hashes, hashes, hashes, ())
         for left_out in range(5):
             shown = {place + 1: share for place, share in enumerate(shares) if place != left_out}
-            assert rebuild(table, deal, dealer, SELF, shown) is None
+            assert rebuild(table, dealer, SELF, hashes, shown) is None
     honest = tuple(table.share_hash(dealer, to, SELF, share) for to, share in zip(table.roster, good, strict=True))
-    deal = Deal(0, OTHER, OTHER, OTHER, honest, honest, honest, ())
-    assert rebuild(table, deal, dealer, SELF, {place + 1: share for place, share in enumerate(good)}) == seed
+    assert rebuild(table, dealer, SELF, honest, {place + 1: share for place, share in enumerate(good)}) == seed

@@ -25,7 +25,7 @@ from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
 from decentra.demo.figures import gained, held_out
-from decentra.demo.lies import Terms, terms
+from decentra.demo.lies import HIDING, ROBUST, Terms, terms
 from decentra.demo.processes import Processes, Told
 from decentra.demo.screen import Screen, summary_lines
 from decentra.demo.task import Recipe, recipe
@@ -112,7 +112,8 @@ def main(
         under_mean = None
         if plain is not None:
             if not as_json:
-                print(f"first under the mean, then under {asked.rule}", file=sys.stderr)
+                first = "the mean" if asked.protocol == "mesh" else "the mean of secagg"
+                print(f"first under {first}, then under {asked.rule} in {asked.protocol}", file=sys.stderr)
             _clear(plain.out)
             told = _run(plain, identities, _charter(identities, plain.terms, made), as_json)
             under_mean = _judge(told, plain, began)
@@ -143,6 +144,8 @@ def _plain(options: Options) -> Options | None:
     if options.terms.attack is None or options.terms.rule == "mean":
         return None
     mean = replace(options.terms, rule="mean")
+    if options.terms.bucket:
+        mean = replace(mean, protocol="secagg", bucket=0)
     return replace(options, terms=mean, compare=False, out=options.out / "under-mean")
 
 
@@ -167,7 +170,9 @@ def _clear(out: Path) -> None:
 
 
 def _charter(identities: Sequence[Identity], asked: Terms, made: Recipe) -> Charter:
-    changes: dict[str, object] = {"protocol__rule": asked.rule} if asked.protocol == "mesh" else {}
+    changes: dict[str, object] = {"protocol__rule": asked.rule} if asked.protocol in ROBUST else {}
+    if asked.bucket:
+        changes["buckets__size"] = asked.bucket
     if asked.f:
         changes["protocol__c"] = asked.f
     return charter_for(
@@ -188,7 +193,9 @@ def _may_kill(wanted: bool | None, charter: Charter, rounds: int) -> bool:
     """Whether a peer is killed: as asked for, or else wherever the others can go on without it and it can come back."""
     peers, least = len(charter.members), charter.roster_floor
     problem = ""
-    if peers - 1 < least:
+    if charter.buckets is not None:
+        problem = "a peer that stops takes its bucket along, of which there are just enough"
+    elif peers - 1 < least:
         problem = f"with {peers} peers none may be killed, since a round takes {least}; choose more --peers"
     elif rounds < LEAST_ROUNDS:
         problem = f"in {rounds} rounds a killed peer may not be back in time; choose --rounds {LEAST_ROUNDS} or more"
@@ -271,7 +278,7 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     equal = len(hashes) == 1 and len(through) == len(told)
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
-        as_expected = as_expected and (found.found == 0 if options.terms.protocol == "secagg" else found.found > 0)
+        as_expected = as_expected and (found.found == 0) == (options.terms.protocol in HIDING)
     completed = all(one.round == options.rounds for one in through)
     killed = next((one for one in told if one.killed_in is not None), None)
     returned = killed is not None and killed.back_in is not None

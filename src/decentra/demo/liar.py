@@ -35,11 +35,23 @@ class Liar:
         attack: what to make of their updates.
         rule: the group's, against which the attack settles.
         liars: how many lie, this one among them: all come to the same rows.
+        buckets: the places of the peers of every bucket, the honest ones first; none where there are no buckets.
+        place: this peer's.
     """
 
-    def __init__(self, task: Task, honest: Sequence[Task], attack: Attack, rule: str, liars: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        honest: Sequence[Task],
+        attack: Attack,
+        rule: str,
+        liars: int,
+        buckets: Sequence[Sequence[int]] = (),
+        place: int = 0,
+    ) -> None:
         self._task, self._honest = task, honest
         self._attack, self._rule, self._liars = attack, rule, liars
+        self._buckets, self._place = buckets, place
 
     def steps(self, first: int, every: int, steps: int, go_back: Callable[[], None]) -> Iterator[float]:
         """As `Task.steps`, in phases of ``every`` steps; each yields the honest peers' mean loss.
@@ -66,12 +78,38 @@ class Liar:
                 yield fmean(each[step] for each in losses)
 
     def _row(self, honest: Array) -> Array:
+        if self._buckets:
+            return spoiling(honest, self._buckets, self._place, self._lies)
+        return self._lies(honest, self._liars)
+
+    def _lies(self, honest: Array, liars: int) -> Array:
         def evaluate(rows: Array) -> Array:
             value: Array = aggregate([*honest, *rows], self._rule, self._liars).value
             return value
 
-        row: Array = self._attack.rows(honest, self._liars, evaluate)[0]
+        row: Array = self._attack.rows(honest, liars, evaluate)[0]
         return row
+
+
+def spoiling(
+    honest: Array, buckets: Sequence[Sequence[int]], place: int, lies: Callable[[Array, int], Array]
+) -> Array:
+    """What a liar in a bucket sends, so that the bucket's mean is what the attack makes of the others' means.
+
+    Args:
+        honest: (h, d), the honest peers' updates, whose places are 0..h−1.
+        buckets: the places of every bucket's peers.
+        place: the liar's own.
+        lies: what the attack makes of some honest vectors, and how many lie beside them.
+    """
+    clean = [bucket for bucket in buckets if all(one < len(honest) for one in bucket)]
+    means = np.stack([honest[list(bucket)].mean(axis=0) for bucket in clean])
+    wanted = lies(means, len(buckets) - len(clean))
+    own = next(bucket for bucket in buckets if place in bucket)
+    others = [one for one in own if one < len(honest)]
+    rest = len(own) * wanted - honest[others].sum(axis=0)
+    row: Array = rest / (len(own) - len(others))
+    return row
 
 
 def flat(model: torch.nn.Module) -> Array:

@@ -84,7 +84,9 @@ def lies(
     make = recipe(options.model).task
     named = (one.rsplit("=", 1) for one in options.honest)
     honest = [make(silo, options.public, int(seed)) for silo, seed in named]
-    liar = Liar(task, honest, attack(options.attack), options.rule, options.liars)
+    place = {member: index for index, member in enumerate(peer.charter.ids)}
+    buckets = [[place[member] for member in bucket] for bucket in peer.buckets]
+    liar = Liar(task, honest, attack(options.attack), options.rule, options.liars, buckets, place[peer.id])
     return liar.steps(first, every, steps, peer.go_back)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentra.demo.figures import over_silos
+from decentra.demo.lies import HIDING
 
 
 class Row(Protocol):
@@ -172,7 +173,7 @@ def _leak_line(result: Mapping[str, Any]) -> str:
     tried = f"{found['windows']:,} windows of the peers' updates were sought in what the others received"
     if found["planted"] != len(result["peers"]) - len(result["lost"]):
         return f"leak check: BROKEN, a planted window was not found ({tried})"
-    if result["protocol"] == "secagg":
+    if result["protocol"] in HIDING:
         verdict = "none was found" if not found["found"] else f"{found['found']:,} WERE FOUND"
         return f"leak check: {tried}: {verdict} (a planted one was)"
     return f"leak check: {tried}: {found['found']:,} were found, since {result['protocol']} hides nothing"

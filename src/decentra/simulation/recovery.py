@@ -22,8 +22,9 @@ from decentra.crypto.shamir import combine
 from decentra.crypto.suite import Agreement, Opener
 from decentra.machine.effects import Send
 from decentra.protocols.rendezvous.messages import Ready
-from decentra.protocols.secagg.deal import GROUP, KEY, SELF, SHARE_BYTES, Dealt, Table, self_key, share_hashes
+from decentra.protocols.secagg.deal import GROUP, KEY, SELF, Dealt, self_key, share_hashes
 from decentra.protocols.secagg.messages import Deal, Masked, Unmask
+from decentra.protocols.sharing import SHARE_BYTES, Table
 from decentra.simulation.knowledge import Member
 from decentra.types import PeerId
 

@@ -5,45 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from decentra import derive
 from decentra.crypto.agreement import check_public, draw_secret
 from decentra.crypto.hashing import expand
 from decentra.crypto.prg import Mask
 from decentra.crypto.seal import SealError
-from decentra.crypto.shamir import combine, extend, split
+from decentra.crypto.shamir import split
 from decentra.crypto.suite import REAL, Opener, Suite
 from decentra.machine.effects import Tools
+from decentra.protocols.beacon import BEACON
 from decentra.protocols.secagg.messages import Deal
-from decentra.types import PeerId, RoundId
+from decentra.protocols.sharing import SHARE_BYTES, Table, rebuild
+from decentra.types import PeerId
 
-SELF, KEY, BEACON = "self", "key", "beacon"
-"""The three secrets that a peer deals: its self seed, its mask key and its part of the beacon."""
+SELF, KEY = "self", "key"
+"""Two of the three secrets that a peer deals: its self seed and its mask key. The third is its part of the beacon."""
 
-SHARE_BYTES = 32
 GROUP = 0
 """The tensor group under which masks are derived; a vector is one group."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Where a deal is played: everything that its hashes and seals are bound to."""
-
-    session: bytes
-    round_id: RoundId
-    view: int
-    roster: tuple[PeerId, ...]
-    quorum: int
-    suite: Suite = field(default=REAL, repr=False)
-
-    def share_hash(self, dealer: PeerId, receiver: PeerId, kind: str, value: bytes) -> bytes:
-        return derive.share_hash(self.session, self.round_id, self.view, self.roster, dealer, receiver, kind, value)
-
-    def secret_hash(self, dealer: PeerId, kind: str, value: bytes) -> bytes:
-        return derive.secret_hash(self.session, self.round_id, self.view, dealer, kind, value)
-
-    def seal_context(self, dealer: PeerId, receiver: PeerId) -> bytes:
-        """What a sealed share is bound to, so that it opens in its own place only."""
-        return self.share_hash(dealer, receiver, "seal", b"")
 
 
 @dataclass(frozen=True)
@@ -79,16 +57,12 @@ class DealSecrets:
             mask_public=table.suite.mask_key(mask_secret).public,
             self_hash=table.secret_hash(self.me, SELF, self_seed),
             beacon_hash=table.secret_hash(self.me, BEACON, part),
-            self_share_hashes=self._hashes(SELF, self_shares),
-            key_share_hashes=self._hashes(KEY, key_shares),
-            beacon_share_hashes=self._hashes(BEACON, beacon_shares),
+            self_share_hashes=table.share_hashes(self.me, SELF, self_shares),
+            key_share_hashes=table.share_hashes(self.me, KEY, key_shares),
+            beacon_share_hashes=table.share_hashes(self.me, BEACON, beacon_shares),
             sealed=sealed,
         )
         return Dealt(message, self_seed, mask_secret)
-
-    def _hashes(self, kind: str, shares: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        roster = self.table.roster
-        return tuple(self.table.share_hash(self.me, to, kind, share) for to, share in zip(roster, shares, strict=True))
 
 
 @dataclass(frozen=True)
@@ -193,12 +167,12 @@ class RebuildSecrets:
     def run(self, tools: Tools) -> tuple[Mask, ...] | BadDeal:
         left: list[Mask] = []
         for dealer, shares in self.selves.items():
-            seed = rebuild(self.table, self.deals[dealer], dealer, SELF, shares)
+            seed = rebuild(self.table, dealer, SELF, self.deals[dealer].self_share_hashes, shares)
             if seed is None or self.table.secret_hash(dealer, SELF, seed) != self.deals[dealer].self_hash:
                 return BadDeal(dealer, "the shares that it dealt do not rebuild the self seed that it signed")
             left.append(Mask(self_key(seed, self.context), 1))
         for dropped, shares in self.keys.items():
-            secret = rebuild(self.table, self.deals[dropped], dropped, KEY, shares)
+            secret = rebuild(self.table, dropped, KEY, self.deals[dropped].key_share_hashes, shares)
             key = None if secret is None else self.table.suite.mask_key(secret)
             if key is None or key.public != self.deals[dropped].mask_public:
                 return BadDeal(dropped, "the shares that it dealt do not rebuild the mask key that it signed")
@@ -207,50 +181,3 @@ class RebuildSecrets:
                 pair = key.agree(self.deals[member].mask_public, self.context, low, high, GROUP)
                 left.append(Mask(pair, 1 if dropped > member else -1))
         return tuple(left)
-
-
-def rebuild(table: Table, deal: Deal, dealer: PeerId, kind: str, shares: Mapping[int, bytes]) -> bytes | None:
-    """A dealer's secret from t shares or more, each of which hashes to what the dealer signed for it; None unless they
-    give back every share that the dealer signed.
-
-    The shares that are used lie on one polynomial; only if all others do too would any t shares have given the same.
-    """
-    try:
-        secret = combine(shares, table.quorum)
-        everyone = extend(shares, table.quorum, len(table.roster))
-    except ValueError:
-        return None
-    hashes = share_hashes(deal)[kind]
-    for place, (receiver, share) in enumerate(zip(table.roster, everyone, strict=True)):
-        shown = shares.get(place + 1)
-        if share != shown and (shown is not None or table.share_hash(dealer, receiver, kind, share) != hashes[place]):
-            return None
-    return secret
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The survivors' parts of the beacon in roster order, and who dealt one badly, so that zeros stand for it."""
-
-    parts: tuple[bytes, ...]
-    bad: tuple[PeerId, ...]
-
-
-@dataclass(frozen=True)
-class RebuildBeacon:
-    """Job: rebuild every survivor's part of the beacon of t shares."""
-
-    table: Table
-    deals: Mapping[PeerId, Deal]
-    shown: Mapping[PeerId, Mapping[int, bytes]]
-
-    def run(self, tools: Tools) -> Drawn:
-        parts = {dealer: self._part(dealer, shares) for dealer, shares in self.shown.items()}
-        bad = tuple(dealer for dealer, part in parts.items() if part is None)
-        return Drawn(tuple(part or bytes(SHARE_BYTES) for part in parts.values()), bad)
-
-    def _part(self, dealer: PeerId, shares: Mapping[int, bytes]) -> bytes | None:
-        deal = self.deals[dealer]
-        part = rebuild(self.table, deal, dealer, BEACON, shares)
-        told = part is not None and self.table.secret_hash(dealer, BEACON, part) == deal.beacon_hash
-        return part if told else None

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
-from decentra import derive
 from decentra.crypto.prg import Mask
 from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Finish, Persist, Record, Send
+from decentra.machine.effects import Compute, Finish, Persist, Record, Send
 from decentra.machine.events import Blob, Received
+from decentra.protocols.beacon import BEACON, Beacon, DealtPart, Drawn
 from decentra.protocols.jobs import Assembled, Encoded, Repair, Sum
 from decentra.protocols.reduce import Reduce
 from decentra.protocols.round import CONTEXT, OUTCOME, SURVIVORS
+from decentra.protocols.secagg import messages
 from decentra.protocols.secagg.challenge import STANDS, TIMER, Challenge, read_verdict
 from decentra.protocols.secagg.deal import (
-    BEACON,
     KEY,
     SELF,
     BadDeal,
     DealSecrets,
     Dealt,
     DeriveMasks,
-    Drawn,
     OpenDeals,
-    RebuildBeacon,
     RebuildSecrets,
     Shares,
-    Table,
     share_hashes,
 )
 from decentra.protocols.secagg.messages import (
     Again,
-    Beacon,
     Context,
     Deal,
     Endorse,
@@ -44,6 +40,7 @@ from decentra.protocols.secagg.messages import (
 )
 from decentra.protocols.secagg.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.setting import Contribution, Outcome, Setting
+from decentra.protocols.sharing import Table
 from decentra.types import PeerId, RoundId
 from decentra.wire.message import Verified
 
@@ -71,10 +68,8 @@ class SecAgg(Reduce):
         self._left: tuple[Mask, ...] = ()
         """The masks that lie on the sum of the survivors' vectors."""
         self._settled: tuple[Assembled | None, bytes] | None = None
-        self._drawing = False
-        self._beacon_sound: dict[PeerId, bool] = {}
         self._challenge: Challenge | None = None
-        self._beacon = b""
+        self._beacon: Beacon | None = None
         self._repaired: Assembled | None = None
         self._repairing = False
 
@@ -104,7 +99,7 @@ class SecAgg(Reduce):
             case "unmask":
                 self._show_shares()
             case "beacon":
-                self._show_beacon()
+                self._begin_beacon()
 
     def own_step(self) -> bool:
         match self.phase:
@@ -116,8 +111,8 @@ class SecAgg(Reduce):
                 return self.step_scatter()
             case "unmask":
                 self._step_unmask()
-            case "beacon":
-                self._step_beacon()
+            case "beacon" if self._beacon is not None:
+                self._beacon.advance()
             case "verdict":
                 return self._step_verdict()
         return False
@@ -146,8 +141,8 @@ class SecAgg(Reduce):
                 self.publish_sum(int(name.removeprefix("sum/")), value)
             case "assemble", _:
                 self.assembled(value)
-            case "beacon", Drawn():
-                self._open_challenge(value)
+            case "beacon", Drawn() if self._beacon is not None:
+                self._open_challenge(self._beacon, value)
             case str(), Blob() if name.startswith("check/") and self._challenge is not None:
                 self._challenge.computed(int(name.removeprefix("check/")), value)
             case "repair", Assembled():
@@ -178,8 +173,8 @@ class SecAgg(Reduce):
         super().keep(event)
         if isinstance(message, Unmask) and self._rebuilding:
             self._sound_unmask(sender, message)  # needed no more; a false one is taken down all the same
-        if isinstance(message, Beacon) and self._drawing:
-            self._sound_beacon(sender, message)
+        if isinstance(message, messages.Beacon) and self._beacon is not None:
+            self._beacon.advance()  # needed no more, it may be; a false one is taken down all the same
 
     def belongs(self, verified: Verified) -> bool:
         """Deals and contexts belong to a view; those of another are left aside, not held against their author."""
@@ -323,50 +318,25 @@ class SecAgg(Reduce):
             raise LocalError("secagg: a challenge before the outcome; a defect of decentra")
         return self._settled
 
-    def _show_beacon(self) -> None:
-        """Under the outcome's certificate, once, durable before it is sent: shares of the survivors' parts (SA-12)."""
+    def _begin_beacon(self) -> None:
+        """Under the outcome's certificate show shares of the survivors' parts (SA-12)."""
+        _, digest = self._certified()
+        deals = {peer: self._deal(peer) for peer in self.members}
+        dealt = {peer: DealtPart(deal.beacon_hash, deal.beacon_share_hashes) for peer, deal in deals.items()}
+        clauses = ("SA-1", "SA-12")
+        self._beacon = Beacon(self, messages.Beacon.kind, clauses, self._table, dealt, digest, "outcome")
+        self._show_beacon(self._beacon, digest)
+
+    def _show_beacon(self, beacon: Beacon, digest: bytes) -> None:
         if self._shares is None:
             raise LocalError("secagg: the beacon before opening the deals; a defect of decentra")
-        _, digest = self._certified()
-        shares = tuple((peer, self._shares[peer].beacon_share) for peer in self.members)
-        self.out.append(Persist(Record("reveal", BEACON, self.context + digest)))
-        self.out.append(Send(Beacon(self.context, digest, shares), after=self.certify[OUTCOME].opened_by))
+        mine = {peer: self._shares[peer].beacon_share for peer in self.members}
+        beacon.show(partial(messages.Beacon, self.context, digest), mine, self.certify[OUTCOME].opened_by)
 
-    def _step_beacon(self) -> None:
-        """Rebuild every survivor's part of t peers' shares."""
-        if self._drawing:
-            return
-        shown = self.got("secagg.beacon")
-        for sender, received in shown.items():
-            message = received.verified.message
-            if sender not in self._beacon_sound and isinstance(message, Beacon):
-                self._beacon_sound[sender] = self._sound_beacon(sender, message)
-        sound = sorted(sender for sender, well in self._beacon_sound.items() if well)
-        if len(sound) < self.quorum:
-            return
-        parts: dict[PeerId, dict[int, bytes]] = {peer: {} for peer in self.members}
-        for sender in sound:
-            for dealer, share in getattr(shown[sender].verified.message, "shares", ()):
-                parts[dealer][self.roster.index(sender) + 1] = share
-        self._drawing = True
-        deals = {peer: self._deal(peer) for peer in self.members}
-        self.out.append(Compute("beacon", RebuildBeacon(self._table, deals, parts)))
-
-    def _sound_beacon(self, sender: PeerId, message: Beacon) -> bool:
-        if (message.context, message.outcome) != (self.context, self._certified()[1]):
-            return self.refuse(sender, "SA-12", "it showed shares of the beacon under another outcome")
-        if tuple(peer for peer, _ in message.shares) != self.members:
-            return self.refuse(sender, "SA-12", "it showed not one share of every survivor's part of the beacon")
-        return self._sound_shares(sender, "SA-12", BEACON, message.shares)
-
-    def _open_challenge(self, drawn: Drawn) -> None:
-        """The beacon is out: whoever dealt its part badly is named, and zeros stand for it."""
-        for peer in drawn.bad:
-            said = "the shares that it dealt are not of the part of the beacon that it signed"
-            self.out.append(Blame(RemoteError(peer, "SA-1", said)))
-        self._beacon = derive.beacon(self.context, drawn.parts)
+    def _open_challenge(self, beacon: Beacon, drawn: Drawn) -> None:
+        value = beacon.drawn(drawn)
         if self._certified()[0] is not None:
-            self._challenge = Challenge(self, self._beacon, self.certify[OUTCOME].opened_by)
+            self._challenge = Challenge(self, value, self.certify[OUTCOME].opened_by)
         self.go("the beacon")
 
     def _step_verdict(self) -> bool:
@@ -398,7 +368,7 @@ class SecAgg(Reduce):
         super().finish(sums, digest)
         finished = self.out.pop()
         if isinstance(finished, Finish) and isinstance(finished.result, Outcome):
-            finished = Finish(replace(finished.result, beacon=self._beacon))
+            finished = Finish(replace(finished.result, beacon=b"" if self._beacon is None else self._beacon.value))
         self.out.append(finished)
 
     def _check_verdict(self, value: bytes, shown: tuple[Verified, ...]) -> bool:

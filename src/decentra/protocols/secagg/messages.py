@@ -90,6 +90,11 @@ class Beacon(Message):
     outcome: bytes
     shares: tuple[tuple[PeerId, bytes], ...]
 
+    @property
+    def certificate(self) -> bytes:
+        """What has to be certified before it is sent."""
+        return self.outcome
+
 
 @dataclass(frozen=True)
 class Part(slices.OfSlice):
