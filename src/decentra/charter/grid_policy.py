@@ -86,7 +86,7 @@ def _groups(charter: Charter) -> Iterator[str]:
 
 def _protocol(charter: Charter) -> Iterator[str]:
     terms = charter.protocol
-    if terms.name in ("allreduce", "mesh", "bucketed"):
+    if terms.name in ("allreduce", "mesh", "bucketed", "shamir-gram"):
         yield f'groups on a grid average by secagg, and {terms.name} would show every update; set name = "secagg"'
     if terms.width != WIDTH:
         yield f"width = {terms.width} has no room for the weights of a mixing; set width to {WIDTH}"

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from decentra.charter import bucket_policy, grid_policy
+from decentra.charter import bucket_policy, grid_policy, shares_policy
 from decentra.charter.bucket_policy import BUCKETED
-from decentra.charter.charter import FILE, Charter
+from decentra.charter.charter import FILE, SHARED, Charter
 from decentra.charter.toml import nearest, raise_problems
 from decentra.derive import quorum
 from decentra.errors import LocalError
 from decentra.grids import MOST_TOGETHER
 from decentra.robust import catalogue
 
-SHIPPED = ("secagg", "allreduce", "mesh", "bucketed")
+SHIPPED = ("secagg", "allreduce", "mesh", "bucketed", SHARED)
 """The protocols that a charter may name."""
 
 LEAST_MEMBERS, MOST_MEMBERS = 3, MOST_TOGETHER
@@ -30,7 +30,7 @@ MOST_REPORTS = 64
 MESH = "mesh"
 """The protocol that evaluates robust rules on updates."""
 
-ROBUST = (MESH, BUCKETED)
+ROBUST = (MESH, BUCKETED, SHARED)
 """The protocols that evaluate robust rules."""
 
 LEAST_QUANTA = 127
@@ -40,7 +40,6 @@ MOST_WEIGHT_AT_16 = 8
 """Each factor of 2 in the weights costs a bit of 16; at 64 members and weight 8 an update keeps 6 bits."""
 
 _LATER = {
-    "shamir-gram": "is not in this release",
     "bfv": "is not in this release",
     "ckks": "is refused: publishing a CKKS sum at full precision gives the secret key away (Li and Micciancio 2021)",
 }
@@ -145,7 +144,7 @@ def _floor(charter: Charter) -> Iterator[str]:
             f"floor = {floor} is below ⌊(m+c)/2⌋+1 = {quorum(count, c)}, so two halves of the group could run the same "
             f"round; raise floor to {quorum(count, c)} or leave it out"
         )
-    if charter.protocol.name in ROBUST and quorum(count, c) <= floor < 3 * c:
+    if charter.protocol.name in (MESH, BUCKETED) and quorum(count, c) <= floor < 3 * c:
         what = "updates may count" if charter.protocol.name == MESH else "holdings may settle what counts"
         yield (
             f"floor = {floor} lets a round start of which {quorum(floor, c)} {what}, and c = {c} liars need "
@@ -168,13 +167,13 @@ def _rule(charter: Charter) -> Iterator[str]:
     except LocalError as error:
         yield str(error)
         return
-    if found.name == "mean":
+    if found.name == "mean" or name == SHARED:
         return
     if name not in ROBUST:
         said = _NOT_ROBUST.get(name, "{rule!r} is a robust rule").format(rule=rule)
         yield (
             f'{said}; set rule = "mean", or name = "{MESH}" where all members may see all updates, or name = '
-            f'"{BUCKETED}" where they may see means of a few'
+            f'"{BUCKETED}" where they may see means of a few, or name = "{SHARED}" where they may see none'
         )
     elif found.why_not_alike is not None:
         exact = [name for name in catalogue.exact_rules() if name != "mean"]
@@ -255,6 +254,8 @@ def _challenges(charter: Charter) -> Iterator[str]:
         return
     if charter.protocol.name == BUCKETED:
         count = 0 if charter.buckets is None else charter.buckets.size
+    elif charter.protocol.name == SHARED:
+        return  # said there
     elif charter.protocol.name != "secagg":
         yield (
             f"challenges = {wanted} needs the beacon that secagg deals, and {charter.protocol.name} deals none; "
@@ -298,6 +299,7 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     _challenges,
     _admission,
     *bucket_policy.RULES,
+    *shares_policy.RULES,
 )
 
 _GRID_RULES = (_protocol, _rule, _ranges, _admission, *grid_policy.RULES)

@@ -24,6 +24,12 @@ HIDDEN = 2
 """Honest updates, at least, that any sum holds: c peers who take their own out of it are left with two together."""
 
 
+def fewest_updates(quorum: int, c: int) -> int:
+    """How many updates a round on shares is of at least: a quorum, and 2c + 2, so that of n − f for f = c at least two
+    are honest beside c colluders' own."""
+    return max(quorum, 2 * c + HIDDEN)
+
+
 def shared_rules() -> tuple[str, ...]:
     """Rules that run on shares: of inner products alone, alike on every machine, none of them lays one update bare."""
     return tuple(name for name in exact_rules() if _unfit(name) is None)

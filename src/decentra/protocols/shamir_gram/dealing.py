@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, partial
 
-from decentra.crypto.prg import Mask
+from decentra.crypto.prg import KEY_BYTES, Mask
+from decentra.crypto.shares.field61 import ELEMENT_BYTES
 from decentra.errors import LocalError, RemoteError
 from decentra.machine.effects import Blame, Compute, Job, Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
@@ -41,7 +42,7 @@ class Dealing(Ballots):
         self.survivors: Agreed | None = None
         self.blobs: dict[PeerId, Blob] = {}
         """What each dealer dealt this peer, where it was looked at and is sound."""
-        self._parts: dict[PeerId, bytes] = {}
+        self._beacon_shares: dict[PeerId, bytes] = {}
         """This peer's shares of dealers' parts of the beacon, likewise."""
         self._looked_at: set[PeerId] = set()
         self._said: Named = {}
@@ -87,7 +88,7 @@ class Dealing(Ballots):
         if isinstance(message, State):
             return super().room(message)
         largest = Terms(len(self.setting.members), self.setting.c, self.mine.length - 1)
-        return 8 * self.mine.length + largest.zero_bytes
+        return max(KEY_BYTES, ELEMENT_BYTES * self.mine.length) + largest.zero_bytes
 
     # ── the deal ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,7 +126,7 @@ class Dealing(Ballots):
         """This peer's shares are made: INTENT, and they leave (SG-1)."""
         me = self.setting.me
         self.clipped = value.clipped
-        self.blobs[me], self._parts[me] = value.blobs[self.position], value.own
+        self.blobs[me], self._beacon_shares[me] = value.blobs[self.position], value.own
         roots = tuple(blob.root for blob in value.blobs)
         message = Deal(self.context, roots, value.beacon_hash, value.share_hashes, value.sealed)
         blobs = {peer: blob for peer, blob in zip(self.roster, value.blobs, strict=True) if peer != me}
@@ -167,7 +168,7 @@ class Dealing(Ballots):
         """What a dealer dealt this peer was looked at."""
         blob = self.got(Deal.kind)[dealer].blob
         if isinstance(value, bytes) and blob is not None:
-            self.blobs[dealer], self._parts[dealer] = blob, value
+            self.blobs[dealer], self._beacon_shares[dealer] = blob, value
         else:
             self.refuse(dealer, self.deal_clause, str(value))
 
@@ -309,6 +310,6 @@ class Dealing(Ballots):
         }
         certificate, clauses = self.survives_with(), (self.deal_clause, self.beacon_clause)
         self.beacon = Beacon(self, messages.Beacon.kind, clauses, self.table, dealt, certificate, "survivors")
-        if set(dealt) <= set(self._parts):
+        if set(dealt) <= set(self._beacon_shares):
             make = partial(messages.Beacon, self.context, certificate)
-            self.beacon.show(make, self._parts, self.certify[SURVIVORS].opened_by)
+            self.beacon.show(make, self._beacon_shares, self.certify[SURVIVORS].opened_by)

@@ -345,12 +345,13 @@ def rounded(total: NDArray[np.int64], k: int, weight: int, most: int) -> NDArray
     |total| · k stays below 2^44 · 2^6.
     """
     out = memory.zeros(total.size + 1, Ring(WIDTH).dtype)
+    body = out[:-1]
     for low in range(0, total.size, CHUNK):
         piece = np.clip(total[low : low + CHUNK], -(1 << 56), 1 << 56) * k
         quotient = piece // weight
         twice = 2 * (piece - quotient * weight)
         quotient += (twice > weight) | ((twice == weight) & (quotient & 1 == 1))
-        out[low : low + CHUNK] = np.clip(quotient, -most, most).astype(np.int32).view(np.uint32)
+        body[low : low + CHUNK] = np.clip(quotient, -most, most).astype(np.int32).view(np.uint32)
     out[-1] = k
     return out
 

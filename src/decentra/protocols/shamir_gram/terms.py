@@ -12,7 +12,7 @@ from decentra.crypto.shares.field61 import ELEMENT_BYTES
 from decentra.crypto.shares.quanta import MAX_RADIUS
 from decentra.crypto.shares.sharing import BLINDS, Sharing
 from decentra.derive import quorum
-from decentra.robust.shared import HIDDEN
+from decentra.robust.shared import fewest_updates
 
 WIDTH = 32
 """Bits of a result's coordinate."""
@@ -24,11 +24,6 @@ PACKED = 16
 def slots(n: int, c: int) -> int:
     """l: one below 16 peers; from there the most with which liars are still named, n ≥ 4c + 2l − 1, or one."""
     return 1 if n < PACKED else max(1, (n - 4 * c + 1) // 2)
-
-
-def fewest_dealers(n: int, c: int) -> int:
-    """Updates that a sum is of at least: t, and so many that n − c of them hide among two honest ones."""
-    return max(quorum(n, c), 2 * c + HIDDEN)
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Terms:
 
     @property
     def fewest_dealers(self) -> int:
-        return fewest_dealers(self.n, self.c)
+        return fewest_updates(quorum(self.n, self.c), self.c)
 
     @property
     def fewest_holders(self) -> int:
