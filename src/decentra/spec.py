@@ -21,7 +21,9 @@ _FIELD = re.compile(r"(?P<name>[a-z]+)(?:\[(?P<inner>.+)\])?(?:<=(?P<cap>0|[1-9]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SPEC_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
 _CLAUSE = re.compile(r"[A-Z]{2}-[1-9][0-9]*")
-_ONCE = frozenset(("round", "view", "topic", "receiver", "session", "slice", "part", "list", "author", "bucket", "pair"))
+_ONCE = frozenset(
+    ("round", "view", "topic", "receiver", "session", "slice", "part", "list", "author", "bucket", "pair")
+)
 
 KIND_BYTES = 48
 """The longest kind that an entry can carry."""

@@ -1,7 +1,7 @@
-"""What else has to be sound where a rule runs on secret shares: enough holders to see every lie, and a rule that looks at
-inner products alone and lays no update bare.
+"""What else has to be sound where a rule runs on secret shares: enough holders to see every lie, and a rule that looks
+at inner products alone and lays no update bare.
 
-The bounds are those of ``specs/shamir-gram``: lies about products are seen from n = 3c + 1 on, and named from 4c + 1 on.
+The bounds are those of ``specs/shamir-gram``: lies about products are seen from n = 3c + 1 on, named from 4c + 1 on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _size(charter: Charter) -> Iterator[str]:
         return
     if count > MOST_MEMBERS:
         yield (
-            f"{SHARED} takes at most {MOST_MEMBERS} members and has {count}; use fewer, or name = \"bucketed\", which is "
+            f'{SHARED} takes at most {MOST_MEMBERS} members and has {count}; use fewer, or name = "bucketed", which is '
             "private and robust for more"
         )
     if count < least_roster(terms.c):
@@ -46,8 +46,8 @@ def _size(charter: Charter) -> Iterator[str]:
         )
     elif terms.floor is not None and quorum(count, terms.c) <= terms.floor < least_roster(terms.c):
         yield (
-            f"floor = {terms.floor} lets a round start in which lies of c = {terms.c} on shares go unseen; raise floor to "
-            f"{least_roster(terms.c)} or leave it out"
+            f"floor = {terms.floor} lets a round start in which lies of c = {terms.c} on shares go unseen; raise floor "
+            f"to {least_roster(terms.c)} or leave it out"
         )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from decentra import derive
 from decentra.crypto.prg import Mask
 from decentra.errors import Behind, LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Job, Persist, Record, Send, SetTimer
+from decentra.machine.effects import Blame, Compute, Persist, Record, Send, SetTimer
 from decentra.machine.events import Blob, Received
 from decentra.protocols import slices
 from decentra.protocols.jobs import Encode
@@ -187,7 +187,7 @@ class Updates(Round):
         if self._masks is not None:
             self.mask(self._masks)
 
-    def encode_job(self, masks: tuple[Mask, ...]) -> Job:
+    def encode_job(self, masks: tuple[Mask, ...]) -> Encode:
         """The job that turns this peer's update into what it sends."""
         mine, setting = self.mine, self.setting
         if mine.update is None:

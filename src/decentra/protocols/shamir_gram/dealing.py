@@ -8,8 +8,8 @@ from functools import cached_property, partial
 
 from decentra.crypto.prg import KEY_BYTES, Mask
 from decentra.crypto.shares.field61 import ELEMENT_BYTES
-from decentra.errors import LocalError, RemoteError
-from decentra.machine.effects import Blame, Compute, Job, Release, Send, SetTimer
+from decentra.errors import RemoteError
+from decentra.machine.effects import Blame, Compute, Release, Send, SetTimer
 from decentra.machine.events import Blob, Received
 from decentra.protocols.agreed import Agreed, Named, counted
 from decentra.protocols.ballots import Ballots
@@ -96,14 +96,13 @@ class Dealing(Ballots):
     def given_kind(self) -> str:
         return Deal.kind
 
-    def encode_job(self, masks: tuple[Mask, ...]) -> Job:
-        """The job that shares this peer's update."""
-        mine = self.mine
-        if mine.update is None:
-            raise LocalError(f"{self.protocol}: dealing an update that is still to come; a defect of decentra")
-        keys = tuple(self.rendezvous.sealing_key(peer) for peer in self.roster)
-        me = self.setting.me
-        return DealUpdate(self.terms, self.table, me, mine.update, mine.residual, self.ranges, keys)
+    def mask(self, masks: tuple[Mask, ...]) -> None:
+        """Share the update, now or as soon as it is here: no mask is on it."""
+        self._masks, mine, me = masks, self.mine, self.setting.me
+        if mine.update is not None:
+            keys = tuple(self.rendezvous.sealing_key(peer) for peer in self.roster)
+            job = DealUpdate(self.terms, self.table, me, mine.update, mine.residual, self.ranges, keys)
+            self.out.append(Compute("encode", job))
 
     def entered(self, phase: str) -> None:
         if phase == CONTEXT:
@@ -282,7 +281,7 @@ class Dealing(Ballots):
                 if blob is not None:
                     self.out.append(Release(blob))
         for holder, held in self._held.items():
-            for dealer, hashed in certified.items():
+            for dealer in certified:
                 if held and dealer not in held:
                     said = f"either {holder} denies what dealer {dealer} dealt it, or {dealer} dealt it nothing"
                     self.out.append(Blame(RemoteError(None, self.holding_clause, f"{said}; compare their transcripts")))

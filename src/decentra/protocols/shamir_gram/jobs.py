@@ -1,4 +1,4 @@
-"""The heavy work of a shamir-gram round, as jobs for the pool: deal, take in, check, sketch, multiply, combine, open."""
+"""The heavy work of a shamir-gram round, as jobs for the pool: deal, take in, check, sketch, multiply, weigh, open."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from decentra.protocols.beacon import BEACON
 from decentra.protocols.jobs import Assembled
 from decentra.protocols.shamir_gram.terms import WIDTH, Terms
 from decentra.protocols.sharing import SHARE_BYTES, Table
-from decentra.types import PeerId, RoundId
+from decentra.types import PeerId
 
 SECRET_BYTES = 32
 
@@ -65,9 +65,9 @@ class DealUpdate:
     ranges: tuple[float, ...]
     sealing_keys: tuple[bytes, ...]
 
-    def run(self, tools: Tools) -> Dealt:
-        terms, table = self.terms, self.table
-        ring = Ring(WIDTH)
+    def quanta(self, tools: Tools) -> tuple[NDArray[np.int64], int]:
+        """The update as integers, and how many coordinates were clipped."""
+        terms, ring = self.terms, Ring(WIDTH)
         vector = memory.zeros(terms.d + 1, ring.dtype)
         counts = encode(
             self.update,
@@ -79,14 +79,16 @@ class DealUpdate:
             out=vector,
             residual=self.residual,
         )
-        tools.witness(table.round_id, vector)
+        tools.witness(self.table.round_id, vector)
+        return vector[:-1].view(ring.signed).astype(np.int64), counts.clipped
+
+    def run(self, tools: Tools) -> Dealt:
+        terms, table = self.terms, self.table
+        quanta, clipped = self.quanta(tools)
         secret, position = tools.random(SECRET_BYTES), table.roster.index(self.me)
-        shares = deal(vector[:-1].view(ring.signed).astype(np.int64), terms.sharing, position, secret)
+        shares = deal(quanta, terms.sharing, position, secret)
         zeros = deal_zero(terms.pairs, terms.sharing, secret)
-        blobs = tuple(
-            tools.keep(_blob(shares.share(receiver), zero))
-            for receiver, zero in enumerate(zeros)
-        )
+        blobs = tuple(tools.keep(_blob(shares.share(receiver), zero)) for receiver, zero in enumerate(zeros))
         part = draw_secret(tools.random)
         parts = split(part, table.quorum, terms.n, tools.random)
         sealed = tuple(
@@ -95,7 +97,7 @@ class DealUpdate:
         )
         hashes = table.share_hashes(self.me, BEACON, parts)
         whole = table.secret_hash(self.me, BEACON, part)
-        return Dealt(blobs, whole, hashes, sealed, parts[position], counts.clipped)
+        return Dealt(blobs, whole, hashes, sealed, parts[position], clipped)
 
 
 def _blob(share: Elements | bytes, zero: Elements) -> NDArray[np.uint8]:

@@ -203,7 +203,8 @@ class ShamirGram(Checking):
     def _publish(self, value: Recovered) -> None:
         """Send this peer's slice to everybody (SG-10)."""
         for point in value.wrong:
-            self.refuse(self.roster[point - 1], self.part_clause, "its part of the sum is not on what others' parts are")
+            said = "its part of the sum is not on what others' parts are"
+            self.refuse(self.roster[point - 1], self.part_clause, said)
         if value.values is None:
             return
         self._slice, certified = value.values, self.certify[GEOMETRY]
@@ -243,7 +244,8 @@ class ShamirGram(Checking):
             return
         self._assembling, roots = True, self._roots()
         self._key = digest("opened", self.context, self.certify[GEOMETRY].digest, len(roots), *roots)
-        slices = tuple(None if (blob := self._slices[peer].blob) is None or not blob.size else blob for peer in self.slicers)
+        blobs = (self._slices[peer].blob for peer in self.slicers)
+        slices = tuple(blob if blob is not None and blob.size else None for blob in blobs)
         share = None if self._weighted is None else self._weighted.whole
         self.out.append(
             Compute(

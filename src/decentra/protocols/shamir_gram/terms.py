@@ -1,4 +1,4 @@
-"""What a roster's numbers are in shamir-gram: slots, the fewest holders and dealers, the encoding, what a blob holds."""
+"""A roster's numbers in shamir-gram: slots, the fewest holders and dealers, the encoding, what a blob holds."""
 
 from __future__ import annotations
 
