@@ -292,7 +292,8 @@ class Checking(Dealing):
             return False
         self.checked = Checked.unpack(value)
         self._name(self.checked.proved, self.shown_clause, "what it dealt or told is none of what others hold")
-        silent = set(self._told()) - {*self.checked.holders, *self.checked.proved}
+        unshown = {holder for _, holder in self._judged(self._told()).unshown}
+        silent = unshown - {*self.checked.holders, *self.checked.proved}
         self._name(sorted(silent), self.shown_clause, "its check fits no others' word, and it showed nothing for it")
         self.go("certificate(checked)")
         return True

@@ -280,8 +280,9 @@ class Dealing(Ballots):
                 blob = self.blobs.pop(peer, None)
                 if blob is not None:
                     self.out.append(Release(blob))
+        named = [peer for peer, hashes in counted(self._held.values(), self.setting.c).items() if len(hashes) == 1]
         for holder, held in self._held.items():
-            for dealer in certified:
+            for dealer in named:
                 if held and dealer not in held:
                     said = f"either {holder} denies what dealer {dealer} dealt it, or {dealer} dealt it nothing"
                     self.out.append(Blame(RemoteError(None, self.holding_clause, f"{said}; compare their transcripts")))

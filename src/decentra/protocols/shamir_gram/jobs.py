@@ -19,7 +19,7 @@ from decentra.crypto.shares.checks import degree_values, without_blind
 from decentra.crypto.shares.combine import Bounds, Judged, beyond, combined, fits_gram, judge_slices, open_slice, told
 from decentra.crypto.shares.deal import deal
 from decentra.crypto.shares.decoding import UndecidedError
-from decentra.crypto.shares.field61 import CHUNK, ELEMENT_BYTES, Elements, check_elements, to_bytes
+from decentra.crypto.shares.field61 import CHUNK, ELEMENT_BYTES, PRIME, Elements, check_elements, to_bytes
 from decentra.crypto.shares.gram import Gram, deal_zero, hidden, products, zero_values
 from decentra.crypto.shares.quanta import MAX_RADIUS
 from decentra.crypto.shares.sharing import BLINDS
@@ -292,12 +292,14 @@ class Open:
 class Summed:
     """The whole sum as its owners published it, and the round's result of it.
 
-    ``told`` is what this peer tells of its own share of it; ``flaw`` is what is wrong with it, whoever is to blame.
+    ``told`` is what this peer tells of its own share of it; ``unfit`` are the slices with numbers that no shares give;
+    ``flaw`` is what is wrong with the whole, whoever is to blame.
     """
 
     total: Blob
     result: Assembled
     told: bytes
+    unfit: tuple[int, ...]
     flaw: str
 
 
@@ -322,11 +324,14 @@ class Assemble:
     def run(self, tools: Tools) -> Summed:
         terms, start = self.terms, 0
         total = memory.zeros(terms.d, np.dtype(np.int64))
-        for blob in self.slices:
+        unfit = list[int]()
+        for place, blob in enumerate(self.slices):
             if blob is not None:
-                part = tools.view(blob).view("<i8")
-                total[start : start + part.size] = part
+                part = total[start : start + blob.size // ELEMENT_BYTES]
+                part[:] = tools.view(blob).view("<i8")
                 start += part.size
+                if int(part.max()) > PRIME >> 1 or int(part.min()) < -(PRIME >> 1):
+                    unfit.append(place)
         flaw = ""
         if beyond(total, self.weights, MAX_RADIUS) is not None:
             flaw = "a coordinate of the sum is beyond what vectors of the largest length give"
@@ -338,7 +343,7 @@ class Assemble:
             words = elements_bytes(told(share, self.bounds, self.key))
         k = len(self.weights)
         result = rounded(total, k, sum(self.weights), k * terms.limit)
-        return Summed(tools.keep(total, cite=False), Assembled(tools.keep(result, cite=False), k), words, flaw)
+        return Summed(tools.keep(total, cite=False), Assembled(tools.keep(result, cite=False), k), words, tuple(unfit), flaw)
 
 
 def rounded(total: NDArray[np.int64], k: int, weight: int, most: int) -> NDArray[Any]:

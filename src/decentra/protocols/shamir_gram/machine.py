@@ -36,7 +36,7 @@ from decentra.protocols.shamir_gram.messages import Endorse, Endorsed, Holding, 
 from decentra.protocols.shamir_gram.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.shamir_gram.verdicts import Geometry, Peers
 from decentra.types import PeerId, RoundId
-from decentra.wire.message import Verified
+from decentra.wire.message import Message, Verified
 
 COMBINE, WEIGH, OPEN, ASSEMBLE, JUDGE = "combine", "weigh", "open", "assemble", "judge"
 PARTS, TELLINGS = "parts", "tellings"
@@ -69,7 +69,10 @@ class ShamirGram(Checking):
         self._tellings: dict[PeerId, tuple[int, ...] | None] = {}
         self._judging = -1
         """How many tellings were judged last."""
-        self._false: tuple[int, ...] = ()
+        self._false = False
+        """Whether a slice is proved false."""
+        self._stopped: set[PeerId] = set()
+        """Who said that it stops: of the others, liars among them, a slice may still come."""
 
     # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -259,6 +262,9 @@ class ShamirGram(Checking):
     def _tell(self, value: Summed) -> None:
         """Tell what this peer's own share of the sum gives (SG-11)."""
         self._sum = value
+        if value.unfit:
+            self._are_false(value.unfit)
+            return
         self.out.append(SetTimer(TELLINGS, self.setting.patience))
         if value.told:
             certified = self.certify[GEOMETRY]
@@ -303,12 +309,8 @@ class ShamirGram(Checking):
             return
         for point in value.wrong:
             self.refuse(self.roster[point - 1], self.told_clause, "what it tells of its share of the sum is false")
-        self._false = value.slices
-        for place in value.slices:
-            said = f"its slice {place} of the sum is not what the shares give"
-            self.refuse(self.slicers[place], self.slice_clause, said)
-        if self._false:
-            self._lacking = True
+        if value.slices:
+            self._are_false(value.slices)
             return
         if self._sum.flaw:
             self._lacking = True
@@ -317,6 +319,13 @@ class ShamirGram(Checking):
             return
         self._assembled = self._sum.result
         self._digest = self.outcome_value(self._assembled.total_weight, self._roots())
+
+    def _are_false(self, places: tuple[int, ...]) -> None:
+        """These slices are not what the shares give: their owners are named, and the sum is not to be had."""
+        self._false = self._lacking = True
+        for place in places:
+            said = f"its slice {place} of the sum is not what the shares give"
+            self.refuse(self.slicers[place], self.slice_clause, said)
 
     # ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +346,11 @@ class ShamirGram(Checking):
 
     @property
     def hopeless(self) -> bool:
-        return any(peer in self.gone for peer in self._missing_slices())
+        return any(peer in self._stopped for peer in self._missing_slices())
+
+    def ended(self, sender: PeerId, message: Message) -> None:
+        self._stopped.add(sender)
+        super().ended(sender, message)
 
     def owing(self) -> Peers:
         return self._missing_slices() or tuple(peer for peer in self.slicers if peer not in self._tellings)

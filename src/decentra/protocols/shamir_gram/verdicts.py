@@ -61,7 +61,7 @@ class Checked:
 @dataclass(frozen=True)
 class Geometry:
     """What the opened matrix comes to: its hash, the dealers that the rule was given, their weights, and the holders
-    whose shares were true; and whoever is proved to lie by now."""
+    whose words were shown and true; and whoever is proved to lie by now."""
 
     gram: bytes
     dealers: Peers
@@ -220,7 +220,7 @@ def derive_geometry(table: Table, checked: Checked, words: Mapping[PeerId, Eleme
         gram_hash(gram),
         tuple(checked.dealers[i] for i in left),
         weights,
-        tuple(peer for peer in checked.holders if peer not in proved),
+        tuple(peer for peer in checked.holders if peer in words and peer not in proved),
         tuple(peer for peer in table.roster if peer in proved),
     )
     if len(value.holders) < terms.needed(terms.sharing.degree, f):
