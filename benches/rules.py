@@ -129,7 +129,7 @@ def again(rows: Any, some: Any, rule: str, f: int) -> Any:
     """The first coordinates, from a Gram matrix of their own: in float64 about the mean, or about zero."""
     from decentra.robust import CoordinateRule, find
     from decentra.robust.catalogue import Composition
-    from decentra.robust.geometry import mixed
+    from decentra.robust.geometry import gram_of_mixtures
 
     def gram_of(rule: Composition) -> tuple[Any, Any]:
         seen, last = (np.vstack([rows, rows[:1]]), np.vstack([some, some[:1]])) if rule.reference else (rows, some)
@@ -144,7 +144,7 @@ def again(rows: Any, some: Any, rule: str, f: int) -> Any:
     gram, last = gram_of(found)
     for step in found.steps:
         made = step.mixtures(gram, f)
-        gram, last = mixed(gram, made), made @ last
+        gram, last = gram_of_mixtures(gram, made), made @ last
     if isinstance(found.rule, CoordinateRule):
         return np.sort(last, axis=0)[f : len(last) - f].mean(axis=0)
     radius = float(np.sqrt(rows.shape[1])) if found.needs_radius else None
