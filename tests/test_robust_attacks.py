@@ -392,7 +392,12 @@ def test_an_attack_is_had_with_parameters() -> None:
     [
         ("alei", {}, "did you mean 'alie'"),
         ("min-max", {}, "did you mean 'min_max'"),
-        ("zzz", {}, "choose alie, ipm"),
+        ("zzz", {}, "choose alie, ipm, .*, dissensus, spectral$"),
+        ("label-flip", {}, "did you mean 'label_flip'"),
+        (None, {}, "by its name, not by NoneType; choose alie"),
+        (["alie"], {}, "by its name, not by list; choose alie"),
+        ("nan", {"prat": 0.5}, "did you mean 'part'"),
+        ("sign_flip", {"x": 1.0}, "has no parameter 'x'; choose scale"),
         ("label_flip", {}, "on data"),
         ("ipm", {"epsilno": 1.0}, "did you mean 'epsilon'"),
         ("min_max", {"direction": "up"}, "deviation, mean, sign"),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from decentra.charter import grid_policy
 from decentra.charter.charter import FILE, Charter
-from decentra.charter.toml import nearest, raise_problems
+from decentra.charter.toml import raise_problems
 from decentra.derive import quorum
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean, nearest
 from decentra.grids import MOST_TOGETHER
 from decentra.robust import catalogue
 
@@ -102,8 +102,7 @@ def _protocol(charter: Charter) -> Iterator[str]:
     elif plain in _ENCRYPTION:
         yield f"homomorphic encryption ({name!r}) is not in this release; {choice}"
     else:
-        near = nearest(plain, SHIPPED)
-        yield f"there is no protocol {name!r}; {f'did you mean {near!r}?' if near else choice}"
+        yield f"there is no protocol {name!r}; {did_you_mean(plain, SHIPPED, choice)}"
 
 
 def _members(charter: Charter) -> Iterator[str]:

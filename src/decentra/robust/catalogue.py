@@ -6,7 +6,6 @@ A third party's rule comes by an entry point of the group ``decentra.rules``: a 
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.robust.centre import CovarianceFilter, GeometricMedian
 from decentra.robust.coordinates import MeaMed, Median, SignMajority, TrimmedMean
 from decentra.robust.nearest import CHOOSES, BulyanSelection, Krum, MultiKrum, NearestNeighborMixing, NearMedian
@@ -249,9 +248,8 @@ def _find(name: str) -> Composition:
     if unknown or last not in names():
         wrong = unknown[0] if unknown else last
         known = [part for part, rule in registered.items() if isinstance(rule, PreStep)] if unknown else list(names())
-        near = difflib.get_close_matches(wrong, known, 1)
         what = "step before a rule" if unknown else "rule"
-        mend = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
+        mend = did_you_mean(wrong, known, f"choose of {', '.join(known)}")
         raise LocalError(f"there is no {what} {wrong!r}; {mend}")
     mixing = tuple(step for step in steps if isinstance(step, PreStep))
     plain = "+".join((*before, last))
