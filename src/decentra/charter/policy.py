@@ -163,6 +163,8 @@ def _rule(charter: Charter) -> Iterator[str]:
     except LocalError as error:
         yield str(error)
         return
+    if found.name != rule:  # it is hashed as it stands, and members compare hashes
+        yield f"a charter has one spelling for a rule, and {rule!r} is another; did you mean {found.name!r}?"
     if found.name == "mean":
         return
     if name != MESH:
