@@ -164,7 +164,8 @@ def test_python_runs_the_package_as_the_command(module: str) -> None:
 
     code, out, _ = run("--version")
     assert code == 0 and out.startswith("decentra 0.")
-    assert run("inti") == (2, "", "error: no such command 'inti'. Did you mean 'init', 'invite'? See `decentra --help`\n")
+    said = "error: no such command 'inti'. Did you mean 'init', 'invite'? See `decentra --help`\n"
+    assert run("inti") == (2, "", said)
 
 
 @pytest.mark.parametrize(

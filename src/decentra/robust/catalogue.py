@@ -285,6 +285,11 @@ def names() -> tuple[str, ...]:
     return tuple(_last())
 
 
+def step_names() -> tuple[str, ...]:
+    """The names of all steps that may come before one."""
+    return tuple(_steps())
+
+
 def find(name: str) -> Composition:
     """The rule of this name. Raises LocalError for one that there is not, with the nearest."""
     if not isinstance(name, str):
@@ -293,10 +298,15 @@ def find(name: str) -> Composition:
     return _find(name)
 
 
+def parts_of(name: str) -> tuple[str, ...]:
+    """The names of the steps and of the rule that a name is put together of, spelled as they are here."""
+    return tuple(part.strip().lower().replace("-", "_") for part in name.split("+"))
+
+
 @cache
 def _find(name: str) -> Composition:
     steps, rules = _steps(), _last()
-    *before, last = [part.strip().lower().replace("-", "_") for part in name.split("+")]
+    *before, last = parts_of(name)
     if last in steps:
         raise LocalError(f"{last!r} comes before a rule; add one, as in {last}+trimmed_mean")
     unknown = next((part for part in before if part not in steps), None)
