@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from decentra.charter import bucket_policy, grid_policy
-from decentra.charter.bucket_policy import BUCKETED
+from decentra.charter.bucket_policy import BUCKETED as BUCKETED
 from decentra.charter.charter import FILE, Charter
-from decentra.charter.toml import nearest, raise_problems
+from decentra.charter.toml import raise_problems
 from decentra.derive import quorum
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean, nearest
 from decentra.grids import MOST_TOGETHER
 from decentra.robust import catalogue
 
@@ -105,8 +105,7 @@ def _protocol(charter: Charter) -> Iterator[str]:
     elif plain in _ENCRYPTION:
         yield f"homomorphic encryption ({name!r}) is not in this release; {choice}"
     else:
-        near = nearest(plain, SHIPPED)
-        yield f"there is no protocol {name!r}; {f'did you mean {near!r}?' if near else choice}"
+        yield f"there is no protocol {name!r}; {did_you_mean(plain, SHIPPED, choice)}"
 
 
 def _members(charter: Charter) -> Iterator[str]:
@@ -168,6 +167,8 @@ def _rule(charter: Charter) -> Iterator[str]:
     except LocalError as error:
         yield str(error)
         return
+    if found.name != rule:  # it is hashed as it stands, and members compare hashes
+        yield f"a charter has one spelling for a rule, and {rule!r} is another; did you mean {found.name!r}?"
     if found.name == "mean":
         return
     if name not in ROBUST:
