@@ -48,7 +48,8 @@ def aggregate(rows: Sequence[NDArray[Any]], rule: str, f: int) -> NDArray[Any]:
     f = whole("f", f)
     composition = _fitting(rows, rule, f)
     n, last = len(rows), composition.rule
-    made_of, parts = _made_of(rows, composition, f)
+    gram = _gram(rows, origin=composition.origin) if composition.needs_geometry else np.zeros((n, n))
+    made_of, parts = _made_of(gram, composition, f)
     plain = parts == 1 and np.array_equal(made_of, np.eye(n, dtype=np.int64))
     total = np.empty_like(rows[0])
     for low, block in _blocks(rows):
@@ -74,17 +75,17 @@ def _fitting(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Composition:
     return composition
 
 
-def _made_of(rows: Sequence[NDArray[Any]], composition: Composition, f: int) -> tuple[NDArray[Any], int]:
+def _made_of(gram: Gram, composition: Composition, f: int) -> tuple[NDArray[Any], int]:
     """What the rule makes of rows before it looks at coordinates, as integers over one denominator.
+
+    Args:
+        gram: (n, n), the rows' inner products; zeros where the rule needs none.
 
     Returns:
         (m, n), int64: a row for each mixture that a coordinate rule works on, or the one row of a Gram rule's weights;
         and the denominator, which for weights is their sum.
     """
-    made_of, denominator = np.eye(len(rows), dtype=np.int64), 1
-    gram = np.zeros((len(rows), len(rows)))
-    if composition.needs_geometry:
-        gram = _gram(rows, origin=composition.origin)
+    made_of, denominator = np.eye(len(gram), dtype=np.int64), 1
     for step in composition.steps:
         counts, parts = _integers(step.mixtures(gram, f))
         gram = gram_of_mixtures(gram, counts / parts)  # what is decided is of what is applied
@@ -93,6 +94,33 @@ def _made_of(rows: Sequence[NDArray[Any]], composition: Composition, f: int) -> 
         weights, parts = _weights(composition.rule.weights(gram, f))
         made_of, denominator = weights[None, :] @ made_of, denominator * parts
     return made_of, denominator
+
+
+def weigh_gram(exact: Sequence[Sequence[int]], rule: str, f: int) -> tuple[tuple[int, ...], int]:
+    """The weights that a rule gives updates of which only the inner products are known, as integers over one sum.
+
+    Args:
+        exact: (n, n), symmetric: Python integers, of any size that float64 holds.
+        rule: a name of ``catalogue.exact_rules()`` of a rule that weighs whole updates about no origin.
+        f: how many may be false.
+
+    Raises:
+        LocalError: another rule, or one that does not fit n and f; a matrix that is not square.
+    """
+    composition = find(rule)
+    if composition.why_not_alike is not None:
+        raise LocalError(f"{composition.why_not_alike}; choose of {', '.join(exact_rules())}")
+    n, f = len(exact), whole("f", f)
+    problem = composition.misfit(n, f) if n else "there are no updates to weigh"
+    if problem is not None:
+        raise LocalError(problem)
+    if not isinstance(composition.rule, GramRule) or composition.origin:
+        raise LocalError(f"{composition.name} gives no weights with a sum of 1 from inner products alone")
+    if any(len(row) != n for row in exact):
+        raise LocalError(f"inner products of {n} updates are {n} rows of {n}")
+    gram = _about_central(np.array([[int(value) for value in row] for row in exact], dtype=object)).astype(np.float64)
+    (weights,), parts = _made_of(gram, composition, f)
+    return tuple(int(weight) for weight in weights), parts
 
 
 def _blocks(rows: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -125,12 +153,15 @@ def _gram(rows: Sequence[NDArray[Any]], origin: bool) -> Gram:
             cross = _whole(upper @ low.T)
             exact += _whole(upper @ upper.T) * (1 << 2 * HALF) + (cross + cross.T) * (1 << HALF)
         exact += _whole(low @ low.T)
-    if not origin:
-        squares = np.diagonal(exact)
-        squared = squares[:, None] + squares[None, :] - 2 * exact
-        central = min(range(n), key=lambda index: (sum(sorted(squared[index])[: n // 2 + 1]), index))
-        exact = about(exact, central)
-    return exact.astype(np.float64)
+    return (exact if origin else _about_central(exact)).astype(np.float64)
+
+
+def _about_central(exact: NDArray[Any]) -> NDArray[Any]:
+    """Inner products in Python's integers about the row that half of all are nearest to."""
+    squares = np.diagonal(exact)
+    squared = squares[:, None] + squares[None, :] - 2 * exact
+    n = len(exact)
+    return about(exact, min(range(n), key=lambda index: (sum(sorted(squared[index])[: n // 2 + 1]), index)))
 
 
 def _whole(products: NDArray[Any]) -> NDArray[Any]:
