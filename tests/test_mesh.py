@@ -47,6 +47,7 @@ from helpers import (
     ids,
     kill,
     lie,
+    most_held,
     on_topic,
     play,
     proposer_of,
@@ -376,6 +377,41 @@ def test_an_update_that_too_few_have_is_left_out_and_freed() -> None:
     done = [one for one in ended if isinstance(one, RoundResult)]
     assert len(done) == 7 and done[0].dropped == (ids(group)[2],)
     assert [one.contributed for one in done] == [place != 2 for place in range(7)]
+
+
+def bring(peer: SimulatedPeer, victim: PeerId, author: PeerId, cited: Verified, row: NDArray[Any]) -> None:
+    """Relay an update to a peer, whether or not it needs it."""
+    relayed = sign(peer, Relay(running(peer).context, author, cited), ZERO)
+    peer.driver._post_to(victim, relayed, peer.driver.workbench().keep(row))
+
+
+@pytest.mark.parametrize(("n", "c"), [(4, 1), (7, 2), (10, 3)])
+def test_c_liars_that_withhold_and_relay_have_nobody_keep_more_than_n_vectors(n: int, c: int) -> None:
+    """They keep their updates from one peer, and before it can know which are certified relay everybody's to it: of
+    honest peers those that there are, and of each other some that each makes up."""
+    attack = Scene(group := simulate(n, "mesh", protocol__c=c, protocol__rule="mean"), 0)
+    results(play(group, small(group)))
+    names, liars, size = ids(group), group.peers[:c], 20_000
+    victim = names[-1]
+
+    def relay(liar: SimulatedPeer) -> None:
+        for author in names[c:]:
+            cited = running(liar).got(Update.kind)[author].verified
+            bring(liar, victim, author, cited, attack.watch.encoded[author, 2])
+        for place, author in enumerate(liars):
+            made_up = row(group, [c * group.peers.index(liar) + place] * size)
+            root = liar.driver.workbench().keep(made_up).root
+            bring(liar, victim, names[place], sign(author, Update(running(liar).context, root), ZERO), made_up)
+
+    for place, liar in enumerate(liars):
+        withhold(group, place, [victim])
+        at(liar, "survivors", lambda _machine, liar=liar: relay(liar))
+    seen = most_held(attack, victim)
+    done = results(play(group, [vector(np.full(size, 0.001 * place, np.float32)) for place in range(n)], but=range(c)))
+    assert done[0].participants == names
+    attack.watch.exact(2, done)
+    whole = (size + 1) * group.charter.protocol.width // 8
+    assert n * whole <= max(seen) <= (n + 1) * whole  # every update, and what the rule gives
 
 
 def invented(effect: Send) -> list[Send]:
