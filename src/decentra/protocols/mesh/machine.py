@@ -76,7 +76,7 @@ class Mesh(Ballots):
         if phase == CONTEXT:
             self.endorse_plainly()
         elif phase == UPDATES:
-            self.mask(())
+            self.encode()
 
     def own_step(self) -> bool:
         return self.step_context() if self.phase == CONTEXT else self._step_updates()
@@ -190,7 +190,7 @@ class Mesh(Ballots):
     def _step_updates(self) -> bool:
         """Say whose update is whole here: everybody's, or, when the time is over, that of who came."""
         self.hurry()
-        if not self.masked:
+        if not self.left:
             self.go_after()
             return False
         whole = {peer: one for peer, one in self.got(Update.kind).items() if self._sound(peer, one)}
@@ -436,7 +436,7 @@ class Mesh(Ballots):
     def shown_for_outcome(self) -> tuple[Verified, ...]:
         return self._shown
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """What c + 1 equal results give, of which one is an honest peer's; or ``lost``, where this peer too has waited
         in vain, or knows the outcome and has seen that too few others do."""
         if value == LOST:
