@@ -240,6 +240,18 @@ class Driver:
         effects = running.machine.handle(event)
         if effects:  # most messages are one of many that the machine waits for
             self._enqueue(effects)
+        if running is self.running and running.ended is None:
+            self._review(running)
+
+    def _review(self, running: Running) -> None:
+        """What happened may settle whether blobs are wanted that stand on offer."""
+        try:
+            alone = running.review()
+        except LocalError as error:  # no memory for one
+            self.cancel(error)
+            return
+        for verified in alone:
+            self._route(verified)
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
@@ -356,8 +368,7 @@ class Driver:
         running.end()
         # Who is in a round that ended well may still need what lasts of it; what failed, or is older, nobody needs.
         self._withdraw(running.round.number, well=ended.error is None)
-        for peer, transfer in running.under_way:
-            self._links[peer].reject(transfer)
+        running.reject_all()
         self.running = None
         running.done(ended)
 

@@ -37,7 +37,7 @@ from decentra.transfer.link import Send as SendFrame
 from decentra.transport.base import Lane, Transport
 from decentra.transport.simulated import Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId, RoundId, RoundResult
+from decentra.types import EpochName, PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import Signer
 from decentra.wire.message import Verified
@@ -274,8 +274,9 @@ class _MutedLink(Link):
         send: SendFrame,
         *,
         session: bytes,
+        epoch: EpochName,
     ) -> None:
-        super().__init__(peer, incarnation, send, session=session)
+        super().__init__(peer, incarnation, send, session=session, epoch=epoch)
         self._mouth, self._to = mouth, peer
 
     def post(

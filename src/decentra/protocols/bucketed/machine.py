@@ -109,7 +109,7 @@ class Bucketed(Evaluated):
         anything.
         """
         if self.mine.summed and not (self.rendezvous.adopted and self.mine.specs):
-            self.mask(())
+            self.encode()
         else:
             self._give(Mean(self.context, (), ZERO), [])
 
@@ -120,7 +120,7 @@ class Bucketed(Evaluated):
 
     def _give(self, message: Mean, receivers: Sequence[PeerId]) -> None:
         """State the mean to everybody, and send it to those who have it from this peer."""
-        self.masked = True
+        self.left = True
         blobs = {} if self._mine is None else dict.fromkeys(receivers, self._mine)
         self.out.append(Persist(Record("stated", "mean", self.context + message.root)))
         self.out.append(Send(message, blobs=blobs, after=self.rendezvous.opened_by, lasting=True))
@@ -185,7 +185,7 @@ class Bucketed(Evaluated):
 
     def _step_means(self) -> bool:
         """Say which buckets' means are stated, once all are that can be, or when the time is over."""
-        if not self.masked:
+        if not self.left:
             return False
         means = self._means()
         if self.setting.me not in means:
