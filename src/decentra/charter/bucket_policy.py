@@ -81,13 +81,23 @@ def _size(charter: Charter) -> Iterator[str]:
 def _mend(charter: Charter) -> str:
     """The nearest size that does; with the largest c below, where none does for this one."""
     count, c, own = len(charter.members), charter.protocol.c, charter.bucket_corrupt
-    most = next(fewer for fewer in range(c, 0, -1) if count // (2 * fewer + 1) >= min(fewer, own) + 2)
+    most = min(c, most_in_buckets(count, own))
     size = 0 if charter.buckets is None else charter.buckets.size
     nearest = min(max(size, min(most, own) + 2), count // (2 * most + 1))
     aims = [f"lower c to {most}"] * (most < c) + [f"set size to {nearest}"] * (nearest != size)
     if most < c and charter.buckets is not None and charter.buckets.c is not None and own >= most:
         aims.append("leave c and risk in [buckets] out")
     return f"{' and '.join(aims)}{', or add members' if most < c else ''}"
+
+
+def most_in_buckets(count: int, bucket_corrupt: int | None = None) -> int:
+    """The largest c that so many members can have in buckets of the least size; 1 where that is too much already.
+
+    Args:
+        bucket_corrupt: how many of one bucket may be corrupt; None for as many as of all.
+    """
+    least = {c: (c if bucket_corrupt is None else min(c, bucket_corrupt)) + 2 for c in range(1, count)}
+    return max((c for c in least if count // (2 * c + 1) >= least[c]), default=1)
 
 
 def _risk(charter: Charter) -> Iterator[str]:
