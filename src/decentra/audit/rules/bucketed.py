@@ -52,8 +52,12 @@ def _is_stated(round_: Round, record: Record, bucket: Sequence[PeerId]) -> bool:
 
 
 def means(round_: Round) -> Iterator[Finding]:
-    """BU-2: a mean is of enough members of its author's bucket; and what more of that bucket than may lie state alike
-    is what its session certified, and any other is not."""
+    """BU-2: a mean is of enough members of its author's bucket; and what more of that state alike than may lie of all
+    is what its session certified, and any other is not.
+
+    More than may lie of a bucket would not do: there may be more in one, by the luck of the draw.
+    """
+    c = round_.ground.c
     alike: dict[tuple[object, ...], dict[bytes, dict[PeerId, Record]]] = defaultdict(lambda: defaultdict(dict))
     for record in round_.of(MEAN):
         bucket = _bucket(round_, record.author)
@@ -63,10 +67,10 @@ def means(round_: Round) -> Iterator[Finding]:
             alike[record["context"], bucket][record.entry.body][record.author] = record
     for stated in alike.values():
         for hashed, others in stated.items():
-            if len(others) <= _corrupt(round_):
+            if len(others) <= c:
                 continue
             for record in (one for other, said in stated.items() if other != hashed for one in said.values()):
-                said_so = tuple(others.values())[: _corrupt(round_) + 1]
+                said_so = tuple(others.values())[: c + 1]
                 yield violation("BU-2", record, "stated another mean than more of its bucket than may lie", *said_so)
 
 
@@ -90,8 +94,8 @@ def holdings(round_: Round) -> Iterator[Finding]:
 def _stated(
     round_: Round, record: Record, roster: Record, bucket: tuple[PeerId, ...], signed: Mapping[PeerId, Record]
 ) -> Iterator[Finding]:
-    """Whether more of a bucket than may lie can have made the statement that a holding names: one of them is honest,
-    and makes no other one.
+    """Whether more of a bucket than may lie can have made the statement that a holding names: whoever has made another
+    one as well lies, and no more than c of all do.
 
     Args:
         signed: who signed that statement.
@@ -104,10 +108,11 @@ def _stated(
         return
     told = {one.author: one for one in round_.of(MEAN) if one["context"] == record["context"]}
     so, silent = [peer for peer in asked if peer in signed], [peer for peer in asked if peer not in told]
-    if len(asked) <= c or not (so or silent):
+    lying = c + 1 - len(so) - len(silent)
+    if len(asked) <= c or lying > round_.ground.c:
         said = "names a statement that none of its bucket made"
         yield violation("BU-4", record, said, roster, *(told[peer] for peer in asked if peer in told))
-    elif len(so) + len(silent) <= c:
+    elif lying > 0:
         who, whose = round_.ground.name(record.author), round_.ground.name(bucket[0])
         yield Missing(f"who made the statement of the bucket of {whose} that {who} names", bucket[0], round_.number)
 

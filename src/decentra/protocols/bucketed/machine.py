@@ -16,7 +16,7 @@ from decentra.machine.effects import Blame, Persist, Record, Release, Send, SetT
 from decentra.machine.events import Blob, Received
 from decentra.protocols.aggregate import Aggregated
 from decentra.protocols.agreed import Agreed, Named, derive_agreed
-from decentra.protocols.bucketed.buckets import Buckets, read_holding, sound_mean, stated
+from decentra.protocols.bucketed.buckets import Buckets, contradicted, read_holding, sound_mean, stated
 from decentra.protocols.bucketed.messages import Endorse, Endorsed, Holding, Mean, Relay, Result
 from decentra.protocols.bucketed.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.evaluated import Evaluated
@@ -156,10 +156,15 @@ class Bucketed(Evaluated):
 
     def _means(self) -> dict[PeerId, Verified]:
         """The statements that are sound; who made one that is not is taken down."""
-        for peer, received in self.got(Mean.kind).items():
-            if peer not in self._sound:
-                self._sound[peer] = self._is_mean(peer, received)
-        return {peer: one.verified for peer, one in self.got(Mean.kind).items() if self._sound.get(peer)}
+        known = self.got(Mean.kind)
+        new = [peer for peer in known if peer not in self._sound]
+        for peer in new:
+            self._sound[peer] = self._is_mean(peer, known[peer])
+        means = {peer: one.verified for peer, one in known.items() if self._sound.get(peer)}
+        for peer in contradicted(means, self.buckets, self.setting.c) if new else ():
+            said = "it states another mean than its bucket's session gave, as more of its members state than may lie"
+            self.refuse(peer, self.mean_clause, said)
+        return means
 
     def _is_mean(self, peer: PeerId, received: Received) -> bool:
         message = received.verified.message
