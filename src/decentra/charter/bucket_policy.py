@@ -67,18 +67,22 @@ def _size(charter: Charter) -> Iterator[str]:
         )
     elif count // size < need:
         fits = count // need
-        mend = f"set size to {fits}" if fits >= least else f"lower c to {_most_c(charter)}, or add members"
+        most = most_in_buckets(count, charter.buckets.c)
+        mend = f"set size to {fits}" if fits >= least else f"lower c to {most}, or add members"
         yield (
             f"size = {size} in [buckets] gives {count // size} buckets of {count} members, and c = {c} liars that each "
             f"taint one need {need}; {mend}"
         )
 
 
-def _most_c(charter: Charter) -> int:
-    """The largest c that so many members can have in buckets of the least size."""
-    count = len(charter.members)
-    fitting = [c for c in range(1, count) if count // (2 * c + 1) >= (min(c, charter.bucket_corrupt) + 2)]
-    return max(fitting, default=1)
+def most_in_buckets(count: int, bucket_corrupt: int | None = None) -> int:
+    """The largest c that so many members can have in buckets of the least size; 1 where that is too much already.
+
+    Args:
+        bucket_corrupt: how many of one bucket may be corrupt; None for as many as of all.
+    """
+    least = {c: (c if bucket_corrupt is None else min(c, bucket_corrupt)) + 2 for c in range(1, count)}
+    return max((c for c in least if count // (2 * c + 1) >= least[c]), default=1)
 
 
 def _risk(charter: Charter) -> Iterator[str]:
