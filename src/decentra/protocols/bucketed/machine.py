@@ -201,7 +201,8 @@ class Bucketed(Evaluated):
         settled = len(whole) == len(said) and not (open_ and len(said) < len(self.buckets.members))
         if not settled and "hold" not in self.waited:
             return False
-        self.absent.update(peer for peer in open_ if peer not in self.got(Mean.kind))
+        if "hold" in self.waited:  # else who has stated nothing yet was not waited for
+            self.absent.update(peer for peer in open_ if peer not in self.got(Mean.kind))
         self._said = Holding(self.context, tuple(sorted(said.items())), tuple(sorted(whole)))
         self.out.append(Send(self._said, after=self.rendezvous.opened_by))
         # Whose statement is here began to wait for others' by now, for twice that patience; the third is for the way.
@@ -349,7 +350,8 @@ class Bucketed(Evaluated):
             if name not in self.rows:
                 continue
             for peer, holding in self._held.items():
-                lacks = name not in holding.whole and peer not in self.buckets.named(name) and peer != me
+                # a member of the bucket too, where its own round gave it no result
+                lacks = name not in holding.whole and peer != me
                 if not lacks or peer in done or peer in self.gone or (name, peer) in self._relayed:
                     continue
                 first = (1 + ("spare" in self.waited)) * (self.setting.c + 1)
