@@ -212,11 +212,12 @@ def test_the_auditor_derives_what_machines_derive(
     n, c, shown, _ = given_
     some = data.draw(st.lists(st.sampled_from(shown)))
     least = data.draw(st.integers(1, n))
-    records: dict[PeerId, Any] = {}
+    held: dict[PeerId, Any] = {}
     for one in some:
-        records.setdefault(one.sender, {"held": one.message.held})  # type: ignore[attr-defined]
+        held.setdefault(one.sender, one.message.held)  # type: ignore[attr-defined]
     agreed = derive_agreed(PEERS[:n], PEERS[:n], least, least, c, holdings(some, PEERS[:n], CONTEXT))
-    assert survivors._echoed(PEERS[:n], least, c, records) == (None if agreed is None else agreed.pack())
+    echoed = survivors._echoed(PEERS[:n], PEERS[:n], least, least, c, held)
+    assert echoed == (None if agreed is None else agreed.pack())
 
 
 LISTS = st.lists(st.lists(st.binary(max_size=33), max_size=2).map(tuple), max_size=4).map(tuple)

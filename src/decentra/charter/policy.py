@@ -301,4 +301,4 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     *bucket_policy.RULES,
 )
 
-_GRID_RULES = (_protocol, _rule, _ranges, _admission, *grid_policy.RULES)
+_GRID_RULES = (_protocol, _rule, _ranges, _admission, *bucket_policy.ON_A_GRID, *grid_policy.RULES)
