@@ -39,7 +39,9 @@ def weights(updates: NDArray[Any], name: str, f: int) -> list[int] | None:
     rule = find(name)
     if isinstance(rule.rule, CoordinateRule):
         return None
-    made_of, total = exact._made_of(list(updates), rule, f)
+    rows = list(updates)
+    gram = exact._gram(rows, origin=rule.origin) if rule.needs_geometry else np.zeros((len(rows), len(rows)))
+    made_of, total = exact._made_of(gram, rule, f)
     found: list[int] = made_of[0].tolist()
     assert len(made_of) == 1 and ("arc" in name or sum(found) == total)
     return found

@@ -246,12 +246,10 @@ class Driver:
     def _review(self, running: Running) -> None:
         """What happened may settle whether blobs are wanted that stand on offer."""
         try:
-            alone = running.review()
+            for verified in running.review():
+                self._route(verified)
         except LocalError as error:  # no memory for one
             self.cancel(error)
-            return
-        for verified in alone:
-            self._route(verified)
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
