@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decentra.charter.policy import Policy
 from decentra.demo.launch import Options, _charter, _command, _plain, main
-from decentra.demo.liar import Liar, flat, set_flat
+from decentra.demo.liar import Liar, flat, set_flat, spoiling
 from decentra.demo.lies import ATTACKS, Terms, terms
 from decentra.demo.screen import summary_lines
 from decentra.demo.task import recipe
@@ -49,7 +49,7 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce or mesh"),
+        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh or bucketed"),
         ({"rule": "trimed_mean"}, "there is no rule 'trimed_mean'; did you mean 'trimmed_mean'?"),
         ({"rule": "nmm+median"}, "no step before a rule 'nmm'; did you mean 'nnm'?"),
         ({"attack": "alei", "f": 1}, "there is no attack 'alei'; did you mean 'alie'?"),
@@ -202,6 +202,30 @@ def test_a_liar_sends_what_its_attack_makes_of_the_updates_that_honest_peers_sen
     assert len(sent) == ROUNDS
     for update, row in zip(sent, expected, strict=True):
         assert np.allclose(update, row, rtol=1e-5, atol=1e-5) and np.abs(row).max() > 1e-3
+
+
+@given(st.sampled_from([(9, 1), (10, 1), (12, 1), (20, 2)]), st.integers(0, 2**32), st.data())
+def test_liars_in_buckets_make_each_of_their_means_what_the_attack_gives(
+    size: tuple[int, int], seed: int, data: st.DataObject
+) -> None:
+    n, liars = size
+    rng = np.random.default_rng(seed)
+    places, count = rng.permutation(n).tolist(), 2 * liars + 1
+    buckets = [places[first::count] for first in range(count)]
+    honest = rng.normal(0, 1, (n - liars, 5))
+    asked: list[int] = []
+
+    def lies(means: Any, many: int) -> Any:
+        asked.append(many)
+        return -3.0 * means.mean(axis=0)
+
+    rows = np.vstack([honest, *(spoiling(honest, buckets, place, lies) for place in range(n - liars, n))])
+    clean = [bucket for bucket in buckets if max(bucket) < n - liars]
+    wanted = -3.0 * np.stack([honest[bucket].mean(axis=0) for bucket in clean]).mean(axis=0)
+    for bucket in buckets:
+        if bucket not in clean:
+            assert np.allclose(rows[bucket].mean(axis=0), wanted)
+    assert set(asked) == {count - len(clean)}
 
 
 @pytest.mark.parametrize("made", [Alie(z=1.0), Ipm(epsilon=2.0)], ids=lambda made: made.name)

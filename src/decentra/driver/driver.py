@@ -237,8 +237,7 @@ class Driver:
             return
         if self._watch is not None:
             self._watch(event)
-        effects = running.machine.handle(event)
-        if effects:  # most messages are one of many that the machine waits for
+        if effects := running.machine.handle(event):  # most messages are one of many that the machine waits for
             self._enqueue(effects)
         if running is self.running and running.ended is None:
             self._review(running)
@@ -248,8 +247,8 @@ class Driver:
         try:
             for verified in running.review():
                 self._route(verified)
-        except LocalError as error:  # no memory for one
-            self.cancel(error)
+        except LocalError as error:
+            self.cancel(error)  # no memory for one
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
