@@ -1,10 +1,11 @@
 """What the small phases of a round cost beside its bulk work, by the counters of real peers' drivers.
 
-    python benches/phases.py [-n 8] [-c 2] [--parameters 10000000] [--rounds 3] [--protocol secagg] [--json]
+    python benches/phases.py [-n 8] [-c 2] [--parameters 10000000] [--rounds 3] [--protocol secagg …] [--json]
 
 Every peer is a process of its own, over ZeroMQ with CURVE on loopback, with real cryptography. Its counters tell the
 CPU seconds for messages (small phases) from those for vectors (jobs, blobs sent and received); what the process spent
-besides is sockets, the event loop and the journal. The first round warms up and is left out.
+besides is sockets, the event loop and the journal. The first round warms up and is left out. Several protocols are
+measured one after the other, with their templates' rules.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ PATIENCE = 600.0
 FACTS = ("small", "bulk", "kept", "process", "signed", "verified", "seconds")
 
 
-def measure(options: argparse.Namespace, home: Path) -> list[dict[str, Any]]:
+def measure(options: argparse.Namespace, protocol: str, home: Path) -> list[dict[str, Any]]:
     """What each peer told of each round but the first."""
     group = starting.Group(
         home,
         options.n,
-        options.protocol,
+        protocol,
         protocol__c=options.c,
         model__max_parameters=options.parameters,
         rounds__phase_deadline=PATIENCE / 4,
@@ -60,21 +61,25 @@ def main() -> None:
     parser.add_argument("-c", type=int, default=2, help="how many may lie together")
     parser.add_argument("--parameters", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3, help="after one to warm up")
-    parser.add_argument("--protocol", default="secagg")
+    parser.add_argument("--protocol", nargs="+", default=["secagg"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="decentra-") as home:
-        told = measure(options, Path(home))
+    for protocol in options.protocol:
+        with tempfile.TemporaryDirectory(prefix="decentra-") as home:
+            report(options, protocol, measure(options, protocol, Path(home)))
+
+
+def report(options: argparse.Namespace, protocol: str, told: list[dict[str, Any]]) -> None:
     figures = {fact: mean(one[fact] for one in told) for fact in FACTS}
     shares = [100 * one["small"] / (one["small"] + one["bulk"]) for one in told]
     of_process = 100 * figures["small"] / figures["process"]
-    setting = {"protocol": options.protocol, "n": options.n, "c": options.c, "parameters": options.parameters}
+    setting = {"protocol": protocol, "n": options.n, "c": options.c, "parameters": options.parameters}
     if options.json:
         shown = {"share": mean(shares), "share_most": max(shares), "share_of_process": of_process}
         print(json.dumps({**setting, "rounds": options.rounds, **figures, **shown}))
         return
     print(
-        f"{options.protocol}, n = {options.n}, c = {options.c}, {options.parameters:,} parameters, "
+        f"{protocol}, n = {options.n}, c = {options.c}, {options.parameters:,} parameters, "
         f"{options.rounds} rounds; a peer's CPU a round:\n"
         f"  small phases  {figures['small']:7.3f} s   "
         f"({figures['signed']:.0f} messages signed, {figures['verified']:.0f} verified)\n"

@@ -11,7 +11,8 @@ has one hidden layer of 32 and 6,634 parameters.
 A run is one line of the log, and what is in the log is not run again: so it may be stopped at any time, and goes on
 where it was. All rules and seeds on four splits take about an hour and a half of one core; ``--quick`` is one seed, one
 split, f = 2 and four rules, in under a minute. ``--write`` runs nothing and makes ROBUST.md, ROBUST.json and ROBUST.png
-of what the log holds of these rules and splits, with the seeds that are complete; it needs matplotlib.
+of what the log holds of these rules and splits, with the seeds that are complete, and says the command; it needs
+matplotlib.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+from asked import command
 from numpy.typing import NDArray
 
 from decentra.robust import aggregate, find
@@ -71,8 +73,13 @@ Results = Mapping[Case, float]
 _INTRODUCTION = """\
 # Robust rules under attack
 
-Written by `python benches/robust.py --write` of {runs} runs, {minutes} CPU minutes on {machine}; seeds {seeds}. 10
-honest workers and f liars train a model of 6,634 parameters on 4,000 digits of MNIST: 800 steps, batches of 25,
+Written by
+
+    {written_by}
+
+of {runs} runs, which the same without `--write` made in {minutes} CPU minutes on {machine}; seeds {seeds}.
+
+10 honest workers and f liars train a model of 6,634 parameters on 4,000 digits of MNIST: 800 steps, batches of 25,
 worker momentum 0.9, rate 0.1, which is ByzFL's protocol. A cell is the accuracy on 1,000 other digits, in per cent,
 under the worst of five attacks, and its name: ALIE and IPM with factors searched for against the rule every 10 steps,
 sign flip, mimic, and min-max in the direction that moves the rule most. The worst is that of means over
@@ -208,7 +215,9 @@ def complete(results: Results, rules: Sequence[str], fs: Sequence[int], splits: 
     return tuple(seed for seed in seeds if all(case in results for case in cases(rules, fs, [seed], splits)))
 
 
-def page(results: Results, cpu: float, rules: Sequence[str], fs: Sequence[int], seeds: Sequence[int]) -> str:
+def page(
+    results: Results, cpu: float, rules: Sequence[str], fs: Sequence[int], seeds: Sequence[int], written_by: str
+) -> str:
     splits = [split for split in SPLITS if any(case.split == split for case in results)]
     spreads = [
         stdev(found.accuracies)
@@ -223,7 +232,7 @@ def page(results: Results, cpu: float, rules: Sequence[str], fs: Sequence[int], 
     )
     lines = _INTRODUCTION.format(
         runs=len(results), minutes=f"{cpu / 60:.0f}", machine=platform.machine(),
-        seeds=", ".join(map(str, seeds)), spread=said, radius=RADIUS,
+        seeds=", ".join(map(str, seeds)), spread=said, radius=RADIUS, written_by=written_by,
     ).splitlines()  # fmt: skip
     for split in splits:
         lines += ["", f"## {split}: {100 * baseline(results, split, seeds):.1f} without an attack", ""]
@@ -267,13 +276,16 @@ def draw(results: Results, rules: Sequence[str], fs: Sequence[int], seeds: Seque
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def write(log: Path, rules: Sequence[str], fs: Sequence[int], splits: Sequence[str]) -> None:
+def write(
+    log: Path, rules: Sequence[str], fs: Sequence[int], splits: Sequence[str], command_of: Callable[[list[int]], str]
+) -> None:
     results, cpu = read(log)
     seeds = complete(results, rules, fs, splits)
     if not seeds:
         raise SystemExit(f"{log} holds no seed with which all these rules and splits were run; run it without --write")
     results = {case: results[case] for case in cases(rules, fs, seeds, splits)}
-    (HERE / "ROBUST.md").write_text(page(results, sum(cpu[case] for case in results), rules, fs, seeds))
+    spent = sum(cpu[case] for case in results)
+    (HERE / "ROBUST.md").write_text(page(results, spent, rules, fs, seeds, command_of([*seeds])))
     kept = sorted(results, key=lambda case: tuple(asdict(case).values()))
     fields = json.dumps([*asdict(kept[0]), "accuracy"])
     runs = ",\n".join(json.dumps([*asdict(case).values(), results[case]]) for case in kept)
@@ -292,7 +304,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="run nothing; make the page of what the log holds")
     options = parser.parse_args()
     if options.write:
-        write(options.log, options.rules, options.fs, options.splits)
+
+        def command_of(seeds: list[int]) -> str:
+            return command(parser, argparse.Namespace(**vars(options) | {"seeds": seeds}), {"log": "FILE.jsonl"})
+
+        write(options.log, options.rules, options.fs, options.splits, command_of)
         return
     chosen = (options.rules, options.fs, options.seeds, options.splits)
     if options.quick:

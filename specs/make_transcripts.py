@@ -70,7 +70,7 @@ class Lie:
     def protocol(self) -> str:
         """What is lied in: secagg, but where the folder is another protocol's."""
         folder = self.path.partition("/")[0]
-        return folder if folder in ("allreduce", "mesh") else "secagg"
+        return folder if folder in ("allreduce", "mesh", "bucketed") else "secagg"
 
     @property
     def clause(self) -> str:
@@ -353,13 +353,14 @@ OF_ALLREDUCE = (
     Lie("allreduce/bad-AR-5-not-what-the-sums-give", SUMMED, unbound(1, "outcome", value=OTHER)),
 )
 
-# ── of mesh ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── of mesh and bucketed ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def says_of_updates(log: Log, kind: str, **given: Any) -> Line:
     """The third peer signs a message of an endorsed round."""
-    same = {"context": log.find("mesh.endorse").fields["context"], "after": log.find("rendezvous.roster")}
-    return log.add(log.ids[2], f"mesh.{kind}", **{**same, **given})
+    name = log.charter.protocol.name
+    same = {"context": log.find(f"{name}.endorse").fields["context"], "after": log.find("rendezvous.roster")}
+    return log.add(log.ids[2], f"{name}.{kind}", **{**same, **given})
 
 
 def holds_another(log: Log) -> Line:
@@ -382,7 +383,7 @@ def relays(author: int, signer: int) -> Twist:
 def differs(log: Log) -> Line:
     """A peer signs another result than the others; not one whose result the outcome is shown by."""
     shown = log.find("certify.propose", topic="outcome").fields["shown"]
-    line = next(line for line in log.all("mesh.result") if line not in shown)
+    line = next(line for line in log.all(f"{log.charter.protocol.name}.result") if line not in shown)
     line.fields = {**line.fields, "root": OTHER}
     return line
 
@@ -412,6 +413,98 @@ OF_MESH = (
     Lie("mesh/bad-ME-6-not-what-others-signed", SUMMED, differs),
     Lie("mesh/bad-ME-7-not-what-the-results-give", SUMMED, unbound(1, "outcome", value=OTHER)),
     Lie("mesh/bad-ME-7-too-few-results", SUMMED, one_result),
+)
+
+def states(log: Log, who: PeerId, **given: Any) -> Line:
+    """A peer of an endorsed round states its bucket's mean, or something else."""
+    bucket = next(bucket for bucket in log.charter.drawn_buckets if who in bucket)
+    same = {"context": log.find("bucketed.endorse").fields["context"], "members": bucket, "root": ZERO[:-1] + b"\1"}
+    return log.add(who, "bucketed.mean", after=log.find("rendezvous.roster"), **{**same, **given})
+
+
+def two_means(log: Log) -> Line:
+    """A peer states its bucket's mean, and that there is none."""
+    states(log, log.ids[2])
+    return states(log, log.ids[2], members=(), root=ZERO)
+
+
+def in_one_bucket(log: Log) -> tuple[PeerId, ...]:
+    return log.charter.drawn_buckets[0]
+
+
+def another_root(log: Log) -> Line:
+    """A peer states another mean than the others of its bucket."""
+    liar, *others = in_one_bucket(log)
+    for who in others:
+        states(log, who)
+    return states(log, liar, root=OTHER)
+
+
+def names(whole: bool, hashed: Callable[[Log, Line], bytes], **stated: Any) -> Twist:
+    """A peer of another bucket names a statement of one whose members have made theirs."""
+
+    def twist(log: Log) -> Line:
+        lines = [states(log, who, **stated) for who in in_one_bucket(log)]
+        bucket, (liar, *_) = in_one_bucket(log)[0], log.charter.drawn_buckets[1]
+        given = {"stated": ((bucket, hashed(log, lines[0])),), "whole": (bucket,) * whole}
+        same = {"context": lines[0].fields["context"], "after": log.find("rendezvous.roster")}
+        return log.add(liar, "bucketed.holding", **{**same, **given})
+
+    return twist
+
+
+def body_hash(log: Log, line: Line) -> bytes:
+    kind = log.codec.spec(line.kind)
+    return sha256(log.codec.encode(line.kind, tuple(line.fields[name] for name, _ in kind.fields))).digest()
+
+
+def relays_mean(log: Log, bucket: PeerId, root: bytes) -> Line:
+    opened = log.find("certify.propose", topic="survivors")
+    return says_of_updates(log, "relay", bucket=bucket, root=root, receiver=log.ids[1], after=opened)
+
+
+OF_BUCKETED = (
+    Lie("bucketed/bad-BU-1-two-endorsements", START, second("bucketed.endorse", context=OTHER)),
+    Lie("bucketed/bad-BU-1-two-means", START, two_means),
+    Lie(
+        "bucketed/bad-BU-1-under-another-context",
+        START,
+        lambda log: says_of_updates(log, "mean", context=OTHER, members=(), root=ZERO),
+    ),
+    Lie(
+        "bucketed/bad-BU-2-too-few-members",
+        START,
+        lambda log: states(log, in_one_bucket(log)[0], members=in_one_bucket(log)[: COLLUDE + 1]),
+    ),
+    Lie(
+        "bucketed/bad-BU-2-another-bucket-s",
+        START,
+        lambda log: states(log, log.charter.drawn_buckets[1][0], members=in_one_bucket(log)),
+    ),
+    Lie("bucketed/bad-BU-2-a-mean-of-nobody", START, lambda log: states(log, log.ids[2], members=())),
+    Lie("bucketed/bad-BU-2-not-what-its-bucket-states", START, another_root),
+    Lie(
+        "bucketed/bad-BU-4-no-bucket",
+        START,
+        lambda log: says_of_updates(log, "holding", stated=((PeerId(OTHER), OTHER),), whole=()),
+    ),
+    Lie(
+        "bucketed/bad-BU-4-whole-and-not-stated",
+        START,
+        lambda log: says_of_updates(log, "holding", stated=(), whole=(in_one_bucket(log)[0],)),
+    ),
+    Lie("bucketed/bad-BU-4-what-nobody-stated", START, names(False, lambda log, line: OTHER)),
+    Lie("bucketed/bad-BU-4-that-there-is-none", START, names(True, body_hash, members=(), root=ZERO)),
+    Lie("bucketed/bad-BU-5-not-certified", MASKED, lambda log: relays_mean(log, PeerId(OTHER), OTHER)),
+    Lie(
+        "bucketed/bad-BU-5-another-mean",
+        MASKED,
+        lambda log: relays_mean(log, in_one_bucket(log)[0], OTHER),
+    ),
+    Lie("bucketed/bad-BU-7-two-results", SUMMED, second("bucketed.result", root=OTHER)),
+    Lie("bucketed/bad-BU-7-not-what-others-signed", SUMMED, differs),
+    Lie("bucketed/bad-BU-8-not-what-the-results-give", SUMMED, unbound(1, "outcome", value=OTHER)),
+    Lie("bucketed/bad-BU-8-too-few-results", SUMMED, one_result),
 )
 
 # ── of any spec ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -467,7 +560,7 @@ OF_ANY = (
     Lie("wire/bad-REPLAY-a-round-behind", START, goes_back),
 )
 
-LIES = (*OF_RENDEZVOUS, *OF_CERTIFY, *OF_SECAGG, *OF_ALLREDUCE, *OF_MESH, *OF_ANY)
+LIES = (*OF_RENDEZVOUS, *OF_CERTIFY, *OF_SECAGG, *OF_ALLREDUCE, *OF_MESH, *OF_BUCKETED, *OF_ANY)
 
 BESIDE = {"secagg/bad-SA-6-too-few-survivors": "CE-2"}
 """A file in which the liar breaks a second clause by the same words: a set below t is never what holdings give."""
@@ -524,6 +617,19 @@ def word_against_word() -> bytes:
     return file_of(log.charter, log.signed())
 
 
+def two_words_of_a_mean() -> bytes:
+    """A holder names a statement that one of a bucket made and the others, as far as the logs show, did not: either it
+    or one of them lies."""
+    log = honest("bucketed", START)
+    first, *rest = in_one_bucket(log)
+    line = states(log, first)
+    for who in rest:
+        states(log, who, members=(), root=ZERO)
+    stated = ((first, body_hash(log, line)),)
+    says_of_updates(log, "holding", stated=stated, whole=())
+    return file_of(log.charter, log.signed())
+
+
 UNDECIDED: Mapping[str, Callable[[], bytes]] = {
     "wire/undecided-a-gap": gap,
     "wire/undecided-a-forged-entry": forged,
@@ -532,6 +638,7 @@ UNDECIDED: Mapping[str, Callable[[], bytes]] = {
     "wire/undecided-no-entry": nothing,
     "certify/undecided-a-withheld-commit": withheld_commit,
     "secagg/undecided-word-against-word": word_against_word,
+    "bucketed/undecided-who-stated-it": two_words_of_a_mean,
 }
 
 

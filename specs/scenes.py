@@ -6,7 +6,7 @@ Identities and randomness are fixed, so that the bytes of a log are always the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,12 +20,16 @@ from decentra.charter.charter import Charter
 from decentra.crypto.keys import Identity
 from decentra.driver.given import describe
 from decentra.driver.session import Vector
+from decentra.gossip.group import combining_charter
+from decentra.protocols.bucketed.buckets import Buckets
 from decentra.simulation.group import SimulatedGroup, charter_for, identities
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Codec, Signed, pack
 from decentra.wire.entry import EVERYONE, LABEL, VERSION, ZERO, Entry, parse
 
 SEED, PEERS, COLLUDE, COORDINATES = 7, 4, 1, 5
+BUCKETED, IN_BUCKETS, BEACON = "bucketed", 9, b"\xbe" * 32
+"""A protocol whose sessions have buckets, the members of one, and what these were drawn with."""
 PATIENCE = 3600.0
 """Virtual seconds within which a round has ended."""
 
@@ -35,7 +39,7 @@ left away, where a lie does not need it."""
 
 PARTS = {
     **dict.fromkeys(("ready", "later", "absent", "roster", "abort", "leave", "deal", "context", "endorse"), START),
-    **dict.fromkeys(("endorsed", "masked", "slices", "update", "again", "holding", "survivors"), MASKED),
+    **dict.fromkeys(("endorsed", "masked", "slices", "update", "mean", "again", "holding", "survivors"), MASKED),
     **dict.fromkeys(("unmask", "sum", "relay", "result", "outcome"), SUMMED),
     **dict.fromkeys(("beacon", "part", "checked"), CHECKED),
     "verdict": ENDED,
@@ -209,13 +213,23 @@ def vector(position: int, number: int = 1) -> Vector:
 
 def round_of(group: SimulatedGroup, number: int = 1, without: Sequence[int] = ()) -> None:
     """A round of everybody, or without some who do not start."""
-    group.run([None if place in without else vector(place, number) for place in range(PEERS)])
+    places = range(len(group.peers))
+    group.run([None if place in without else brought(group, place, number) for place in places])
+
+
+def brought(group: SimulatedGroup, place: int, number: int = 1, lost: int | None = None) -> Vector:
+    """What a peer brings to a round: its update; or its bucket's mean, and of a ``lost`` bucket nothing."""
+    buckets = group.charter.drawn_buckets
+    if not buckets:
+        return vector(place, number)
+    which = next(index for index, bucket in enumerate(buckets) if group.charter.ids[place] in bucket)
+    return replace(vector(which, number), summed=() if which == lost else buckets[which])
 
 
 def begin(group: SimulatedGroup, until: Callable[[], bool], what: str) -> None:
     """The beginning of a round of everybody, until something has come about."""
     for position, peer in enumerate(group.peers):
-        peer.begin(vector(position))
+        peer.begin(brought(group, position))
     if not group.clock.run_until(until, group.clock.now() + PATIENCE):
         raise SystemExit(f"{what} no more; mend the stories of {Path(__file__).name}")
 
@@ -260,16 +274,28 @@ def unsent(group: SimulatedGroup) -> None:
 
 
 def withheld(group: SimulatedGroup, place: int, others: Sequence[int]) -> None:
-    """A round in which nothing that a peer sends from its update on comes to some."""
+    """A round in which nothing that a peer sends from its update, or its bucket's mean, on comes to some."""
 
     def given() -> bool:
         signed = [{parse(one.entry).kind for one in peer.journal.entries} for peer in group.peers]
-        return all("mesh.update" in kinds for kinds in signed)
+        return all(kinds & {"mesh.update", "bucketed.mean"} for kinds in signed)
 
     begin(group, given, "an update is signed")
     for other in others:
         group.network.cut(group.peers[place].identity.id, group.peers[other].identity.id)
     group.clock.run_until(lambda: all(peer.ended is not None for peer in group.peers), group.clock.now() + PATIENCE)
+
+
+def kept_back(group: SimulatedGroup) -> None:
+    """A round in which a bucket's mean does not come to one that this peer is to send it to."""
+    charter = group.charter
+    receivers = Buckets(charter.drawn_buckets, charter.bucket_corrupt).receivers(charter.ids[0])
+    withheld(group, 0, (charter.ids.index(receivers[0]),))
+
+
+def without_a_mean(group: SimulatedGroup) -> None:
+    """A round in which one bucket's session has given nothing."""
+    group.run([brought(group, place, lost=0) for place in range(len(group.peers))])
 
 
 def leaves(group: SimulatedGroup) -> None:
@@ -337,6 +363,21 @@ SCENES = (
         unheard,
         "mesh.relay",
     ),
+    Scene("bucketed/good-round", "bucketed", "A round of nine in three buckets.", round_of, "bucketed.result"),
+    Scene(
+        "bucketed/good-relay",
+        "bucketed",
+        "A bucket's mean does not come to one from who is to send it, and others relay it.",
+        kept_back,
+        "bucketed.relay",
+    ),
+    Scene(
+        "bucketed/good-failed",
+        "bucketed",
+        "A bucket has no mean: too few are left, and the round is certified as failed.",
+        without_a_mean,
+        pack(b"fail"),
+    ),
     Scene(
         "certify/good-next-view",
         "allreduce",
@@ -370,9 +411,10 @@ SCENES = (
 
 @cache
 def cast(protocol: str, changes: tuple[tuple[str, object], ...] = ()) -> tuple[Charter, tuple[Identity, ...]]:
-    members = identities(PEERS, SEED)
+    members = identities(IN_BUCKETS if protocol == BUCKETED else PEERS, SEED)
     terms: dict[str, Any] = {"group__name": "conformance", "protocol__c": COLLUDE, **dict(changes)}
-    return charter_for(members, protocol, **terms), members
+    charter = charter_for(members, protocol, **terms)
+    return combining_charter(charter, charter.hash, BEACON) if protocol == BUCKETED else charter, members
 
 
 @cache

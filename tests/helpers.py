@@ -420,3 +420,20 @@ def running(peer: SimulatedPeer) -> Any:
 
 def on_topic(topic: str, twist: Twist) -> Twist:
     return lambda effect: twist(effect) if effect.message.topic == topic else [effect]  # type: ignore[attr-defined]
+
+
+def most_held(attack: Scene, victim: PeerId) -> list[int]:
+    """The bytes in a peer's blobs and in the buffers of those under way, as they come to be."""
+    driver, seen = attack.group.peers[ids(attack.group).index(victim)].driver, [0]
+
+    def looking(act: Callable[..., None]) -> Callable[..., None]:
+        def look(*given: Any) -> None:
+            act(*given)
+            under_way = 0 if driver.running is None else driver.running.under_way
+            seen.append(driver.blobs.bytes_held + under_way)
+
+        return look
+
+    for name in ("_on_entry", "_on_event", "_computed"):
+        setattr(driver, name, looking(getattr(driver, name)))
+    return seen

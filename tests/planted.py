@@ -326,10 +326,10 @@ class TakesAnyUpdate(Mesh):
         self.survivors = Agreed.unpack(value)
 
     def _find_rows(self) -> None:
-        for author in self._certified:
+        for author in self.certified:
             known = [self.got("mesh.update").get(author), *self.got(self._relays_of(author)).values()]
             for blob in (received.blob for received in known if received is not None):
-                self._rows.setdefault(author, blob) if blob is not None else None
+                self.rows.setdefault(author, blob) if blob is not None else None
         super()._find_rows()
 
 
@@ -367,8 +367,8 @@ class EchoesHearsay(Mesh):
 class OneResultSuffices(Mesh):
     """Takes any peer's result for the outcome."""
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        return value != reduce.LOST or super()._check_outcome(value, shown)
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        return value != reduce.LOST or super().check_outcome(value, shown)
 
 
 # ── unmasking, outcome, verdict ──────────────────────────────────────────────────────────────────────────────────────
@@ -417,7 +417,7 @@ class UnmasksTheDropped(ShowsMore):
 class BelievesTheOutcome(SecAgg):
     """Votes for the outcome that is proposed, and takes what it put together itself for what is certified."""
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         return True
 
     def _step_outcome(self) -> bool:
@@ -430,8 +430,8 @@ class BelievesTheOutcome(SecAgg):
 class LosesTooSoon(SecAgg):
     """Votes for ``lost`` whenever somebody proposes it."""
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        return value == reduce.LOST or super()._check_outcome(value, shown)
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        return value == reduce.LOST or super().check_outcome(value, shown)
 
 
 class AnyWeight(SecAgg):

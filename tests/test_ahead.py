@@ -113,7 +113,7 @@ def test_a_peer_that_stops_in_its_local_steps_is_dropped_and_the_sum_is_that_of_
     dies, dead = data.draw(LATE), data.draw(st.integers(0, n - 1))
     plain, ahead = (simulate(n, protocol, seed=seed) for _ in range(2))
     given_ = drawn(plain, seed)
-    at(plain.peers[dead], SCATTERING[protocol], lambda machine: setattr(machine, "mask", lambda masks: None))
+    at(plain.peers[dead], SCATTERING[protocol], lambda machine: setattr(machine, "encode", lambda *_: None))
     ahead.clock.call_later(1.0 + dies, lambda: kill(ahead.peers[dead]))
     expected = results(play(plain, given_, but=[dead]))
     done = results(train(ahead, given_, {place: 1.0 + steps[place] for place in range(n) if place != dead}))
@@ -311,7 +311,7 @@ def test_a_peer_that_calls_itself_late_and_gives_nothing_costs_one_wait_and_then
             effects: list[Effect] = super().handle(event)
             return [Send(Later()), *effects] if isinstance(event, Start) else effects
 
-        def mask(self, masks: object) -> None: ...
+        def encode(self, masks: object = ()) -> None: ...
 
         def went_on(self, timer: str) -> bool:
             return True
@@ -361,7 +361,7 @@ def test_a_word_of_local_steps_that_comes_when_others_have_masked_stretches_noth
                 return [*effects, Send(Later())]
             return effects
 
-        def mask(self, masks: object) -> None: ...
+        def encode(self, masks: object = ()) -> None: ...
 
         def went_on(self, timer: str) -> bool:
             return True

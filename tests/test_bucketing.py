@@ -20,6 +20,7 @@ from decentra.peer.buckets import BucketPeer
 from decentra.robust import aggregate
 from decentra.simulation.grid_group import SimulatedGrid
 from decentra.simulation.group import charter_for, identities
+from decentra.simulation.stage import Held
 from decentra.transport.simulated import Faults
 from decentra.types import PeerId, RoundId, RoundResult
 
@@ -161,6 +162,32 @@ def test_everybody_sees_every_mean_and_sends_about_as_many() -> None:
         sent = [one.bytes_sent / 400_000 for one in told]
         # in the mean 2·(s−1)/s and the challenge's (c+1)/s of secagg, and m − 1 = 3 means; a few hundred small messages
         assert 4 / 3 + 3 < float(np.mean(sent)) < 4 / 3 + 2 / 3 + 3 + 0.5
+
+
+def test_joining_leaves_everybody_with_one_common_state_whatever_each_began_with() -> None:
+    with group(9, seed=11) as made:
+        states = [Held(place // 3 if place < 8 else 7) for place in range(9)]
+        told = results(made.run([Vector([], (), shared=state) for state in states]))
+        assert len({bytes(state.export()[0]) for state in states}) == 1
+        assert len({one.digest for one in told}) == 1
+        rows = updates(9, 0)
+        told = results(made.run([vector(row, shared=state) for row, state in zip(rows, states, strict=True)]))
+        assert np.allclose(told[0].values[0], expected(rows, buckets_of(made)), atol=STEP)
+
+
+def test_a_peer_that_took_the_state_over_states_no_mean_of_an_update_to_another() -> None:
+    with group(12, seed=12) as made:
+        states = [Held(1) for _ in range(12)]
+        results(made.run([vector(row, shared=state) for row, state in zip(updates(12, 0), states, strict=True)]))
+        stale = buckets_of(made)[2]
+        for place in stale:
+            states[place] = Held(2)
+        rows = updates(12, 1)
+        told = results(made.run([vector(row, shared=state) for row, state in zip(rows, states, strict=True)]))
+        left = [bucket for bucket in buckets_of(made) if bucket != stale]
+        assert np.allclose(told[0].values[0], expected(rows, left), atol=STEP)
+        assert [one.contributed for one in told] == [place not in stale for place in range(12)]
+        assert len({bytes(state.export()[0]) for state in states}) == 1
 
 
 def test_what_a_round_in_buckets_does_not_take_is_refused_in_words() -> None:

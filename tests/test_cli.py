@@ -155,6 +155,19 @@ def test_version_and_help_need_no_heavy_imports() -> None:
     assert ended.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("module", ["decentra", "decentra.cli"])
+def test_python_runs_the_package_as_the_command(module: str) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", module, *words]
+        ended = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=60, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    code, out, _ = run("--version")
+    assert code == 0 and out.startswith("decentra 0.")
+    said = "error: no such command 'inti'. Did you mean 'init', 'invite'? See `decentra --help`\n"
+    assert run("inti") == (2, "", said)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -71,7 +71,7 @@ def test_every_clause_that_is_told_and_every_rule_of_any_spec_has_its_bad_transc
 
 
 def test_every_room_has_good_ones_and_each_lies_where_its_clause_is() -> None:
-    rooms = {"AR": "allreduce", "CE": "certify", "ME": "mesh", "RV": "rendezvous", "SA": "secagg"}
+    rooms = {"AR": "allreduce", "BU": "bucketed", "CE": "certify", "ME": "mesh", "RV": "rendezvous", "SA": "secagg"}
     for room in (*rooms.values(), "wire"):
         assert any(name.startswith(f"{room}/transcripts/good-") for name in FILES), room
     for name in BAD:
@@ -81,8 +81,8 @@ def test_every_room_has_good_ones_and_each_lies_where_its_clause_is() -> None:
 
 def test_the_suite_is_made_anew_to_the_byte() -> None:
     assert SUITE.differing(made()) == [], "run: python specs/make_transcripts.py"
-    assert sum(map(len, made().values())) < 1_800_000
-    assert max(map(len, made().values())) < 60_000
+    assert sum(map(len, made().values())) < 2_500_000
+    assert max(map(len, made().values())) < 75_000
 
 
 def test_a_file_that_differs_lacks_or_is_too_many_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,8 @@ def test_the_suite_s_charter_is_one_that_peers_would_run_under(protocol: str) ->
     charter, members = SUITE.cast(protocol)
     Policy(charter).check()
     assert Charter.parse(charter.to_toml()) == charter
-    assert set(charter.signatures) == {one.id for one in members}
+    derived = charter.buckets is not None  # from a charter that is signed, and a beacon
+    assert set(charter.signatures) == (set() if derived else {one.id for one in members})
 
 
 # ── what our auditor says of them ────────────────────────────────────────────────────────────────────────────────────
@@ -353,7 +354,8 @@ def test_the_rules_say_what_must_be_equal_and_which_clause_allows_one() -> None:
     table = {once: re.findall(r"`([a-z]+)`", named[once]) for once in DISTINCT if once in named}
     assert {once: tuple(names) for once, names in table.items()} == dict(DISTINCT)
     said = re.sub(r"\s+", " ", RULES[RULES.index("The clause that is named:") : RULES.index("Of any other kind it is")])
-    for protocol, part in zip(("secagg", "allreduce", "mesh"), re.split("in allreduce |in mesh ", said), strict=True):
+    names = ("secagg", "allreduce", "mesh", "bucketed")
+    for protocol, part in zip(names, re.split("in allreduce |in mesh |in bucketed ", said), strict=True):
         told = dict[str, str]()
         for clause, kinds in re.findall(r"([A-Z]{2}-[0-9]+) ((?:`[a-z]+`(?: and )?)+)", part.replace(" for ", " ")):
             told |= dict.fromkeys(re.findall(r"`([a-z]+)`", kinds), clause)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from decentra.crypto.hashing import expand
 from decentra.crypto.shares import checks, gram
 from decentra.crypto.shares.checks import Verdict, combinations, judge_degree, judge_zero
-from decentra.crypto.shares.decoding import UndecidedError, correctable, decode
+from decentra.crypto.shares.decoding import Undecided, correctable, decode
 from decentra.crypto.shares.field61 import PRIME, Elements
 from decentra.crypto.shares.polynomials import lagrange
 from decentra.crypto.shares.sharing import Sharing
@@ -107,7 +107,7 @@ def test_missing_holders_are_gaps_and_never_a_dealers_fault(sharing: Sharing) ->
         assert judge_degree(some, sharing) == FINE
     some[sharing.n] = (some[sharing.n] + 1) % PRIME
     if correctable(len(some), sharing.degree, sharing.c) < 1:
-        with pytest.raises(UndecidedError):
+        with pytest.raises(Undecided):
             judge_degree(some, sharing)
     if sharing.c > 1:  # one of the c lies, so that c − 1 are silent
         some = {x: value for x, value in values.items() if x >= sharing.c}
@@ -232,7 +232,7 @@ def test_a_false_share_of_zero_is_named_where_it_can_be(sharing: Sharing, data: 
     if correctable(sharing.n, sharing.product_degree, sharing.c) >= 1:
         assert judge_zero(column(values, 1), sharing) == Verdict(False, (holder + 1,))
     else:
-        with pytest.raises(UndecidedError):
+        with pytest.raises(Undecided):
             judge_zero(column(values, 1), sharing)
 
 

@@ -14,7 +14,7 @@ from decentra.crypto.hashing import expand
 from decentra.crypto.shares import combine, gram
 from decentra.crypto.shares.checks import OPENED_LABEL
 from decentra.crypto.shares.combine import Judged, combined, fits_gram, judge_slices, open_slice, told
-from decentra.crypto.shares.decoding import UndecidedError, decode
+from decentra.crypto.shares.decoding import Undecided, decode
 from decentra.crypto.shares.field61 import PRIME, Elements, signed
 from decentra.crypto.shares.polynomials import lagrange
 from decentra.crypto.shares.quanta import MAX_RADIUS
@@ -136,12 +136,12 @@ def test_too_many_lies_or_too_few_holders_are_undecided() -> None:
     words = {peer + 1: share for peer, share in enumerate(shares)}
     for liar in (1, 2, 3):
         words[liar] = words[liar] ^ np.uint64(liar)
-    with pytest.raises(UndecidedError):
+    with pytest.raises(Undecided):
         open_slice(words, d, d, sharing)
-    with pytest.raises(UndecidedError, match="wait for more"):
+    with pytest.raises(Undecided, match="wait for more"):
         open_slice({x: words[x] for x in (4, 5, 6, 7)}, d, d, sharing)
     assert open_slice({x: words[x] for x in (4, 5, 6, 7)}, d, d, sharing, liars=0).wrong == ()
-    with pytest.raises(UndecidedError):
+    with pytest.raises(Undecided):
         judge_slices(dict.fromkeys((1, 2), (0,)), np.zeros(d, np.int64), [(0, d)], sharing, LATER)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -10,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decentra.crypto.shares import checks, combine, opening, sketch
 from decentra.crypto.shares import deal as dealing
-from decentra.crypto.shares import opening
 from decentra.crypto.shares.deal import deal, slot_major
 from decentra.crypto.shares.field61 import PRIME, Matrix, add, multiply, to_signed
 from decentra.crypto.shares.polynomials import lagrange
 from decentra.crypto.shares.sharing import MAX_PEERS, Sharing
 from decentra.crypto.shares.streams import uniform
-from sharing import IN_USE, SHARINGS, SMALLER, secret, vector, whole
+from sharing import BEACON, IN_USE, SHARINGS, SMALLER, secret, vector, whole
 
 SIZES = st.sampled_from([0, 1, 2, 5, 17, 64])
 
@@ -139,6 +141,28 @@ def test_seeds_differ_by_receiver_and_secret() -> None:
     a, b = (deal(vector(0, 5), Sharing(4, 1), 0, secret(0, run)) for run in range(2))
     assert a.seeds.keys() == b.seeds.keys() and a.seeds != b.seeds
     assert not any(np.array_equal(a.vectors[position], b.vectors[position]) for position in a.vectors)
+
+
+def test_a_large_roster_takes_no_more_than_16_mib_beside_what_is_made() -> None:
+    """Dealing, checking, sketching and adding up 64 vectors; what is made is in the count."""
+    sharing, d = Sharing(64, 21), 20_000
+    x, length = vector(0, d), sharing.length(d)
+    made = deal(x, sharing, 0, secret(0))
+    rows = [made.share(position) for position in range(64)]
+    bodies = [checks.without_blind(row) for row in rows]
+    steps: list[tuple[Callable[[], object], int]] = [
+        (lambda: deal(x, sharing, 0, secret(0)), 43 * length * 8),
+        (lambda: checks.degree_values(rows, length, BEACON), 0),
+        (lambda: sketch.sketch(bodies, d, BEACON), 64 * sketch.SIZE * 8),
+        (lambda: combine.combined(bodies, [1] * 64, d), d * 8),
+    ]
+    for step, made_bytes in steps:
+        tracemalloc.start()
+        kept = step()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most - made_bytes < 16 << 20
+        del kept
 
 
 @pytest.mark.parametrize(

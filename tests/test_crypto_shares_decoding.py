@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra.crypto.shares import opening
-from decentra.crypto.shares.decoding import Decoded, UndecidedError, correctable, decode
+from decentra.crypto.shares.decoding import Decoded, Undecided, correctable, decode
 from decentra.crypto.shares.field61 import PRIME, Elements
 from decentra.crypto.shares.opening import open_vectors
 from decentra.crypto.shares.polynomials import evaluate, interpolate, trimmed
@@ -48,7 +48,7 @@ def test_lies_within_the_promise_are_corrected_and_named_or_seen(
     values, true, degree, liars, wrong = case
     most = correctable(len(values), degree, liars)
     if most < 0 or len(wrong) > most:
-        with pytest.raises(UndecidedError):
+        with pytest.raises(Undecided):
             decode(values, degree, liars)
     else:
         found = decode(values, degree, liars)
@@ -75,7 +75,7 @@ def test_liars_that_agree_on_a_polynomial_one_value_short_of_the_truth_do_not_ca
     values |= {x: evaluate(others, x) for x in (5, 6, 7)}
     for x in (5, 6, 7):
         assert values[x] != evaluate(true, x)
-    with pytest.raises(UndecidedError, match="all but 0 of 10"):
+    with pytest.raises(Undecided, match="all but 0 of 10"):
         decode(values, 2 * c, c)
     assert decode({x: value for x, value in values.items() if x not in (5, 6, 7)}, 2 * c, 0).at(0) == 5
 
@@ -94,9 +94,9 @@ def test_what_is_no_word_is_refused() -> None:
     for degree, liars in ((-1, 0), (0, -1)):
         with pytest.raises(ValueError, match="0 or more"):
             decode({1: 1}, degree, liars)
-    with pytest.raises(UndecidedError, match="it takes 4"):
+    with pytest.raises(Undecided, match="it takes 4"):
         decode({1: 1, 2: 2, 3: 3}, 2, 1)
-    with pytest.raises(UndecidedError, match="it takes 1"):
+    with pytest.raises(Undecided, match="it takes 1"):
         decode({}, 0, 0)
 
 
@@ -146,8 +146,22 @@ def test_a_vector_with_more_lies_than_can_be_named_is_undecided(
     if sharing.names_liars:
         assert len(open_vectors(words, length, degree, sharing.c, (0,)).wrong) == sharing.c
     elif correctable(sharing.n, degree, sharing.c) < sharing.c:
-        with pytest.raises(UndecidedError):
+        with pytest.raises(Undecided):
             open_vectors(words, length, degree, sharing.c, (0,))
+
+
+def test_who_is_named_counts_no_more_among_those_who_may_lie() -> None:
+    """n = 3c + 2: one lie about products is corrected at a time, so liars in different elements are named in turn."""
+    sharing = Sharing(8, 2)
+    assert correctable(8, sharing.product_degree, 2) == 1
+    words, polynomials = _shared(sharing, sharing.product_degree, 4, 1)
+    words[3][0] ^= np.uint64(1)
+    words[6][2] ^= np.uint64(1)
+    found = open_vectors(words, 4, sharing.product_degree, 2, (0,))
+    assert found.wrong == (3, 6) and found.values[0].tolist() == [one[0] for one in polynomials]
+    words[6][0] ^= np.uint64(5)  # both in the first
+    with pytest.raises(Undecided):
+        open_vectors(words, 4, sharing.product_degree, 2, (0,))
 
 
 def test_holders_may_be_missing_up_to_the_promise() -> None:
@@ -157,7 +171,7 @@ def test_holders_may_be_missing_up_to_the_promise() -> None:
     some = {x: words[x] for x in (1, 2, 3, 5, 7, 8, 9, 10)}
     found = open_vectors(some, 5, 3, 1, (0,))
     assert found.wrong == (2,) and found.values[0].tolist() == [one[0] for one in polynomials]
-    with pytest.raises(UndecidedError):
+    with pytest.raises(Undecided):
         open_vectors({x: words[x] for x in (1, 2, 3, 4, 5, 6)}, 5, 3, 3, (0,))
     found = open_vectors({x: words[x] for x in (1, 3, 4, 5)}, 5, 3, 0, (0,))
     assert found.values[0].tolist() == [one[0] for one in polynomials]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decentra.crypto.shares import combine, gram, sketch
-from decentra.crypto.shares.decoding import UndecidedError, correctable, decode
+from decentra.crypto.shares.decoding import Undecided, correctable, decode
 from decentra.crypto.shares.field61 import PRIME, Matrix, from_signed, signed
 from decentra.crypto.shares.polynomials import lagrange
 from decentra.crypto.shares.quanta import MAX_RADIUS, clip
@@ -172,12 +172,12 @@ def test_a_lie_about_products_is_named_or_fails_the_round(sharing: Sharing, data
     if sharing.names_liars:
         assert gram.open_gram(words, 3, sharing) == gram.OpenedGram(honest, tuple(sorted(liars)))
     elif correctable(sharing.n, sharing.product_degree, sharing.c) == 0:
-        with pytest.raises(UndecidedError):
+        with pytest.raises(Undecided):
             gram.open_gram(words, 3, sharing)
     else:
         try:
             assert gram.open_gram(words, 3, sharing) == gram.OpenedGram(honest, tuple(sorted(liars)))
-        except UndecidedError:
+        except Undecided:
             assert len(liars) > correctable(sharing.n, sharing.product_degree, sharing.c)
 
 

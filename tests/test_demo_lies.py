@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from decentra.charter.policy import Policy
 from decentra.demo.launch import Options, _charter, _command, _plain, main
-from decentra.demo.liar import Liar, flat, set_flat
+from decentra.demo.liar import Liar, flat, set_flat, spoiling
 from decentra.demo.lies import ATTACKS, Terms, terms
 from decentra.demo.screen import summary_lines
 from decentra.demo.task import recipe
 from decentra.errors import LocalError
 from decentra.robust import aggregate
 from decentra.robust.attacks import Alie, Attack, Ipm, attack, attacks
-from decentra.robust.catalogue import check, exact_rules
+from decentra.robust.catalogue import exact_rules
 from decentra.simulation.group import identities
 
 # ── what may be asked for ────────────────────────────────────────────────────────────────────────────────────────────
@@ -47,17 +49,26 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce or mesh"),
+        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh or bucketed"),
         ({"rule": "trimed_mean"}, "there is no rule 'trimed_mean'; did you mean 'trimmed_mean'?"),
         ({"rule": "nmm+median"}, "no step before a rule 'nmm'; did you mean 'nnm'?"),
         ({"attack": "alei", "f": 1}, "there is no attack 'alei'; did you mean 'alie'?"),
-        ({"attack": "label_flip", "f": 1}, "is on data"),
-        ({"attack": "nan", "f": 1}, "no peer of the demo plays nan"),
+        ({"attack": "label_flip", "f": 1}, "no peer of the demo plays label_flip; choose --attack alie, ipm"),
+        ({"attack": "nan", "f": 1}, "no peer of the demo plays nan; choose --attack alie, ipm, sign_flip"),
+        ({"attack": "foo", "f": 1}, "'foo'; choose --attack alie, ipm, sign_flip, mimic, min_max or min_sum"),
+        ({"attack": "MIN-MAX", "f": 1}, "did you mean 'min_max'?"),
+        ({"rule": "foo"}, "'foo'; choose --rule mean, median, trimmed_mean, meamed, krum, multi_krum, "),
+        ({"rule": "nnm+"}, "there is no rule 'nnm+'; choose --rule mean"),
+        ({"rule": "arc"}, "'arc' comes before a rule; add one, as in arc+trimmed_mean"),
+        ({"rule": "smea"}, "smea does not promise the same bits on every machine"),
+        ({"rule": "bulyan"}, "updates where f = 1 may lie, and of 4 peers as few as 3 may count in a round; choose"),
         ({"attack": "alie"}, "--attack alie needs --f, how many of the 4 peers lie, as in --f 1"),
         ({"f": 2}, "say how they do, as in --attack alie --f 1"),
         ({"attack": "alie", "f": 0}, "--f must be 1 or more, not 0"),
-        ({"attack": "alie", "f": 2}, "with f = 2 that is 5 updates, and there are 4; lower f to 1"),
-        ({"attack": "alie", "f": 2, "rule": "mean"}, "mesh with 2 that lie needs 6 peers at least; choose --peers 6"),
+        ({"attack": "alie", "f": 2}, "mesh takes 6 peers at least where 2 lie; choose --peers 6 or --f 1"),
+        ({"attack": "alie", "f": 2, "rule": "mean"}, "mesh takes 6 peers at least where 2 lie; choose --peers 6"),
+        ({"attack": "alie", "f": 2, "rule": "bulyan"}, "where 2 lie; choose --rule nnm+trimmed_mean with --f 1"),
+        ({"attack": "alie", "f": 99}, "mesh takes 297 peers at least where 99 lie; choose --f 1"),
         ({"protocol": "secagg", "rule": "median"}, "for --rule median choose --protocol mesh"),
         ({"protocol": "allreduce", "attack": "alie", "f": 1}, "for --attack alie choose --protocol mesh"),
     ],
@@ -68,20 +79,21 @@ def test_what_does_not_go_together_is_refused_with_what_does(asked: dict[str, An
     assert said in str(refused.value)
 
 
-@given(rule=st.sampled_from(exact_rules()), f=st.integers(1, 3), peers=st.integers(3, 9))
-def test_what_is_let_through_is_a_sound_charter_or_told_why_not(rule: str, f: int, peers: int) -> None:
+@given(rule=st.sampled_from(exact_rules()), f=st.none() | st.integers(1, 4), peers=st.integers(3, 16))
+def test_what_is_let_through_is_a_sound_charter_and_what_is_not_names_options_that_are(
+    rule: str, f: int | None, peers: int
+) -> None:
+    asked: dict[str, Any] = {"protocol": "mesh", "rule": rule, "attack": f and "alie", "f": f, "peers": peers}
     try:
-        asked = terms(None, rule, "alie", f, peers)
-    except LocalError:
-        assert check(rule, peers, f) is not None or peers < 3 * f
-        return
-    try:
-        charter = _charter(identities(peers, 0), asked, recipe("bytes"))
+        charter = _charter(identities(peers, 0), terms(**asked), recipe("bytes"))
     except LocalError as error:
-        # Fewer updates than there are peers may count in a round.
-        assert "may count in a round" in str(error)
+        for offered in str(error).partition("; choose ")[2].split(" or "):
+            options = dict(re.findall(r"--(peers|f|rule) (\S+)", offered))
+            assert options
+            terms(**asked | {option: int(value) if value.isdecimal() else value for option, value in options.items()})
         return
-    assert (charter.protocol.name, charter.protocol.rule, charter.protocol.c) == ("mesh", rule, f)
+    assert (charter.protocol.name, charter.protocol.rule, charter.protocol.c) == ("mesh", rule, f or 1)
+    assert not Policy(charter).problems
 
 
 def test_every_attack_on_offer_is_one_on_updates() -> None:
@@ -190,6 +202,30 @@ def test_a_liar_sends_what_its_attack_makes_of_the_updates_that_honest_peers_sen
     assert len(sent) == ROUNDS
     for update, row in zip(sent, expected, strict=True):
         assert np.allclose(update, row, rtol=1e-5, atol=1e-5) and np.abs(row).max() > 1e-3
+
+
+@given(st.sampled_from([(9, 1), (10, 1), (12, 1), (20, 2)]), st.integers(0, 2**32), st.data())
+def test_liars_in_buckets_make_each_of_their_means_what_the_attack_gives(
+    size: tuple[int, int], seed: int, data: st.DataObject
+) -> None:
+    n, liars = size
+    rng = np.random.default_rng(seed)
+    places, count = rng.permutation(n).tolist(), 2 * liars + 1
+    buckets = [places[first::count] for first in range(count)]
+    honest = rng.normal(0, 1, (n - liars, 5))
+    asked: list[int] = []
+
+    def lies(means: Any, many: int) -> Any:
+        asked.append(many)
+        return -3.0 * means.mean(axis=0)
+
+    rows = np.vstack([honest, *(spoiling(honest, buckets, place, lies) for place in range(n - liars, n))])
+    clean = [bucket for bucket in buckets if max(bucket) < n - liars]
+    wanted = -3.0 * np.stack([honest[bucket].mean(axis=0) for bucket in clean]).mean(axis=0)
+    for bucket in buckets:
+        if bucket not in clean:
+            assert np.allclose(rows[bucket].mean(axis=0), wanted)
+    assert set(asked) == {count - len(clean)}
 
 
 @pytest.mark.parametrize("made", [Alie(z=1.0), Ipm(epsilon=2.0)], ids=lambda made: made.name)

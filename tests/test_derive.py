@@ -135,6 +135,14 @@ def naive_verifiers(case: dict[str, Any]) -> list[str]:
     return [drawn[key] for key in sorted(drawn)][: case["count"]]
 
 
+def naive_buckets(case: dict[str, Any]) -> list[list[str]]:
+    beacon, size = bytes.fromhex(case["beacon"]), case["size"]
+    drawn = {hashed("bucket", beacon, bytes.fromhex(peer)): peer for peer in case["members"]}
+    dealt = [drawn[key] for key in sorted(drawn)]
+    count = len(dealt) // size or 1
+    return [sorted(peer for place, peer in enumerate(dealt) if place % count == index) for index in range(count)]
+
+
 def naive_common(case: dict[str, Any]) -> bytes:
     bounds = [part for pair in case["bounds"] for part in pair]
     return hashed("common", len(case["bounds"]), *bounds, *raw(case, "size", "pieces"))
@@ -171,6 +179,7 @@ FORMULAS: dict[str, Any] = {
     "beacon": lambda case: hashed("beacon", *raw(case, "context", "parts")).hex(),
     "challenged_slices": naive_challenged,
     "verifiers": naive_verifiers,
+    "buckets": naive_buckets,
 }
 
 
@@ -219,6 +228,31 @@ def test_slices_cover_every_coordinate_once_and_differ_by_one_at_most(length: in
     assert min(extents) >= 0
     assert max(extents) - min(extents) <= 1
     assert extents == sorted(extents, reverse=True)
+
+
+@given(digests, peers, st.integers(1, 20), st.randoms())
+def test_buckets_hold_every_member_once_and_their_sizes_differ_by_one_at_most(
+    beacon: bytes, members: list[PeerId], size: int, shuffle: Any
+) -> None:
+    dealt = derive.buckets(beacon, members, size)
+    assert sorted(peer for bucket in dealt for peer in bucket) == sorted(members)
+    assert len(dealt) == max(1, len(members) // size)
+    lengths = [len(bucket) for bucket in dealt]
+    assert min(lengths) >= min(size, len(members)) and max(lengths) - min(lengths) <= 1
+    assert all(list(bucket) == sorted(bucket) for bucket in dealt)
+    shuffle.shuffle(members)
+    assert derive.buckets(beacon, members, size) == dealt
+
+
+def test_every_two_members_share_a_bucket_under_about_as_many_beacons_as_chance_has_it() -> None:
+    """Of nine in threes two share one in a quarter of the draws."""
+    members = [PeerId(bytes((index,)) * 32) for index in range(9)]
+    together = dict.fromkeys(((one, other) for one in members for other in members if one < other), 0)
+    for beacon in range(400):
+        for bucket in derive.buckets(beacon.to_bytes(32, "big"), members, 3):
+            for pair in ((one, other) for one in bucket for other in bucket if one < other):
+                together[pair] += 1
+    assert all(70 <= count <= 130 for count in together.values()), together
 
 
 @given(sizes, st.data())
@@ -320,6 +354,6 @@ def test_a_layout_tells_where_a_name_ends(first: str, second: str, shape: list[i
 def test_the_readme_names_every_label_and_every_file() -> None:
     text = (SPECS / "derive" / "README.md").read_text("utf-8")
     labels = {"session", "proposer", "layout", "vector", "context", "share", "roster", "secret", "vote", "outcome"}
-    labels |= {"beacon", "challenged", "verifier", "common"}
+    labels |= {"beacon", "challenged", "verifier", "common", "bucket"}
     assert all(f"`{label}`" in text for label in labels)
     assert all(f"`{name}.json`" in text for name in FILES)

@@ -66,6 +66,12 @@ class Scripted:
     def wants(self, verified: Verified, root: bytes) -> bool:
         return True
 
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        return False
+
+    def copied(self, verified: Verified) -> bytes:
+        return b""
+
     def faulted(self, error: RemoteError) -> list[Effect]:
         return [Abort(error, False)]
 

@@ -72,6 +72,8 @@ FLOORS = {
     "lightning": Room(6, upto(2), beside=frozenset({"training"})),
     "demo": Room(7, upto(6)),
     "cli": Room(8, upto(7)),
+    # `python -m decentra`, which is the command line.
+    "__main__": Room(8, range(0), beside=frozenset({"cli"})),
 }
 
 OUTSIDE = {

@@ -46,7 +46,7 @@ SMALL = {
     "rounds__ready_deadline": 30.0,
     "rounds__phase_deadline": 20.0,
 }
-PROTOCOLS = pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+PROTOCOLS = pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 
 MakeGroup = Callable[..., Group]
 Parameters = list[NDArray[np.float32]]

@@ -48,6 +48,7 @@ from helpers import (
     ids,
     kill,
     lie,
+    most_held,
     on_topic,
     play,
     proposer_of,
@@ -211,11 +212,12 @@ def test_the_auditor_derives_what_machines_derive(
     n, c, shown, _ = given_
     some = data.draw(st.lists(st.sampled_from(shown)))
     least = data.draw(st.integers(1, n))
-    records: dict[PeerId, Any] = {}
+    held: dict[PeerId, Any] = {}
     for one in some:
-        records.setdefault(one.sender, {"held": one.message.held})  # type: ignore[attr-defined]
+        held.setdefault(one.sender, one.message.held)  # type: ignore[attr-defined]
     agreed = derive_agreed(PEERS[:n], PEERS[:n], least, least, c, holdings(some, PEERS[:n], CONTEXT))
-    assert survivors._echoed(PEERS[:n], least, c, records) == (None if agreed is None else agreed.pack())
+    echoed = survivors._echoed(PEERS[:n], PEERS[:n], least, least, c, held)
+    assert echoed == (None if agreed is None else agreed.pack())
 
 
 LISTS = st.lists(st.lists(st.binary(max_size=33), max_size=2).map(tuple), max_size=4).map(tuple)
@@ -378,6 +380,117 @@ def test_an_update_that_too_few_have_is_left_out_and_freed() -> None:
     done = [one for one in ended if isinstance(one, RoundResult)]
     assert len(done) == 7 and done[0].dropped == (ids(group)[2],)
     assert [one.contributed for one in done] == [place != 2 for place in range(7)]
+
+
+def bring(peer: SimulatedPeer, victim: PeerId, author: PeerId, cited: Verified, row: NDArray[Any]) -> None:
+    """Relay an update to a peer, whether or not it needs it."""
+    relayed = sign(peer, Relay(running(peer).context, author, cited), ZERO)
+    peer.driver._post_to(victim, relayed, peer.driver.workbench().keep(row))
+
+
+@pytest.mark.parametrize(("n", "c"), [(4, 1), (7, 2), (10, 3)])
+def test_c_liars_that_withhold_and_relay_have_nobody_keep_more_than_n_vectors(n: int, c: int) -> None:
+    """They keep their updates from one peer, and before it can know which are certified relay everybody's to it: of
+    honest peers those that there are, and of each other some that each makes up."""
+    attack = Scene(group := simulate(n, "mesh", protocol__c=c, protocol__rule="mean"), 0)
+    results(play(group, small(group)))
+    names, liars, size = ids(group), group.peers[:c], 20_000
+    victim = names[-1]
+
+    def relay(liar: SimulatedPeer) -> None:
+        for author in names[c:]:
+            cited = running(liar).got(Update.kind)[author].verified
+            bring(liar, victim, author, cited, attack.watch.encoded[author, 2])
+        for place, author in enumerate(liars):
+            made_up = row(group, [c * group.peers.index(liar) + place] * size)
+            root = liar.driver.workbench().keep(made_up).root
+            bring(liar, victim, names[place], sign(author, Update(running(liar).context, root), ZERO), made_up)
+
+    for place, liar in enumerate(liars):
+        withhold(group, place, [victim])
+        at(liar, "survivors", lambda _machine, liar=liar: relay(liar))
+    seen = most_held(attack, victim)
+    done = results(play(group, [vector(np.full(size, 0.001 * place, np.float32)) for place in range(n)], but=range(c)))
+    assert done[0].participants == names
+    attack.watch.exact(2, done)
+    whole = (size + 1) * group.charter.protocol.width // 8
+    assert n * whole <= max(seen) <= (n + 1) * whole  # every update, and what the rule gives
+
+
+@pytest.mark.parametrize(("n", "c", "most"), [(4, 1, 2), (7, 2, 4), (10, 3, 6)])
+def test_who_says_that_it_holds_nothing_is_sent_each_update_by_c_plus_n_less_t_at_most(
+    n: int, c: int, most: int
+) -> None:
+    """While the vote on the outcome drags on, so that whoever may come in to help has done so."""
+    group = simulate(n, "mesh", protocol__c=c, protocol__rule="mean")
+    results(play(group, small(group)))
+    attack, began = Scene(group, 1), group.clock.now()
+    lie(attack.liar, Result.kind, lambda _effect: [])
+    lie(attack.liar, Holding.kind, lambda effect: [replace(effect, message=alone(effect.message))])
+    for peer in group.peers:
+        lie(
+            peer,
+            "certify.propose",
+            on_topic("outcome", lambda effect: [effect] if group.clock.now() > began + 0.6 * PHASE else []),
+        )
+
+    def alone(message: Any) -> Holding:
+        return replace(message, held=tuple(one for one in message.held if one[0] == attack.name))
+
+    done = results(play(group, small(group), but=[attack.place]))
+    assert group.clock.now() > began + 0.6 * PHASE
+    attack.watch.exact(2, done)
+    senders: dict[PeerId, set[PeerId]] = {name: set() for name in attack.others}
+    for peer in group.peers:
+        for one in peer.journal.entries:
+            entry = parse(one.entry)
+            if entry.kind == Relay.kind and entry.receiver == attack.name:
+                _, author, _ = peer.driver.registry.codec.decode(Relay.kind, one.body)
+                senders[author].add(entry.author)
+    assert {min(len(of), c + 1) for of in senders.values()} == {c + 1}
+    assert max(map(len, senders.values())) == most
+
+
+@given(seed=st.integers(0, 1 << 16), late=st.floats(0.0, 5.0), silent=st.booleans())
+@settings(max_examples=20)
+def test_a_relay_that_comes_before_its_certificate_is_not_lost(seed: int, late: float, silent: bool) -> None:
+    """A peer that lacks a dead peer's update hears of votes late; of two relays one may never be sent whole."""
+    group = simulate(7, "mesh", seed=seed, protocol__c=2, protocol__rule="mean")
+    results(play(group, small(group)))
+    attack, author, liar, late_one = Scene(group, 1), group.peers[1], group.peers[0], group.peers[6]
+    withhold(group, 1, [late_one.identity.id])
+    at(author, "survivors", lambda _machine: kill(author))
+    honest = late_one.driver._hand_on
+
+    def hand_on(verified: Verified) -> None:
+        if verified.entry.kind.startswith("certify."):
+            group.clock.call_later(late, lambda: honest(verified))
+        else:
+            honest(verified)
+
+    late_one.driver._hand_on = hand_on  # type: ignore[method-assign]
+    if silent:
+        stall(liar)
+    certified: list[float] = []
+    at(group.peers[3], "aggregate", lambda _machine: certified.append(group.clock.now()))
+    done = results(play(group, small(group), but=[1]))
+    assert len(done) == 6
+    assert group.clock.now() - certified[0] < (0.51 if silent else 0.01) * PHASE + 2 * late
+    attack.watch.exact(2, done)
+
+
+def stall(peer: SimulatedPeer) -> None:
+    """Have a peer offer what it relays, and send none of it."""
+    honest = peer.driver._post_to
+
+    def post(target: PeerId, verified: Verified, blob: Any) -> None:
+        honest(target, verified, blob)
+        if verified.entry.kind == Relay.kind:
+            for link in peer.driver._links.values():
+                for number in list(link._sending):  # type: ignore[attr-defined]
+                    link.withdraw(number)
+
+    peer.driver._post_to = post  # type: ignore[method-assign]
 
 
 def invented(effect: Send) -> list[Send]:

@@ -283,10 +283,10 @@ def averaging(group: Group, index: int, steps: int, seed: int | None = None, lr:
     return before, held
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "allreduce"])
+@pytest.mark.parametrize("protocol", ["secagg", "allreduce", "mesh"])
 def test_a_hook_gives_every_peer_the_mean_gradient_in_one_round_a_step(make_group: MakeGroup, protocol: str) -> None:
     steps = 4
-    group = make_group(N, protocol, **EVERY_STEP)
+    group = make_group(N, protocol, protocol__rule="mean", **EVERY_STEP)
     with in_a_group_of_one():
         ended = all_at_once([partial(averaging, group, index, steps, seed=1) for index in range(N)])
     for one in ended:

@@ -31,6 +31,7 @@ from helpers import (
     ids,
     kill,
     lie,
+    most_held,
     nothing_left,
     play,
     post_raw,
@@ -283,19 +284,6 @@ def post_blob(peer: SimulatedPeer, target: PeerId, message: Message, data: Any) 
     verified = sign(peer, message, bytes(32))
     link = peer.driver._links[target]
     link.post((verified.signed.entry, verified.signed.body), link.announce(data.data), data.data)
-
-
-def most_held(attack: Scene, victim: PeerId) -> list[int]:
-    """The bytes in a peer's blobs and in the buffers of those under way, as they come to be."""
-    driver, seen = attack.group.peers[ids(attack.group).index(victim)].driver, [0]
-
-    def look() -> None:
-        under_way = 0 if driver.running is None else sum(driver.running.under_way.values())
-        seen.append(driver.blobs.bytes_held + under_way)
-        attack.group.clock.call_later(0.01, look)
-
-    look()
-    return seen
 
 
 def test_the_same_slice_again_and_again_takes_no_more_room() -> None:

@@ -324,7 +324,23 @@ def test_rules_tell_what_they_need() -> None:
     told = {one.name: one for one in rules()}
     assert told["nnm+trimmed_mean"].runs_on == "geometry, then coordinates"
     assert told["centered_clipping"].needs == "n ≥ 2f + 1, a reference, a radius"
+    assert (told["mean"].runs_on, told["mean"].cost, told["krum"].cost) == ("fixed weights", "1 pass", "2 passes")
+    assert told["smea"].cost == "2 passes, exponential in f"
+    assert told["bulyan"].source == "El Mhamdi et al. 2018"
     assert all(one.source and one.cost and one.bound for one in told.values())
+
+
+COLUMNS = ("rule", "needs", "bound at n = 10, f = 2", "runs on", "cost")
+
+
+def test_rules_print_as_a_table_and_are_a_sequence() -> None:
+    told = rules()
+    heads, *lines = str(told).splitlines()
+    assert str(told) == repr(told) and len(lines) == len(told) == len({line[: heads.index("needs")] for line in lines})
+    assert max(map(len, lines)) <= 140
+    for one, line in zip(told, lines, strict=True):
+        cells = [line[begins:ends].strip() for begins, ends in pairwise([*map(heads.index, COLUMNS), len(line)])]
+        assert cells == [one.name, one.needs, one.bound, one.runs_on, one.cost]
 
 
 def test_blocks_cover_every_column_once() -> None:

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
+from decentra.robust import aggregate
 from decentra.robust.attacks import (
     Alie,
     Attack,
@@ -123,6 +124,11 @@ def test_of_one_honest_peer_there_is_no_spread_to_hide_in(attack: Attack, honest
 @pytest.mark.parametrize(
     ("honest", "count"),
     [
+        ([[0.0, 1.0]], 1),
+        ([np.zeros(3), np.ones(3)], 1),
+        (None, 1),
+        (np.zeros((2, 3)), 1.0),
+        (np.zeros((2, 3)), None),
         (np.zeros((0, 3)), 1),
         (np.zeros(3), 1),
         (np.zeros((2, 3), dtype=np.int64), 1),
@@ -130,7 +136,10 @@ def test_of_one_honest_peer_there_is_no_spread_to_hide_in(attack: Attack, honest
         (np.array([[0.0, np.inf]]), 1),
         (np.zeros((2, 3)), -1),
     ],
-    ids=["none", "a-vector", "whole-numbers", "nan", "inf", "fewer-than-no-liars"],
+    ids=[
+        "lists", "arrays", "nothing", "half-a-liar", "no-count", "none", "a-vector", "whole-numbers", "nan", "inf",
+        "fewer-than-no-liars",
+    ],
 )
 def test_what_no_attack_can_be_made_of_is_refused(attack: Attack, honest: Array, count: int) -> None:
     with pytest.raises(LocalError):
@@ -365,6 +374,31 @@ def test_data_that_an_attack_does_not_fit_is_refused() -> None:
         Backdoor(features=(2,)).poison(np.zeros((4, 2)), np.zeros(4, dtype=int), rng)
     with pytest.raises(LocalError, match="part"):
         Backdoor(part=1.5)
+    with pytest.raises(LocalError, match="target is -1"):
+        Backdoor(target=-1)
+    with pytest.raises(LocalError, match="labels are an array, not list"):
+        LabelFlip(3).poison(np.zeros((2, 1)), [0, 1], rng)  # type: ignore[arg-type]
+    with pytest.raises(LocalError, match="inputs are an array, not list"):
+        LabelFlip(3).poison([[0.0], [1.0]], np.array([0, 1]), rng)  # type: ignore[arg-type]
+    with pytest.raises(LocalError, match="whole numbers, not float64"):
+        LabelFlip(3).poison(np.zeros((2, 1)), np.array([0.0, 1.0]), rng)
+    with pytest.raises(LocalError, match="uint8 can't hold 299"):
+        LabelFlip(300).poison(np.zeros((2, 1)), np.array([0, 1], np.uint8), rng)
+    with pytest.raises(LocalError, match="uint8 can't hold 256"):
+        Backdoor(target=256, features=(0,)).poison(np.zeros((2, 1)), np.array([0, 1], np.uint8), rng)
+    for value in (0.5, -1.0, 256.0, float("nan")):
+        with pytest.raises(LocalError, match="uint8 can't hold the trigger's"):
+            Backdoor(features=(0,), value=value).triggered(np.zeros((2, 1), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64])
+def test_labels_and_pictures_of_small_whole_numbers_stay_of_their_type(dtype: type) -> None:
+    labels, inputs, rng = np.array([0, 9, 4], dtype), np.zeros((3, 2), np.uint8), np.random.default_rng(0)
+    flipped = LabelFlip().poison(inputs, labels, rng)[1]
+    assert flipped.tolist() == [9, 0, 5] and flipped.dtype == dtype
+    shown, taught = Backdoor(target=7, features=(1,), value=255, part=1.0).poison(inputs, labels, rng)
+    assert shown.tolist() == [[0, 255]] * 3 and taught.tolist() == [7] * 3
+    assert shown.dtype == np.uint8 and taught.dtype == dtype
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -392,7 +426,12 @@ def test_an_attack_is_had_with_parameters() -> None:
     [
         ("alei", {}, "did you mean 'alie'"),
         ("min-max", {}, "did you mean 'min_max'"),
-        ("zzz", {}, "choose alie, ipm"),
+        ("zzz", {}, "choose alie, ipm, .*, dissensus, spectral$"),
+        ("label-flip", {}, "did you mean 'label_flip'"),
+        (None, {}, "by its name, not by NoneType; choose alie"),
+        (["alie"], {}, "by its name, not by list; choose alie"),
+        ("nan", {"prat": 0.5}, "did you mean 'part'"),
+        ("sign_flip", {"x": 1.0}, "has no parameter 'x'; choose scale"),
         ("label_flip", {}, "on data"),
         ("ipm", {"epsilno": 1.0}, "did you mean 'epsilon'"),
         ("min_max", {"direction": "up"}, "deviation, mean, sign"),
@@ -407,3 +446,18 @@ def test_a_wrong_name_is_told_the_nearest_right_one(name: str, parameters: dict[
 def test_a_copy_of_nobody_is_refused() -> None:
     with pytest.raises(LocalError, match="0 to 2"):
         Mimic(3).rows(np.zeros((3, 2)), 1)
+
+
+def test_whom_an_attack_is_about_is_a_whole_number_and_what_it_tells_another_attacks() -> None:
+    with pytest.raises(LocalError, match=r"target is a whole number, not 1\.0"):
+        attack("mimic", target=1.0).rows(np.zeros((3, 2)), 1)
+    with pytest.raises(LocalError, match="whole number, not 'a'"):
+        attack("dissensus", receiver="a").rows(np.zeros((3, 2)), 1)
+    with pytest.raises(LocalError, match="hand in one, not 'ipm'"):
+        attack("equivocation", of="ipm")
+
+
+@pytest.mark.parametrize("made", [np.zeros(3), 1.0, aggregate(np.zeros((5, 2)), "median", 1)], ids=["3", "1", "object"])
+def test_a_rule_that_gives_no_update_is_refused(made: Any) -> None:
+    with pytest.raises(LocalError, match=r"evaluate gives .* not an update of shape \(2,\); .*\.value"):
+        Alie().rows(np.zeros((4, 2)), 1, lambda rows: made)

@@ -322,7 +322,7 @@ def unmasking(peers: tuple[PeerId, ...], me: PeerId, c: int, vote: Certify) -> l
     machine = SecAgg(setting, mine, ROUND)
     machine.roster, machine.context, machine.phase = peers, CONTEXT, SURVIVORS
     machine.own_slices = tuple(Blob(index, 0, ZERO) for index in range(len(peers)))
-    machine.masked = machine.spent = True
+    machine.left = machine.spent = True
     machine._shares = {peer: Shares(b"b", b"s", b"z") for peer in peers}
     machine.certify[SURVIVORS] = vote
     return machine._guarded(lambda: None)

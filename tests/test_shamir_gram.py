@@ -20,9 +20,8 @@ from decentra.crypto.keys import Identity
 from decentra.crypto.shares.field61 import PRIME
 from decentra.crypto.shares.quanta import MAX_RADIUS
 from decentra.driver.session import Vector
-from decentra.errors import DecentraError, LocalError, Unavailable
-from decentra.machine.effects import Compute, Effect, Send, Tools
-from decentra.machine.events import Event
+from decentra.errors import DecentraError, Unavailable
+from decentra.machine.effects import Compute, Send, Tools
 from decentra.protocols.agreed import Named, counted
 from decentra.protocols.ballots import LOST
 from decentra.protocols.shamir_gram.held import derive_held
@@ -52,8 +51,8 @@ from helpers import (
     play,
     proposer_of,
     results,
-    running,
     settle,
+    sign,
     simulate,
     vector,
 )
@@ -129,7 +128,9 @@ class Group:
         gram = [[8 * sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
         return shared.weigh(gram, rule, f, self.c)
 
-    def accused(self, liars: Collection[int], clauses: Collection[str], witnesses: Collection[int] | None = None) -> None:
+    def accused(
+        self, liars: Collection[int], clauses: Collection[str], witnesses: Collection[int] | None = None
+    ) -> None:
         """Witnesses named every liar under one of the clauses; nobody honest was named by anybody honest."""
         honest = [place for place in range(self.n) if place not in liars]
         for place in honest:
@@ -230,12 +231,12 @@ def test_no_message_tells_an_update_and_shares_of_c_peers_are_uniform() -> None:
 
 
 @given(n=st.integers(4, 48), data=st.data(), d=st.integers(0, 1 << 34))
-def test_what_encoding_gives_is_no_longer_than_R_and_a_result_fits_a_coordinate(
+def test_what_encoding_gives_is_no_longer_than_the_radius_and_a_result_fits_a_coordinate(
     n: int, data: st.DataObject, d: int
 ) -> None:
     c = data.draw(st.integers(1, (n - 1) // 3))
     terms = Terms(n, c, d)
-    assert 1 <= terms.limit and terms.limit**2 * d <= MAX_RADIUS**2
+    assert terms.limit >= 1 and terms.limit**2 * d <= MAX_RADIUS**2
     assert n * terms.limit < 1 << 31 and terms.encoded_for >= n
     assert terms.sharing.slots == 1 or terms.sharing.names_liars
     assert terms.fewest_holders <= n and terms.fewest_dealers <= n
@@ -248,7 +249,10 @@ def test_entries_of_pairs_are_numbered_as_they_are_told() -> None:
 
 
 @given(
-    st.lists(st.integers(-(1 << 44), 1 << 44), max_size=5), st.integers(1, 48), st.integers(1, 1 << 16), st.integers(1, 99)
+    st.lists(st.integers(-(1 << 44), 1 << 44), max_size=5),
+    st.integers(1, 48),
+    st.integers(1, 1 << 16),
+    st.integers(1, 99),
 )
 def test_a_sum_is_rounded_half_to_even_and_cut_to_what_encoding_gives(
     total: list[int], k: int, weight: int, most: int
@@ -354,7 +358,10 @@ def test_from_4c_plus_1_on_no_c_liars_keep_a_round_from_its_survivors(
         assert given_.members == given_.witnesses == PEERS[:n]
 
 
-@given(st.binary(max_size=80) | st.lists(st.lists(st.binary(max_size=33), max_size=2).map(tuple), max_size=5).map(tuple).map(pack))
+LISTS = st.lists(st.lists(st.binary(max_size=33), max_size=2).map(tuple), max_size=5).map(tuple)
+
+
+@given(st.binary(max_size=80) | LISTS.map(pack))
 def test_what_is_no_value_of_a_vote_is_malformed_and_nothing_else(raw: bytes) -> None:
     for kind in (Checked, Geometry):
         try:
@@ -496,9 +503,12 @@ def test_a_receiver_that_denies_what_it_was_dealt_costs_one_of_the_two_and_lays_
 @pytest.mark.parametrize(("n", "c"), NAMES)
 def test_a_receiver_that_denies_everybody_is_no_holder_and_keeps_nobody_out(n: int, c: int) -> None:
     group = Group(n, c)
-    lie(group.sim.peers[2], Holding.kind, lambda effect: [
-        replace(effect, message=replace(effect.message, held=((group.ids[2], dict(effect.message.held)[group.ids[2]]),)))  # type: ignore[attr-defined]
-    ])
+
+    def denies(effect: Send) -> list[Send]:
+        own = tuple(one for one in effect.message.held if one[0] == group.ids[2])  # type: ignore[attr-defined]
+        return [replace(effect, message=replace(effect.message, held=own))]
+
+    lie(group.sim.peers[2], Holding.kind, denies)
     done = results(group.play(but=[2]))
     assert done[0].participants == group.ids
     assert group.ids[2] not in group.exact(done).holders
@@ -606,8 +616,6 @@ def test_two_faces_of_a_slice_give_no_result_or_one_and_the_same(n: int, c: int)
             if not made:
                 made["blob"] = spoiled(peer, blob, 0)
                 message = replace(verified.message, root=made["blob"].root)
-                from helpers import sign
-
                 made["said"] = sign(peer, message, verified.entry.after)
             peer.driver.blobs.lend(made["blob"])
             honest(target, made["said"], made["blob"])
@@ -724,6 +732,10 @@ def test_a_broken_slice_is_named_by_all_and_the_round_is_lost(twist: Any) -> Non
     group.accused([1], ["SG-10"])
 
 
+def few(effect: Send) -> list[Send]:
+    return [replace(effect, message=replace(effect.message, shown=effect.message.shown[:3]))]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("topic", "twist", "clause"),
     [
@@ -732,14 +744,16 @@ def test_a_broken_slice_is_named_by_all_and_the_round_is_lost(twist: Any) -> Non
         ("checked", change(value=UNDECIDED), None),
         ("geometry", change(value=OTHER), "SG-8"),
         ("geometry", change(value=UNDECIDED), None),
-        ("geometry", lambda effect: [replace(effect, message=replace(effect.message, shown=effect.message.shown[:3]))], "SG-8"),
+        ("geometry", few, "SG-8"),
         ("outcome", change(value=OTHER), "SG-12"),
         ("outcome", change(shown=()), "SG-12"),
         ("outcome", change(value=LOST, shown=()), None),
     ],
 )
 @pytest.mark.parametrize("n", [4, 5])
-def test_a_value_that_what_is_shown_does_not_give_costs_its_view(n: int, topic: str, twist: Any, clause: str | None) -> None:
+def test_a_value_that_what_is_shown_does_not_give_costs_its_view(
+    n: int, topic: str, twist: Any, clause: str | None
+) -> None:
     group = Group(n, 1, d=20)
     place = proposer_of(group.sim, 1)
     lie(group.sim.peers[place], "certify.propose", on_topic(topic, twist))

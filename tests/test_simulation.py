@@ -175,6 +175,11 @@ def test_frames_and_whole_messages_complete_alike() -> None:
     assert not search(Play(n=4, c=1, frames=True), "drops", 0, 4).violating
 
 
+@pytest.mark.parametrize("protocol", ["secagg", "mesh"])
+def test_liars_over_frames_get_nothing_violated(protocol: str) -> None:
+    assert not search(Play(n=4, c=1, protocol=protocol, frames=True), "liars", 0, 4).violating
+
+
 # ── each hazard bites ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

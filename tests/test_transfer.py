@@ -333,6 +333,58 @@ def test_a_rejected_blob_is_not_sent_and_its_sender_is_told() -> None:
     assert a.transport.counters.bytes_sent < 64 * 1024
 
 
+@given(st.floats(0.0, 60.0), st.integers(0, 1 << 16))
+@settings(max_examples=20)
+def test_an_offer_stands_until_it_is_answered(after: float, seed: int) -> None:
+    heap, _, a, b = pair(seed, Faults(drop=0.2, reorder=0.2))
+    b.accepts = False
+    data = noise(2 * MIB + 5)
+    announcement = a.post_blob(data)
+    assert heap.run_until(lambda: len(b.arrived()) == 1, 100.0)
+    heap.call_later(after, lambda: b.link.accept(announcement, 64 * MIB))
+    assert heap.run_until(lambda: bool(a.of(Delivered)), 1000.0)
+    assert b.blobs[announcement.transfer] == data
+    assert a.transport.counters.bytes_sent < 2 * MIB + 4 * WINDOW_PIECES * PIECE_BYTES
+
+
+@given(data=st.data(), seed=st.integers(0, 1 << 16))
+@settings(max_examples=20)
+def test_one_blob_from_two_peers_is_gathered_in_one_buffer(data: st.DataObject, seed: int) -> None:
+    """Whoever of the two is first, spoils pieces or stops: what completes is what was announced, in the same memory."""
+    blob = noise(5 * PIECE_BYTES + 9, seed)
+    heap, ends = EventHeap(), []
+    for place in range(2):
+        network = Network(heap, seed + place, Faults(drop=0.1, jitter=data.draw(st.floats(0.0, 1.0))))
+        ends.append((End(network, 0, 11), End(network, 1, 22, accepts=False)))
+    announced = [a.post_blob(blob) for a, _ in ends]
+    assert heap.run_until(lambda: all(b.arrived() for _, b in ends), 100.0)
+    (a, b), (_, other) = ends
+    assert b.link.accept(announced[0], 64 * MIB)
+    buffer = b.link.gathered(announced[0].transfer)
+    assert buffer is not None
+    with pytest.raises(LocalError, match="can't be gathered"):
+        other.link.accept(announced[1], 64 * MIB, into=buffer[1:])
+    assert other.link.accept(announced[1], 64 * MIB, into=buffer)
+    if data.draw(st.booleans()):
+        heap.call_later(data.draw(st.floats(0.0, 0.5)), a.stop)
+    else:
+        spoilt = data.draw(st.integers(1, 3))
+
+        def alter(header: bytes, parts: list[memoryview]) -> list[memoryview]:
+            nonlocal spoilt
+            if header[1] == FrameKind.PIECE and spoilt:
+                spoilt -= 1
+                return [memoryview(bytes(parts[0].nbytes))]
+            return parts
+
+        b.alter = alter
+    assert heap.run_until(lambda: bool(other.blobs), 1000.0)
+    assert other.blobs[announced[1].transfer] == blob == buffer
+    for completed in b.blobs.values():
+        assert completed == blob
+    assert b.link.gathered(announced[0].transfer) is None or not b.blobs
+
+
 def test_a_blob_above_the_limit_is_refused_before_anything_is_allocated() -> None:
     heap, _, a, b = pair()
     b.accepts = False

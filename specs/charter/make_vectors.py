@@ -1,5 +1,5 @@
-"""Writes ``vectors/v1``: a signed charter, one of a grid and an amended one, their canonical texts and hashes, and
-tampered ones named for the tampering.
+"""Writes ``vectors/v1``: a signed charter, one of a grid, one with buckets that are drawn and an amended one, their
+canonical texts and hashes, and tampered ones named for the tampering.
 
 Run it as ``python specs/charter/make_vectors.py`` after a change of the form; the tests compare what it gives.
 """
@@ -86,10 +86,24 @@ def on_a_grid() -> Charter:
     return charter
 
 
+def in_buckets() -> Charter:
+    """A charter of nine in buckets of about three, as it is derived once the beacon is drawn: nobody signs it."""
+    who = {f"peer-{number}": Identity.from_seed(bytes([number]) * 32) for number in range(1, 10)}
+    return Charter.build(
+        {
+            "version": 1,
+            "group": {"name": "nine clinics"},
+            "protocol": {"name": "bucketed", "rule": "median", "c": 1},
+            "buckets": {"size": 3, "c": 1, "risk": 0.5, "beacon": "be" * 32},
+            "members": [Member.of(identity, name) for name, identity in who.items()],
+        }
+    )
+
+
 def files() -> dict[str, str]:
     """Every vector: its file name and text."""
     changed, expected = amendments()
-    grid = on_a_grid()
+    grid, buckets = on_a_grid(), in_buckets()
     identities = [Identity.from_seed(bytes([number]) * 32) for number in range(1, 5)]
     names = ("alice", "bob", "carol", "dave")
     members = [Member.of(identity, name) for identity, name in zip(identities, names, strict=True)]
@@ -115,8 +129,17 @@ def files() -> dict[str, str]:
         **changed,
         "grid.toml": grid.to_toml(),
         "grid.canonical": grid.canonical.decode(),
+        "buckets.toml": buckets.to_toml(),
+        "buckets.canonical": buckets.canonical.decode(),
         "expected.json": json.dumps(
-            {"hash": charter.hash.hex(), "blamed": blamed, "amend": expected, "grid": grid.hash.hex()}, indent=1
+            {
+                "hash": charter.hash.hex(),
+                "blamed": blamed,
+                "amend": expected,
+                "grid": grid.hash.hex(),
+                "buckets": buckets.hash.hex(),
+            },
+            indent=1,
         )
         + "\n",
     }

@@ -267,6 +267,14 @@ def _verifiers() -> dict[str, Case]:
     return {**changed, "candidates-in-another-order": {**honest, "candidates": PEERS[::-1]}}
 
 
+def _buckets() -> dict[str, Case]:
+    honest: dict[str, Any] = {"beacon": named("beacon"), "members": [named(f"peer {index}") for index in range(11)]}
+    honest["size"] = 3
+    changed = others(honest, beacon=named("another beacon"), members=honest["members"][:10], size=4)
+    more = {"members-in-another-order": {**honest, "members": honest["members"][::-1]}}
+    return {**changed, **more, "fewer-than-the-size": {**honest, "members": honest["members"][:2]}}
+
+
 def _next_range() -> dict[str, Case]:
     table = {
         "follows-the-mean": (1.0, 0.2, 1e-3, 10.0),
@@ -297,6 +305,7 @@ INPUTS = {
     "beacon": _beacon,
     "challenged_slices": _challenged_slices,
     "verifiers": _verifiers,
+    "buckets": _buckets,
     "next_range": _next_range,
 }
 

@@ -146,7 +146,7 @@ def answer(name: str, case: Case) -> dict[str, Any]:
     """``{"output": …}``, or ``{"refused": the error's name}``."""
     try:
         return {"output": COMPUTE[name](case)}
-    except (ValueError, LocalError, decoding.UndecidedError) as error:
+    except (ValueError, LocalError, decoding.Undecided) as error:
         return {"refused": type(error).__name__}
 
 

@@ -5,10 +5,31 @@ Every error is one sentence that says whose fault it is, which clause was broken
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Self
 
 from decentra.types import PeerId
+
+_EVIDENT = 0.65
+"""How alike two words must be to ask "did you mean": below the 0.75 of one slip in a word of four letters, and below
+the 2/3 of one in three."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a typing slip would have turned into ``word``, if there is one."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=_EVIDENT)
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The mend of an unknown word: the nearest that is known, as a question, or else what ``otherwise`` says.
+
+    >>> did_you_mean("medina", ["mean", "median"], "choose of mean, median")
+    "did you mean 'median'?"
+    """
+    near = nearest(word, known)
+    return otherwise if near is None else f"did you mean {near!r}?"
 
 
 class DecentraError(Exception):

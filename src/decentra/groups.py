@@ -184,8 +184,9 @@ def local_group(
     >>> import numpy as np
     >>> group = local_group(4, protocol="secagg", protocol__width=32)
     >>> results = group.average([[np.full((2, 2), 0.01 * peer, np.float32)] for peer in range(4)])
-    >>> results[0].values[0].round(4).tolist()
-    [[0.015, 0.015], [0.015, 0.015]]
+    >>> results[0].values[0].round(4)
+    array([[0.015, 0.015],
+           [0.015, 0.015]], dtype=float32)
     """
     if not isinstance(n, SupportsIndex):
         raise LocalError(f"n is {n!r} and must be a whole number, {LEAST_MEMBERS} to {MOST_MEMBERS}")

@@ -76,6 +76,12 @@ class Ground:
     def c(self) -> int:
         return self.charter.protocol.c
 
+    @cached_property
+    def buckets(self) -> dict[PeerId, tuple[PeerId, ...]]:
+        """The members by bucket, each under its first member, in the order in which they are drawn; none where the
+        protocol has no buckets."""
+        return {bucket[0]: bucket for bucket in self.charter.drawn_buckets}
+
     def quorum(self, n: int) -> int:
         return derive.quorum(n, self.c)
 

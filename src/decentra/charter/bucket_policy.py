@@ -35,7 +35,7 @@ def bound(charter: Charter) -> float:
     count, members = bucket_count(charter), len(charter.members)
     if not count or charter.bucket_corrupt >= charter.protocol.c:
         return 0.0
-    return buckets_risk(members, count, charter.protocol.c, charter.bucket_corrupt)
+    return buckets_risk(members, count, min(charter.protocol.c, members), charter.bucket_corrupt)
 
 
 def _table(charter: Charter) -> Iterator[str]:
@@ -46,55 +46,74 @@ def _table(charter: Charter) -> Iterator[str]:
         yield f'[buckets] is for bucketed, and {charter.protocol.name} has none; remove it, or set name = "bucketed"'
 
 
+def _in_range(charter: Charter) -> bool:
+    """Whether c is one that so many members can have at all; else that is said already."""
+    return 1 <= charter.protocol.c <= len(charter.members) - 2
+
+
 def _size(charter: Charter) -> Iterator[str]:
     count, c = len(charter.members), charter.protocol.c
-    if charter.buckets is None or count < 3 or c < 1:
-        return  # said already
-    size, least, need = charter.buckets.size, least_size(charter), 2 * c + 1
-    if charter.bucket_corrupt > c:
-        yield f"c = {charter.bucket_corrupt} in [buckets] is more than the {c} of all members; lower it or leave it out"
+    if charter.buckets is None or not _in_range(charter):
         return
-    if count < LEAST_IN_BUCKETS:
+    size, own, least, need = charter.buckets.size, charter.buckets.c, least_size(charter), 2 * c + 1
+    if own is not None and not 1 <= own <= c:
+        yield (
+            f"c = {own} in [buckets] is out of 1..{c}, as {c} of all members may be corrupt; set it within that, or "
+            "leave it out"
+        )
+    elif count < LEAST_IN_BUCKETS:
         yield (
             f"bucketed needs at least {LEAST_IN_BUCKETS} members, three buckets of three, and has {count}; add "
             f'{LEAST_IN_BUCKETS - count}, or take name = "mesh" where all may see all updates'
         )
-        return
-    if size < least:
+    elif size < least:
         yield (
             f"size = {size} in [buckets]: with {charter.bucket_corrupt} corrupt in a bucket one below {least} bares an "
-            f"update; set size to {least}"
+            f"update; {_mend(charter)}"
         )
     elif count // size < need:
-        fits = count // need
-        mend = f"set size to {fits}" if fits >= least else f"lower c to {_most_c(charter)}, or add members"
         yield (
             f"size = {size} in [buckets] gives {count // size} buckets of {count} members, and c = {c} liars that each "
-            f"taint one need {need}; {mend}"
+            f"taint one need {need}; {_mend(charter)}"
         )
 
 
-def _most_c(charter: Charter) -> int:
-    """The largest c that so many members can have in buckets of the least size."""
-    count = len(charter.members)
-    fitting = [c for c in range(1, count) if count // (2 * c + 1) >= (min(c, charter.bucket_corrupt) + 2)]
-    return max(fitting, default=1)
+def _mend(charter: Charter) -> str:
+    """The nearest size that does; with the largest c below, where none does for this one."""
+    count, c, own = len(charter.members), charter.protocol.c, charter.bucket_corrupt
+    most = min(c, most_in_buckets(count, own))
+    size = 0 if charter.buckets is None else charter.buckets.size
+    nearest = min(max(size, min(most, own) + 2), count // (2 * most + 1))
+    aims = [f"lower c to {most}"] * (most < c) + [f"set size to {nearest}"] * (nearest != size)
+    if most < c and charter.buckets is not None and charter.buckets.c is not None and own >= most:
+        aims.append("leave c and risk in [buckets] out")
+    return f"{' and '.join(aims)}{', or add members' if most < c else ''}"
+
+
+def most_in_buckets(count: int, bucket_corrupt: int | None = None) -> int:
+    """The largest c that so many members can have in buckets of the least size; 1 where that is too much already.
+
+    Args:
+        bucket_corrupt: how many of one bucket may be corrupt; None for as many as of all.
+    """
+    least = {c: (c if bucket_corrupt is None else min(c, bucket_corrupt)) + 2 for c in range(1, count)}
+    return max((c for c in least if count // (2 * c + 1) >= least[c]), default=1)
 
 
 def _risk(charter: Charter) -> Iterator[str]:
-    terms = charter.buckets
-    if terms is None or not bucket_count(charter) or terms.size > len(charter.members):
+    terms, c = charter.buckets, charter.protocol.c
+    if terms is None or not bucket_count(charter) or not _in_range(charter) or not 1 <= charter.bucket_corrupt <= c:
         return
-    least = bound(charter)
-    if charter.bucket_corrupt >= charter.protocol.c:
+    if charter.bucket_corrupt >= c:
         if terms.risk is not None:
             yield "risk in [buckets] is for a c of a bucket below that of all; leave it out"
         return
-    if terms.risk is None or least > terms.risk:
+    least = bound(charter)
+    if least and (terms.risk is None or least > terms.risk):  # none where buckets are too small for it, said already
         said = "no risk is stated" if terms.risk is None else f"risk = {terms.risk:.2g} is understated"
         yield (
-            f"{said} in [buckets]: with {charter.protocol.c} corrupt members in {bucket_count(charter)} buckets some "
-            f"bucket holds more than {charter.bucket_corrupt} of them with a probability of up to {least:.2g}; "
+            f"{said} in [buckets]: with {c} corrupt members in {bucket_count(charter)} buckets some bucket holds more "
+            f"than {charter.bucket_corrupt} of them with a probability of up to {least:.2g}; "
             f"state risk = {rounded_up(least)!r} or more, or leave c in [buckets] out"
         )
 
@@ -130,7 +149,7 @@ def _terms(charter: Charter) -> Iterator[str]:
             f"max_weight = {terms.max_weight}: a weight is what a peer says of itself, and under a robust rule no word "
             "may count more than another's; set max_weight to 1"
         )
-    if terms.c >= 1 and count >= LEAST_IN_BUCKETS and not held_by_the_rest(count, terms.c):
+    if _in_range(charter) and count >= LEAST_IN_BUCKETS and not held_by_the_rest(count, terms.c):
         yield (
             f"{count} members can't draw a beacon against c = {terms.c}: so many could withhold it until they like it; "
             f"lower c to {max(c for c in range(1, terms.c) if held_by_the_rest(count, c))}"
@@ -138,3 +157,6 @@ def _terms(charter: Charter) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (_table, _size, _risk, _rule, _terms)
+
+ON_A_GRID = (_table,)
+"""Those that hold for a charter with groups, in which members are in no buckets."""

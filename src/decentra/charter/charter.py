@@ -21,9 +21,6 @@ from decentra.derive import buckets, quorum
 from decentra.errors import LocalError
 from decentra.types import PeerId
 
-SHARED = "shamir-gram"
-"""The protocol that evaluates robust rules on secret shares."""
-
 FILE = "charter.toml"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -444,7 +441,7 @@ class Charter(Section):
         """The fewest members that a round may start with: ``floor``, or else two thirds of the members rounded up, and
         never below ⌊(m+c)/2⌋+1, nor below 3c where a robust rule is evaluated, 3c + 1 on shares."""
         count, c = len(self.members), self.protocol.c
-        robust = 3 * c * (self.protocol.name in ("mesh", "bucketed", SHARED)) + (self.protocol.name == SHARED)
+        robust = {"mesh": 3 * c, "bucketed": 3 * c, "shamir-gram": 3 * c + 1}.get(self.protocol.name, 0)
         return self.protocol.floor or max(-(-2 * count // 3), quorum(count, c), robust)
 
     @property

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from decentra.charter import bucket_policy, grid_policy, shares_policy
-from decentra.charter.bucket_policy import BUCKETED
-from decentra.charter.charter import FILE, SHARED, Charter
-from decentra.charter.toml import nearest, raise_problems
+from decentra.charter.bucket_policy import BUCKETED as BUCKETED
+from decentra.charter.charter import FILE, Charter
+from decentra.charter.shares_policy import SHARED as SHARED
+from decentra.charter.toml import raise_problems
 from decentra.derive import quorum
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean, nearest
 from decentra.grids import MOST_TOGETHER
 from decentra.robust import catalogue
 
@@ -104,8 +105,7 @@ def _protocol(charter: Charter) -> Iterator[str]:
     elif plain in _ENCRYPTION:
         yield f"homomorphic encryption ({name!r}) is not in this release; {choice}"
     else:
-        near = nearest(plain, SHIPPED)
-        yield f"there is no protocol {name!r}; {f'did you mean {near!r}?' if near else choice}"
+        yield f"there is no protocol {name!r}; {did_you_mean(plain, SHIPPED, choice)}"
 
 
 def _members(charter: Charter) -> Iterator[str]:
@@ -167,6 +167,8 @@ def _rule(charter: Charter) -> Iterator[str]:
     except LocalError as error:
         yield str(error)
         return
+    if found.name != rule:  # it is hashed as it stands, and members compare hashes
+        yield f"a charter has one spelling for a rule, and {rule!r} is another; did you mean {found.name!r}?"
     if found.name == "mean" or name == SHARED:
         return
     if name not in ROBUST:
@@ -302,4 +304,4 @@ _RULES: tuple[Callable[[Charter], Iterator[str]], ...] = (
     *shares_policy.RULES,
 )
 
-_GRID_RULES = (_protocol, _rule, _ranges, _admission, *grid_policy.RULES)
+_GRID_RULES = (_protocol, _rule, _ranges, _admission, *bucket_policy.ON_A_GRID, *grid_policy.RULES)

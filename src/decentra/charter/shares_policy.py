@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from decentra.charter.charter import SHARED, Charter
+from decentra.charter.charter import Charter
 from decentra.derive import quorum
 from decentra.errors import LocalError
 from decentra.robust import catalogue, shared
+
+SHARED = "shamir-gram"
+"""The protocol that evaluates robust rules on secret shares."""
 
 LEAST_MEMBERS = 4
 """3c + 1 for c = 1."""

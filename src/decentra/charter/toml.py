@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from decentra.durable import sync_folder
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 
 MAX_TEXT = 1 << 22
 """Largest file read, in bytes: 4,096 members and their signatures need 3 MiB, and more is a mistake or an attack."""
@@ -34,8 +33,6 @@ MOST_TOLD = 20
 """Problems that one error lists; a file that is something else altogether has thousands."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_EVIDENT = 0.75
-"""How alike two words must be to ask "did you mean": one slip in a word of four letters."""
 
 
 class Section(BaseModel):
@@ -45,12 +42,6 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=Section)
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a typing slip would have turned into ``word``, if there is one."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=_EVIDENT - 0.1)
-    return close[0] if close else None
 
 
 def raise_problems(where: str, problems: Sequence[str], further: int = 0) -> None:
@@ -257,8 +248,7 @@ def _right_key(key: str, holder: type[Section] | None, model: type[Section]) -> 
         section = _section_of(field.annotation)
         if section is not None and section is not holder and key in section.model_fields:
             return f"it belongs in [{table}]"
-    near = nearest(key, holder.model_fields)
-    return f"did you mean {near!r}?" if near else f"the keys there are {', '.join(holder.model_fields)}"
+    return did_you_mean(key, holder.model_fields, f"the keys there are {', '.join(holder.model_fields)}")
 
 
 def _mend(key: str, holder: type[Section] | None) -> str | None:

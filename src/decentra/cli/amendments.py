@@ -10,13 +10,13 @@ from typing import Any
 
 from decentra.charter import Charter, Member
 from decentra.charter.amend import Awaited, amended, awaited, changed_terms, faults, judge
-from decentra.charter.toml import nearest, raise_problems, save_text
+from decentra.charter.toml import raise_problems, save_text
 from decentra.cli.files import open_charter
 from decentra.cli.invites import Answer, read_request
 from decentra.cli.members import by_name, read_members
 from decentra.cli.report import emit
 from decentra.crypto.keys import Identity
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.peer.config import PeerFolder
 from decentra.peer.lineage import Lineage, written
 from decentra.types import PeerId
@@ -144,8 +144,8 @@ def _found(charter: Charter, name: str) -> PeerId:
     for member in charter.members:
         if name == member.name or (len(name) >= SHORT_ID and member.id.hex().startswith(name)):
             return member.id
-    near = nearest(name, [member.name for member in charter.members])
-    mend = f"did you mean {near!r}?" if near else "see `decentra charter show` for the members"
+    names = [member.name for member in charter.members]
+    mend = did_you_mean(name, names, "see `decentra charter show` for the members")
     raise LocalError(f"{name!r} is no member of {charter.group.name!r}; {mend}")
 
 

@@ -337,9 +337,9 @@ def doctor(
 def simulate(
     context: typer.Context,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="secagg, allreduce, mesh, membership or group-gossip.")
+        str, typer.Option("--protocol", help="secagg, allreduce, mesh, bucketed, membership or group-gossip.")
     ] = "secagg",
-    n: Annotated[int, typer.Option("-n", help="How many peers.")] = 7,
+    n: Annotated[int | None, typer.Option("-n", help="How many peers; else 7, and 9 in bucketed.")] = None,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many schedules to play.")] = 1000,
     first: Annotated[int, typer.Option("--first", help="The first seed.")] = 0,
@@ -367,6 +367,7 @@ def simulate(
     from decentra.cli import simulate as body
 
     sources = {name: context.get_parameter_source(name) for name in context.params}
+    n = body.peers(protocol, n)
     body.refuse_unfit(protocol, [name for name, source in sources.items() if source and source.name == "COMMANDLINE"])
     if protocol == body.ON_A_GRID:
         from decentra.cli import grid

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from decentra.charter import Charter, Member
 from decentra.charter.invite import Invite, Request
-from decentra.charter.toml import nearest, read_text, save_text
+from decentra.charter.toml import read_text, save_text
 from decentra.cli.files import refuse_folder
 from decentra.cli.members import checked_name, read_members
 from decentra.cli.report import FAILED, emit
 from decentra.crypto.keys import Identity
 from decentra.data import locate
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.peer.config import Config, PeerFolder, write_config
 
 _DEFAULT_TEMPLATE = "secagg"
@@ -268,7 +268,6 @@ def _begin(template: str | None, charter_file: Path | None) -> str:
     room = locate("protocols")
     known = sorted(path.stem for path in room.glob("*.toml"))
     if name not in known:
-        near = nearest(name, known)
-        mend = f"did you mean {near!r}?" if near else f"choose one of {', '.join(known)}"
+        mend = did_you_mean(name, known, f"choose one of {', '.join(known)}")
         raise LocalError(f"there is no charter template {name!r}; {mend}")
     return read_text(room / f"{name}.toml", "reinstall decentra")

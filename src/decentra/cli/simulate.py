@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from decentra import derive
+from decentra.charter.bucket_policy import BUCKETED, LEAST_IN_BUCKETS, most_in_buckets
 from decentra.charter.policy import LEAST_MEMBERS, MESH, MOST_MEMBERS, SHIPPED
 from decentra.cli.report import FAILED, emit
 from decentra.errors import LocalError
@@ -23,6 +24,7 @@ ON_A_GRID = "group-gossip"
 _ONE_GROUP = {"group": "plays one group, of -n peers", "lost": "stops peers by --faults"}
 _UNFIT: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(SHIPPED, _ONE_GROUP),
+    BUCKETED: {**_ONE_GROUP, "late": "begins no round ahead of its update"},
     MEMBERSHIP: {
         **_ONE_GROUP,
         "late": "has no rounds to begin ahead of local steps",
@@ -47,6 +49,11 @@ MOST_LATE = 600.0
 
 MOST_SIMULATED = 26
 """Peers have letters in a trace."""
+
+
+def peers(protocol: str, n: int | None) -> int:
+    """How many peers to play, where nobody has said it: 7, and of a protocol that needs more as many as that."""
+    return n if n is not None else max(7, LEAST_IN_BUCKETS if protocol == BUCKETED else 0)
 
 
 def refuse_unfit(protocol: str, given: Iterable[str]) -> None:
@@ -82,7 +89,7 @@ def simulate(
     """Play schedules and print what they came to.
 
     Args:
-        protocol: ``secagg``, ``allreduce``, ``mesh`` or ``membership``.
+        protocol: ``secagg``, ``allreduce``, ``mesh``, ``bucketed`` or ``membership``.
         n: peers.
         c: how many may lie together; None for the most that leave a peer to spare.
         seeds: how many schedules, from seed ``first`` on.
@@ -149,10 +156,15 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late:
         raise LocalError(f"there is no protocol {protocol!r}; choose {others} or {ON_A_GRID}")
     if not LEAST_MEMBERS <= n <= min(MOST_SIMULATED, MOST_MEMBERS):
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
-    most = n // 3 if protocol == MESH else n - 2
+    if protocol == BUCKETED and n < LEAST_IN_BUCKETS:
+        raise LocalError(f"-n {n} is too few for {BUCKETED}, which has three buckets of three at least; give 9 or more")
+    most = {MESH: n // 3, BUCKETED: most_in_buckets(n)}.get(protocol, n - 2)
     chosen = min(most, _most_liars(n)) if c is None else c
     if protocol == MESH and not 1 <= chosen <= most:
         raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {MESH} needs 2c + 1 updates that count, of t")
+    if protocol == BUCKETED and not 1 <= chosen <= most:
+        said = "needs 2c + 1 buckets of c + 2 members at least"
+        raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {BUCKETED} {said}")
     if not 1 <= chosen <= n - 2:
         raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
     if not 0.0 <= late <= MOST_LATE:

@@ -22,10 +22,11 @@ from typing import Any
 
 from decentra.audit import Verdict, audit
 from decentra.charter.charter import Charter
+from decentra.charter.policy import ROBUST
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
 from decentra.demo.figures import gained, held_out
-from decentra.demo.lies import HIDING, ROBUST, Terms, terms
+from decentra.demo.lies import HIDING, Terms, terms
 from decentra.demo.processes import Processes, Told
 from decentra.demo.screen import Screen, summary_lines
 from decentra.demo.task import Recipe, recipe
@@ -97,11 +98,11 @@ def main(
     rounds = made.rounds if rounds is None else rounds
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
-    asked = terms(protocol, rule, attack, f, peers)
-    if asked.attack is not None and (model != "bytes" or kill):
+    if attack is not None and (model != "bytes" or kill):
         wrong = "--kill" if kill else "--model"
         raise LocalError(f"with --attack the model is bytes, and nobody is killed; leave {wrong} out")
     silos = made.silos(peers)
+    asked = terms(protocol, rule, attack, f, peers)
     identities = fresh_identities(len(silos))
     charter = _charter(identities, asked, made)
     dies = asked.attack is None and _may_kill(kill, charter, rounds)

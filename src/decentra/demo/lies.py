@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decentra.errors import LocalError
-from decentra.robust.attacks import attack as attack_of
-from decentra.robust.catalogue import DEFAULT, check, find
+from decentra.charter.charter import Charter
+from decentra.charter.policy import BUCKETED, MESH, ROBUST, Policy
+from decentra.demo.silos import MAX_PEERS
+from decentra.derive import quorum
+from decentra.errors import LocalError, did_you_mean, nearest
+from decentra.robust.attacks import attacks
+from decentra.robust.catalogue import DEFAULT, check, exact_rules, find, names, parts_of, step_names
+from decentra.simulation.group import charter_for, identities
 
-PROTOCOLS = ("secagg", "allreduce", "mesh", "bucketed")
+PROTOCOLS = ("secagg", "allreduce", MESH, BUCKETED)
 """Those whose rounds every peer of the demo takes part in; a grid has others, and is no demo's."""
 
-ROBUST = ("mesh", "bucketed")
-"""Those that evaluate a robust rule."""
-
-HIDING = ("secagg", "bucketed")
+HIDING = ("secagg", BUCKETED)
 """Those that no update is seen under."""
 
 ATTACKS = ("alie", "ipm", "sign_flip", "mimic", "min_max", "min_sum")
 """Those on updates. What is no number can't be encoded, and who tells two peers two things under mesh is convicted:
 `decentra simulate` plays such peers."""
+
+UNASKED = 1
+"""How many liars a charter reckons with where none play."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +47,20 @@ class Terms:
 
 
 def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | None, peers: int) -> Terms:
-    """What was asked for, completed: a rule or an attack is mesh's, and secagg is the protocol otherwise.
+    """What was asked for, completed: for a rule or an attack mesh, if bucketed is not asked for, and secagg otherwise.
 
     Raises:
-        LocalError: there is no such protocol, rule or attack, or they don't go together.
+        LocalError: there is no such protocol, rule or attack, or they don't go together; in terms of the command line.
     """
     if protocol is not None and protocol not in PROTOCOLS:
-        raise LocalError(
-            f"the demo does not run {protocol!r}; choose --protocol {', '.join(PROTOCOLS[:-1])} or {PROTOCOLS[-1]}"
-        )
-    name = None if rule is None else find(rule).name
+        raise LocalError(f"the demo does not run {protocol!r}; {_choice('--protocol', PROTOCOLS)}")
+    name = None if rule is None else _rule(rule)
     if attack is not None:
         _known(attack)
     elif f is not None:
         few = max(1, min(f, peers // 3))
         raise LocalError(f"--f counts peers that lie; say how they do, as in --attack alie --f {few}")
-    chosen = protocol or ("secagg" if name in (None, "mean") and attack is None else "mesh")
+    chosen = protocol or ("secagg" if name in (None, "mean") and attack is None else MESH)
     if chosen not in ROBUST:
         wanted = f"--attack {attack}" if attack is not None else None if name in (None, "mean") else f"--rule {rule}"
         if wanted is not None:
@@ -69,46 +72,76 @@ def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | N
     name = name or DEFAULT
     alike = find(name).why_not_alike
     if alike is not None:
-        raise LocalError(f"--rule {name}: {alike}; choose --rule {DEFAULT}")
-    if chosen == "bucketed":
-        return _in_buckets(name, attack, f, peers)
-    if attack is None:
-        problem = check(name, peers, 1)
-        if problem is not None:
-            raise LocalError(f"--rule {name} with one of {peers} peers that may lie: {problem}")
-        return Terms(chosen, name)
-    if f is None:
+        raise LocalError(f"{alike}; choose --rule {DEFAULT}")
+    if attack is not None and f is None:
         raise LocalError(f"--attack {attack} needs --f, how many of the {peers} peers lie, as in --f 1")
-    if f < 1:
+    if f is not None and f < 1:
         raise LocalError(f"--f must be 1 or more, not {f}; leave --attack out where nobody lies")
-    problem = check(name, peers, f)
-    if problem is not None:
-        raise LocalError(f"--rule {name} with --f {f}: {problem}")
-    if peers < 3 * f:
-        raise LocalError(
-            f"mesh with {f} that lie needs {3 * f} peers at least; choose --peers {3 * f} or --f {peers // 3}"
-        )
-    return Terms(chosen, name, attack, f)
+    if chosen == BUCKETED:
+        if name == "mean":
+            raise LocalError(f"the mean of buckets' means is that of secagg, and shows more; choose --rule {DEFAULT}")
+        return Terms(chosen, name, attack, f or 0, _bucket(name, peers, f or UNASKED, lie=f is not None))
+    _fits(name, peers, f or UNASKED, lie=f is not None)
+    return Terms(chosen, name, attack, f or 0)
 
 
-def _in_buckets(rule: str, attack: str | None, f: int | None, peers: int) -> Terms:
-    """Buckets as large as so many peers allow against so many liars, or against one that may lie."""
-    if attack is not None and (f is None or f < 1):
-        raise LocalError(f"--attack {attack} needs --f, how many of the {peers} peers lie, as in --f 1")
-    liars = f or 1
-    need, size = 2 * liars + 1, peers // (2 * liars + 1)
-    if size < liars + 2:
-        raise LocalError(
-            f"bucketed with {liars} that {'may lie' if f is None else 'lie'} needs {need} buckets of {liars + 2} peers "
-            f"at least; choose --peers {need * (liars + 2)}, or --protocol mesh, which hides no update"
-        )
-    problem = check(rule, need, liars)
+def _bucket(rule: str, peers: int, c: int, lie: bool) -> int:
+    """The size of buckets, as large as so many peers allow. Raises LocalError where none is, with what would be."""
+    need, least = 2 * c + 1, c + 2
+    if peers < need * least:
+        why = f"bucketed takes {need} buckets of {least} peers where {c} {'lie' if lie else 'may lie'}"
+        raise LocalError(f"{why}; choose --peers {need * least}, or --protocol {MESH}, which hides no update")
+    problem = check(rule, need, c)
     if problem is not None:
-        raise LocalError(f"--rule {rule} over {need} buckets with {liars} liars: {problem}")
-    return Terms("bucketed", rule, attack, f or 0, size)
+        raise LocalError(f"over {need} buckets: {problem}")
+    return peers // need
+
+
+def _choice(option: str, words: tuple[str, ...]) -> str:
+    return f"choose {option} {', '.join(words[:-1])} or {words[-1]}"
 
 
 def _known(attack: str) -> None:
-    name = attack_of(attack).name
-    if name not in ATTACKS:
-        raise LocalError(f"no peer of the demo plays {name}, which is for a simulation; choose of {', '.join(ATTACKS)}")
+    if attack in ATTACKS:
+        return
+    choice = _choice("--attack", ATTACKS)
+    if attack in [known.name for known in attacks()]:
+        raise LocalError(f"no peer of the demo plays {attack}; {choice}")
+    mend = did_you_mean(attack.lower().replace("-", "_"), ATTACKS, choice)
+    raise LocalError(f"there is no attack {attack!r}; {mend}")
+
+
+def _rule(rule: str) -> str:
+    """The rule's name as charters have it."""
+    last = parts_of(rule)[-1]
+    if nearest(last, (*names(), *step_names())) is None:  # `find` would offer rules that no group of peers can have
+        exact = tuple(name for name in exact_rules() if "+" not in name)
+        raise LocalError(f"there is no rule {rule!r}; {_choice('--rule', exact)}, most of them also after nnm+ or arc+")
+    return find(rule).name
+
+
+def _charter(rule: str, peers: int, c: int) -> Charter:
+    """What so many peers would agree on, c of which may lie."""
+    return charter_for(identities(peers, 0), MESH, protocol__rule=rule, protocol__c=c)
+
+
+def _sound(rule: str, peers: int, c: int) -> bool:
+    return not Policy(_charter(rule, peers, c)).problems
+
+
+def _fits(rule: str, peers: int, c: int, lie: bool) -> None:
+    """Raises LocalError where it is no sound charter, with what would be one."""
+    if _sound(rule, peers, c):
+        return
+    if peers < 3 * c:
+        why = f"mesh takes {3 * c} peers at least where {c} {'lie' if lie else 'may lie'}"
+    else:
+        least = quorum(_charter(rule, peers, c).roster_floor, c)
+        needs = f"{find(rule).needs} updates where f = {c} {'lie' if lie else 'may lie'}"
+        why = f"{rule} needs {needs}, and of {peers} peers as few as {least} may count in a round"
+    more = next((n for n in range(max(peers, 3 * c), MAX_PEERS + 1) if n > peers and _sound(rule, n, c)), None)
+    fewer = next((f for f in range(min(c, peers) - 1, 0, -1) if _sound(rule, peers, f)), None) if lie else None
+    mends = [f"--peers {more}"] * (more is not None) + [f"--f {fewer}"] * (fewer is not None)
+    mends += [f"--rule {DEFAULT}"] * (rule != DEFAULT and _sound(DEFAULT, peers, c))
+    both = f"--rule {DEFAULT} with --f {max(1, peers // 3)}"
+    raise LocalError(f"{why}; choose {' or '.join(mends) or both}")

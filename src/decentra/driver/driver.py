@@ -237,9 +237,18 @@ class Driver:
             return
         if self._watch is not None:
             self._watch(event)
-        effects = running.machine.handle(event)
-        if effects:  # most messages are one of many that the machine waits for
+        if effects := running.machine.handle(event):  # most messages are one of many that the machine waits for
             self._enqueue(effects)
+        if running is self.running and running.ended is None:
+            self._review(running)
+
+    def _review(self, running: Running) -> None:
+        """What happened may settle whether blobs are wanted that stand on offer."""
+        try:
+            for verified in running.review():
+                self._route(verified)
+        except LocalError as error:
+            self.cancel(error)  # no memory for one
 
     def _enqueue(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
@@ -356,8 +365,7 @@ class Driver:
         running.end()
         # Who is in a round that ended well may still need what lasts of it; what failed, or is older, nobody needs.
         self._withdraw(running.round.number, well=ended.error is None)
-        for peer, transfer in running.under_way:
-            self._links[peer].reject(transfer)
+        running.reject_all()
         self.running = None
         running.done(ended)
 

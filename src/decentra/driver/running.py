@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,16 @@ class Machine(Protocol):
         """Whether a blob with this root is the one that the message beside it signs, and was asked for if need be."""
         ...
 
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        """Whether the offer of the blob beside a message is to stand for now, since it may be wanted later; ``coming``
+        are the messages whose copies of it are under way from others."""
+        ...
+
+    def copied(self, verified: Verified) -> bytes:
+        """A name for the blob beside a message where several peers may bring the very same one; else nothing. Only what
+        has a name is deferred."""
+        ...
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -60,6 +70,21 @@ class Ended:
     result: object = None
     error: DecentraError | None = None
     spent: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A blob that a peer has announced beside a message; ``name`` is what the machine calls its copies."""
+
+    verified: Verified
+    announcement: Announcement
+    link: Neighbour
+    limit: int
+    name: bytes
+
+    @property
+    def root(self) -> bytes:
+        return self.announcement.root
 
 
 class Running:
@@ -83,7 +108,11 @@ class Running:
         self._timers: dict[str, Handle] = {}
         self._taken: dict[tuple[PeerId, str], bytes] = {}
         """The message whose blob was let in, by sender and slot: one of each."""
-        self._awaited: dict[tuple[PeerId, int], tuple[Verified, Announcement]] = {}
+        self._awaited: dict[tuple[PeerId, int], Offer] = {}
+        self._standing: dict[tuple[PeerId, str], Offer] = {}
+        """Offers that are neither accepted nor rejected yet, by sender and slot."""
+        self._reviews = False
+        """Whether there was ever something to look at again."""
 
     def set_timer(self, clock: Scheduler, name: str, after: float, callback: Callable[[], None]) -> None:
         """Set a timer, in place of an earlier one of that name."""
@@ -115,30 +144,92 @@ class Running:
         """
         peer, slot = verified.sender, self.machine.slot(verified.message)
         taken = self._taken.get((peer, slot))
-        if taken is None and self.machine.wants(verified, announcement.root):
-            if link.accept(announcement, min(limit, self.machine.room(verified.message))):
+        if taken is None:
+            limit = min(limit, self.machine.room(verified.message))
+            offer = Offer(verified, announcement, link, limit, self.machine.copied(verified))
+            self._reviews = self._reviews or bool(offer.name)
+            if announcement.size <= limit and self._defers(offer):
+                self._standing[peer, slot] = offer
                 self._taken[peer, slot] = verified.body_hash
-                self._awaited[peer, announcement.transfer] = (verified, announcement)
-            return False
+                return False
+            if self.machine.wants(verified, offer.root):
+                if self._accept(offer):
+                    self._taken[peer, slot] = verified.body_hash
+                return False
         link.reject(announcement.transfer)
         if taken is not None and taken != verified.body_hash:
             raise RemoteError(peer, "EQUIVOCATION", f"it announces a second {slot} in one round")
         return taken is None
 
+    def review(self) -> list[Verified]:
+        """Something has happened: look again at what is on offer, and at copies under way that may be needed no more.
+
+        Returns:
+            The messages whose blobs are not taken after all, for the machine to see by themselves.
+
+        Raises:
+            LocalError: no memory for a blob.
+        """
+        alone: list[Verified] = []
+        if not self._reviews:
+            return alone
+        for place, offer in list(self._awaited.items()):
+            if offer.name and not self.machine.wants(offer.verified, offer.root):
+                del self._awaited[place]
+                offer.link.reject(offer.announcement.transfer)
+                alone.append(offer.verified)
+        for key, offer in list(self._standing.items()):
+            if self._defers(offer):
+                continue
+            del self._standing[key]
+            if not self.machine.wants(offer.verified, offer.root):
+                offer.link.reject(offer.announcement.transfer)
+                alone.append(offer.verified)
+            elif not self._accept(offer):
+                del self._taken[key]
+        return alone
+
+    def _defers(self, offer: Offer) -> bool:
+        coming = [copy.verified for copy in self._copies(offer)]
+        return self.machine.defers(offer.verified, offer.root, coming)
+
+    def _copies(self, offer: Offer) -> list[Offer]:
+        """The copies of a blob that are on their way already."""
+        alike = [one for one in self._awaited.values() if one.name == offer.name and one.root == offer.root]
+        return [one for one in alike if offer.name and one.link.gathered(one.announcement.transfer) is not None]
+
+    def _accept(self, offer: Offer) -> bool:
+        """Let a blob in, into the memory of a copy of it that is under way; False where it is no longer on offer."""
+        copies = self._copies(offer)
+        into = copies[0].link.gathered(copies[0].announcement.transfer) if copies else None
+        if not offer.link.accept(offer.announcement, offer.limit, into):
+            return False
+        self._awaited[offer.verified.sender, offer.announcement.transfer] = offer
+        return True
+
     def completed(self, peer: PeerId, transfer: int, data: memoryview) -> Received | None:
         """A blob is whole: its message with it, if it was expected."""
         if (peer, transfer) not in self._awaited:
             return None
-        verified, announced = self._awaited.pop((peer, transfer))
-        return Received(verified, self.bench.adopt(np.frombuffer(data, np.uint8), announced.digests))
+        offer = self._awaited.pop((peer, transfer))
+        return Received(offer.verified, self.bench.adopt(np.frombuffer(data, np.uint8), offer.announcement.digests))
 
     def lost(self, peer: PeerId) -> None:
         """The blobs under way from a peer are lost with the link; they may be announced again."""
         for key in [key for key in self._awaited if key[0] == peer]:
-            verified, _ = self._awaited.pop(key)
+            verified = self._awaited.pop(key).verified
             self._taken.pop((peer, self.machine.slot(verified.message)), None)
+        for standing in [standing for standing in self._standing if standing[0] == peer]:
+            del self._standing[standing], self._taken[standing]
 
     @property
-    def under_way(self) -> dict[tuple[PeerId, int], int]:
-        """Bytes of each blob that is on its way, by sender and transfer."""
-        return {key: announced.size for key, (_, announced) in self._awaited.items()}
+    def under_way(self) -> int:
+        """Bytes of memory that blobs on their way are gathered in."""
+        named = {(offer.name, offer.root): offer.announcement.size for offer in self._awaited.values() if offer.name}
+        unnamed = [offer.announcement.size for offer in self._awaited.values() if not offer.name]
+        return sum(named.values()) + sum(unnamed)
+
+    def reject_all(self) -> None:
+        """Take nothing of what is under way or on offer."""
+        for offer in (*self._awaited.values(), *self._standing.values()):
+            offer.link.reject(offer.announcement.transfer)

@@ -18,7 +18,7 @@ from decentra.charter.charter import Name
 from decentra.charter.invite import MOST_ADDRESS, REQUEST, Request
 from decentra.charter.toml import Section
 from decentra.crypto.keys import Identity
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.peer.addresses import FILE as ADDRESSES_FILE
 from decentra.peer.addresses import Addresses
 from decentra.peer.invites import Invites
@@ -186,8 +186,8 @@ def _nobody(key: str, charter: Charter, count: int) -> str:
         return f"{key!r} in [peers] fits {count} members; write the whole id"
     if count == 1:
         return f"{key!r} in [peers] is a second address for one member; keep one of the two"
-    near = toml.nearest(key, [member.name for member in charter.members])
-    mend = f"did you mean {near!r}?" if near else "use a name or an id from `decentra charter show`"
+    names = [member.name for member in charter.members]
+    mend = did_you_mean(key, names, "use a name or an id from `decentra charter show`")
     return f"{key!r} in [peers] is no member; {mend}"
 
 

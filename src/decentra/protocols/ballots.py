@@ -26,7 +26,7 @@ OVERTIME = 6
 
 
 class Ballots(Updates):
-    """A round whose members settle by certificates whose updates count, and what comes of them."""
+    """A round in which two votes settle what counts: first whose updates do, the survivors; then what comes of them."""
 
     computing: ClassVar[str]
     """The phase between the two votes, in which the result comes about."""
@@ -111,7 +111,7 @@ class Ballots(Updates):
         """What shows that the outcome is the one that this peer knows."""
 
     @abstractmethod
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The protocol's rule for an outcome: see ``certify.machine.Check``."""
 
     @property
@@ -182,7 +182,7 @@ class Ballots(Updates):
         self._overtime += 1
         if self.phase == OUTCOME and self._overtime == 1 and self._digest and OUTCOME in self.certify:
             self.certify[OUTCOME].give_up(self._digest)
-        return self._overtime < OVERTIME and self.masked
+        return self._overtime < OVERTIME and self.left
 
     def go(self, why: str) -> None:
         self._overtime = 0
@@ -256,7 +256,7 @@ class Ballots(Updates):
         return self._overtime > 0
 
     def _step_outcome(self) -> bool:
-        vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self._check_outcome)
+        vote = self.certify.get(OUTCOME) or self.open_vote(OUTCOME, self.check_outcome)
         self.press_on()
         if self._digest and not (self._in_vain() and vote.tried(self._digest)):
             vote.offer(self._digest, self.shown_for_outcome)

@@ -144,7 +144,7 @@ class Evaluated(Ballots):
     def shown_for_outcome(self) -> tuple[Verified, ...]:
         return self._shown
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """What c + 1 equal results give, of which one is an honest peer's; or ``lost``, where this peer too has waited
         in vain, or knows the outcome and has seen that too few others do."""
         if value == LOST:

@@ -265,7 +265,7 @@ class Reduce(Scatter):
         """The roots of the slices' sums, as their owners published them."""
         return tuple(getattr(verified.message, "root", b"") for verified in self.shown_sums())
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The outcome that the sums give; or ``lost``, where this peer too has waited for one in vain, or has every sum
         and has seen that too few others have."""
         if value == LOST:

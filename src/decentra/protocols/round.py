@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import ClassVar
 
@@ -379,6 +379,16 @@ class Round(ABC):
         if len(roots) == self.n and self.setting.me in self.roster:
             return roots[self.position] == root
         return root in roots
+
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        """Whether the offer of the blob beside a message is to stand for now, since it may be wanted later; ``coming``
+        are the messages whose copies of it are under way from others."""
+        return False
+
+    def copied(self, verified: Verified) -> bytes:
+        """A name for the blob beside a message where several peers may bring the very same one; else nothing. Only what
+        has a name is deferred."""
+        return b""
 
     def ended(self, sender: PeerId, message: Message) -> None:
         """A peer of the roster has stopped, by its own word: it ended the round, left, or has started again."""

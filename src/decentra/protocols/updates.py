@@ -39,12 +39,12 @@ class Updates(Round):
         super().__init__(setting, mine, round_id)
         self.clipped = 0
         """Coordinates of this peer's update that exceeded their range."""
-        self.masked = False
+        self.left = False
         """Whether this peer's update has left; unlike ``spent`` it stays, whatever a certificate frees."""
         self.waited: set[str] = set()
         """Which of the timers that a round goes on from have run out."""
         self._masks: tuple[Mask, ...] | None = None
-        """What this peer's update is masked with, once it is known."""
+        """Under what masks this peer's update leaves, once that is known; under none in the clear."""
         self._hurried = False
         self._unsound: set[tuple[str, PeerId]] = set()
         self._doubted: set[tuple[PeerId, PeerId]] = set()
@@ -101,7 +101,7 @@ class Updates(Round):
     @property
     def _under_way(self) -> bool:
         """Whether an update left: here, or, while some are still in their local steps, it may have elsewhere."""
-        return self.masked or (self.phase == self.scattering and bool(self.rendezvous.later))
+        return self.left or (self.phase == self.scattering and bool(self.rendezvous.later))
 
     def keep(self, event: Received) -> None:
         super().keep(event)
@@ -177,21 +177,21 @@ class Updates(Round):
 
     # ── the update ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def mask(self, masks: tuple[Mask, ...]) -> None:
-        """Put the update under these masks, now or as soon as it is here."""
+    def encode(self, masks: tuple[Mask, ...] = ()) -> None:
+        """Encode the update, now or as soon as it is here; under these masks, or in the clear."""
         self._masks = masks
         if self.mine.update is not None:
             self.out.append(Compute("encode", self.encode_job(masks)))
 
     def supplied(self) -> None:
         if self._masks is not None:
-            self.mask(self._masks)
+            self.encode(self._masks)
 
     def encode_job(self, masks: tuple[Mask, ...]) -> Encode:
         """The job that turns this peer's update into what it sends."""
         mine, setting = self.mine, self.setting
         if mine.update is None:
-            raise LocalError(f"{self.protocol}: masking an update that is still to come; a defect of decentra")
+            raise LocalError(f"{self.protocol}: encoding an update that is still to come; a defect of decentra")
         return Encode(
             round_id=self.round,
             update=mine.update,
@@ -209,7 +209,7 @@ class Updates(Round):
     def spend(self, message: slices.Given, roots: tuple[bytes, ...], blobs: Mapping[PeerId, Blob]) -> None:
         """Spend the update: INTENT is durable before the first byte leaves (SA-4)."""
         self.out.append(Persist(Record("intent", "update", self.context + b"".join(roots))))
-        self.spent = self.masked = True
+        self.spent = self.left = True
         self.out.append(Send(message, blobs=blobs, after=self.rendezvous.opened_by, lasting=self.in_one_piece))
 
     def await_others(self) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from decentra.errors import LocalError
 from decentra.robust.catalogue import DEFAULT, Composition, find, whole
 from decentra.robust.coordinates import is_finite, mean
-from decentra.robust.geometry import Gramian, about, mix, mixed, product, squared_distances
+from decentra.robust.geometry import Gramian, about, gram_of_mixtures, mix_rows, ordered_matmul, squared_distances
 from decentra.robust.rows import Result, Rows
 from decentra.robust.rule import CoordinateRule, GramRule, Invariant
 
@@ -78,7 +78,8 @@ def aggregate(
     array([1.05, 1.95], dtype=float32)
 
     The same bytes come out whatever the order of updates (given ids), the tensors that they are cut into, and the
-    number of threads. Updates are never written to. Beside the result it takes some 4 MB a thread.
+    number of threads. Updates are never written to. Beside the result it takes some 4 MB a thread. Peers on different
+    machines, which must agree to the bit, take `decentra.robust.exact.aggregate`, on integers.
 
     Args:
         updates: an (n, d) array or tensor; n arrays or tensors of one shape; or n lists of such, a model's tensors.
@@ -235,10 +236,10 @@ class _Run:
         mixtures: NDArray[Any] = np.eye(self.seen.n)
         for step in rule.steps:
             made = step.mixtures(gram, self.f)
-            gram, mixtures = mixed(gram, made), product(made, mixtures)
+            gram, mixtures = gram_of_mixtures(gram, made), ordered_matmul(made, mixtures)
         if isinstance(rule.rule, CoordinateRule):
             return mixtures
-        return product(self._weigh(gram, rule)[None, :], mixtures)
+        return ordered_matmul(self._weigh(gram, rule)[None, :], mixtures)
 
     def _weigh(self, gram: NDArray[Any], rule: Composition) -> NDArray[Any]:
         if not isinstance(rule.rule, GramRule):
@@ -275,7 +276,7 @@ class _Run:
             middle = block[centre].copy() if affine else None
             if middle is not None:  # where rows are equal, so are mixtures of the differences, to the bit
                 np.subtract(block, middle, out=block)
-            mean(rule.select(mix(made, block), f), ordered, out)
+            mean(rule.select(mix_rows(made, block), f), ordered, out)
             if middle is not None:
                 np.add(out, middle, out=out)
 

@@ -6,10 +6,9 @@ A third party's rule comes by an entry point of the group ``decentra.rules``: a 
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.robust.centre import CovarianceFilter, GeometricMedian
 from decentra.robust.coordinates import MeaMed, Median, SignMajority, TrimmedMean
 from decentra.robust.nearest import CHOOSES, BulyanSelection, Krum, MultiKrum, NearestNeighborMixing, NearMedian
@@ -44,6 +43,7 @@ class Mean(GramRule):
     name = "mean"
     source = "McMahan et al. 2017 (FedAvg)"
     exact = True
+    chooses = False
     invariants = frozenset(CHOOSES - {Invariant.MAJORITY} | {Invariant.DIAGONAL})
     fewest_says = "n ≥ 1"
     blind = True
@@ -74,7 +74,6 @@ RULES: tuple[Rule, ...] = (
     Balance(),
 )
 STEPS: tuple[PreStep, ...] = (NearestNeighborMixing(), AdaptiveClipping())
-BULYAN = "bulyan"
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,20 @@ class Composition:
     def origin(self) -> bool:
         """Whether it needs inner products about zero."""
         return any(part.origin for part in self.parts)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses between updates, which decides where some are tied."""
+        return any(part.chooses for part in self.parts)
+
+    @property
+    def why_alone(self) -> str | None:
+        """Why no step may come before it; None where one may."""
+        if self.reference:
+            return f"{self.name!r} measures updates, not mixtures of them, against a reference; use it by itself"
+        if any(step.removed(1) for step in self.steps):
+            return f"{self.name!r} selects updates, which mixtures are not; use it by itself"
+        return None
 
     @property
     def why_not_alike(self) -> str | None:
@@ -146,7 +159,7 @@ class Composition:
 
     def fewest(self, f: int) -> int:
         """The fewest updates that it works on where f may be false."""
-        removed = 2 * f if self.name == BULYAN else 0
+        removed = sum(step.removed(f) for step in self.steps)
         return max(*(step.fewest(f) for step in self.steps), self.rule.fewest(f) + removed, 1)
 
     def limit(self, n: int, f: int) -> str | None:
@@ -181,7 +194,7 @@ class Composition:
                 mend = f"{self.name} needs {self.fewest(0)} updates at least"
             else:
                 mend = f"lower f to {most}"
-                if self.name == BULYAN and n >= 2 * f + 1:
+                if n >= find(DEFAULT).fewest(f):
                     mend += f", or choose {DEFAULT}"
             fewest = f"with f = {f} that is {self.fewest(f)} updates, and there are {n}"
             return f"{self.name} needs {self.needs}: {fewest}; {mend}"
@@ -191,9 +204,22 @@ class Composition:
         return None if said is None else f"{said}; choose mda or {DEFAULT}"
 
 
+COMPOSED: tuple[Composition, ...] = (Composition("bulyan", (BulyanSelection(),), NearMedian()),)
+"""Rules of a paper that are put together of a step and a rule which have no names of their own."""
+
+
 @dataclass(frozen=True)
 class Told:
-    """What ``rules()`` tells of one: its name, what it needs, its bound, its cost, what it runs on."""
+    """What ``rules()`` tells of one.
+
+    Attributes:
+        name: as ``aggregate`` takes it.
+        needs: how many updates of which f may be false, and what else it is to be given.
+        bound: κ of its proved bound at n = 10, f = 2, as in ``Rule.kappa``; "none" where there is none of that form.
+        cost: how often it goes over all updates.
+        runs_on: what its weights come from: distances and angles between updates, or coordinates one by one, or both.
+        source: where it was published.
+    """
 
     name: str
     needs: str
@@ -201,6 +227,20 @@ class Told:
     cost: str
     runs_on: str
     source: str
+
+
+class Listing(tuple[Told, ...]):
+    """What ``rules()`` tells of all, a `Told` each; it prints as a table, without the sources."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        heads = ("rule", "needs", "bound at n = 10, f = 2", "runs on", "cost")
+        rows = [heads, *((one.name, one.needs, one.bound, one.runs_on, one.cost) for one in self)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
 
 @cache
@@ -212,7 +252,7 @@ def _registered() -> dict[str, Rule]:
         rule = loaded() if isinstance(loaded, type) else loaded
         if not isinstance(rule, (GramRule, CoordinateRule, PreStep)):
             raise LocalError(f"the entry point {entry.value!r} gives no rule of decentra.robust; uninstall or mend it")
-        if rule.name in found or rule.name == BULYAN:
+        if rule.name in found or rule.name in [one.name for one in COMPOSED]:
             raise LocalError(f"the entry point {entry.value!r} gives a second rule {rule.name!r}; rename it")
         found[rule.name] = rule
     return found
@@ -225,9 +265,29 @@ def whole(name: str, value: Any) -> int:
     return operator.index(value)
 
 
+def _last() -> dict[str, Composition]:
+    """All rules that may come last, by name, each by itself."""
+    plain = [
+        Composition(name, (), rule)
+        for name, rule in _registered().items()
+        if isinstance(rule, (GramRule, CoordinateRule))
+    ]
+    return {one.name: one for one in (*plain, *COMPOSED)}
+
+
+def _steps() -> dict[str, PreStep]:
+    """All steps that may come before a rule, by name."""
+    return {name: step for name, step in _registered().items() if isinstance(step, PreStep)}
+
+
 def names() -> tuple[str, ...]:
     """The names of all rules that may come last."""
-    return (*(name for name, rule in _registered().items() if not isinstance(rule, PreStep)), BULYAN)
+    return tuple(_last())
+
+
+def step_names() -> tuple[str, ...]:
+    """The names of all steps that may come before one."""
+    return tuple(_steps())
 
 
 def find(name: str) -> Composition:
@@ -238,33 +298,33 @@ def find(name: str) -> Composition:
     return _find(name)
 
 
+def parts_of(name: str) -> tuple[str, ...]:
+    """The names of the steps and of the rule that a name is put together of, spelled as they are here."""
+    return tuple(part.strip().lower().replace("-", "_") for part in name.split("+"))
+
+
 @cache
 def _find(name: str) -> Composition:
-    registered = _registered()
-    *before, last = [part.strip().lower().replace("-", "_") for part in name.split("+")]
-    steps = tuple(registered[part] for part in before if part in registered)
-    if isinstance(registered.get(last), PreStep):
+    steps, rules = _steps(), _last()
+    *before, last = parts_of(name)
+    if last in steps:
         raise LocalError(f"{last!r} comes before a rule; add one, as in {last}+trimmed_mean")
-    unknown = [part for part in before if not isinstance(registered.get(part), PreStep)]
-    if unknown or last not in names():
-        wrong = unknown[0] if unknown else last
-        known = [part for part, rule in registered.items() if isinstance(rule, PreStep)] if unknown else list(names())
-        near = difflib.get_close_matches(wrong, known, 1)
-        what = "step before a rule" if unknown else "rule"
-        mend = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
-        raise LocalError(f"there is no {what} {wrong!r}; {mend}")
-    mixing = tuple(step for step in steps if isinstance(step, PreStep))
-    plain = "+".join((*before, last))
-    if last == BULYAN:
-        if before:
-            raise LocalError("bulyan selects updates, which mixtures are not; use it by itself")
-        return Composition(BULYAN, (BulyanSelection(),), NearMedian())
-    rule = registered[last]
-    if not isinstance(rule, (GramRule, CoordinateRule)):
-        raise LocalError(f"{last!r} is no rule; a defect of decentra")
-    if mixing and rule.reference:
-        raise LocalError(f"{last!r} measures updates, not mixtures of them, against a reference; use it by itself")
-    return Composition(plain, mixing, rule)
+    unknown = next((part for part in before if part not in steps), None)
+    if unknown is not None:
+        raise _no_such("step before a rule", unknown, steps)
+    if last not in rules:
+        raise _no_such("rule", last, rules)
+    found = rules[last]
+    if not before:
+        return found
+    if found.why_alone is not None:
+        raise LocalError(found.why_alone)
+    return Composition("+".join((*before, last)), tuple(steps[part] for part in before), found.rule)
+
+
+def _no_such(what: str, word: str, known: Iterable[str]) -> LocalError:
+    mend = did_you_mean(word, known, f"choose of {', '.join(known)}")
+    return LocalError(f"there is no {what} {word!r}; {mend}")
 
 
 def check(name: str, n: int, f: int) -> str | None:
@@ -274,42 +334,47 @@ def check(name: str, n: int, f: int) -> str | None:
 
 def exact_rules() -> tuple[str, ...]:
     """Rules that peers in the clear can evaluate alike: of one agreed set alone, to the bit on any machine."""
-    steps = [name for name, step in _registered().items() if isinstance(step, PreStep)]
-    last = [name for name in names() if name not in ("mean", BULYAN)]
     alone = [name for name in names() if find(name).why_not_alike is None]
     after = [
         f"{before}+{name}"
-        for before in (*steps, "arc+nnm")
-        for name in last
-        if not find(name).reference and find(f"{before}+{name}").why_not_alike is None
+        for before in (*_steps(), "arc+nnm")
+        for name in alone
+        if find(name).why_alone is None and find(f"{before}+{name}").why_not_alike is None
     ]
     return (*alone, *after)
 
 
-def rules() -> tuple[Told, ...]:
-    """All rules with what they need, their bound, their cost and what they run on."""
-    return tuple(_told(find(name)) for name in _all_names())
+def rules() -> Listing:
+    """All rules with what they need, their bound, their cost and what they run on.
+
+    >>> rules()  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
+    rule    needs       bound at n = 10, f = 2  runs on  cost
+    mean    n ≥ 1       none           fixed weights  1 pass
+    median  n ≥ 2f + 1  κ = 1          coordinates    1 pass
+    ...
+    >>> [told.name for told in rules() if told.runs_on == "coordinates"]
+    ['median', 'trimmed_mean', 'meamed', 'sign_majority']
+    """
+    return Listing(_told(find(name)) for name in _all_names())
 
 
 def _all_names() -> Iterator[str]:
     yield from names()
-    for step, rule in _registered().items():
-        if isinstance(rule, PreStep):
-            yield from (f"{step}+{last}" for last in ("trimmed_mean", "multi_krum"))
+    for step in _steps():
+        yield from (f"{step}+{last}" for last in ("trimmed_mean", "multi_krum"))
     yield "arc+nnm+trimmed_mean"
 
 
 def _told(rule: Composition) -> Told:
     kappa = rule.kappa(10, 2)
-    last = rule.rule
-    on = "coordinates" if isinstance(last, CoordinateRule) else "geometry"
+    on = ["geometry"] * rule.needs_geometry + ["coordinates"] * isinstance(rule.rule, CoordinateRule)
     passes = int(rule.needs_geometry) + 1
     return Told(
         name=rule.name,
         needs=rule.needs + (", a reference" if rule.reference else "") + (", a radius" if rule.needs_radius else ""),
-        bound="no bound of this form" if kappa is None else f"κ = {kappa:.3g} at n = 10, f = 2",
-        cost=f"{passes} pass{'es' * (passes > 1)} over the updates"
+        bound="none" if kappa is None else f"κ = {kappa:.3g}",
+        cost=f"{passes} pass{'es' * (passes > 1)}"
         + (", exponential in f" if any(part.limit(64, 31) for part in rule.parts) else ""),
-        runs_on=("geometry, then " if rule.needs_geometry and on == "coordinates" else "") + on,
-        source=last.source if not rule.steps else "; ".join(part.source for part in rule.parts),
+        runs_on=", then ".join(on) or "fixed weights",
+        source="; ".join(dict.fromkeys(part.source for part in rule.parts)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decentra.robust.geometry import about, distances_to, product, squared_distances
+from decentra.robust.geometry import about, distances_to, ordered_matmul, squared_distances
 from decentra.robust.nearest import CHOOSES
 from decentra.robust.rule import Gram, GramRule
 
@@ -65,7 +65,7 @@ def _pull(gram: Gram, squared: Gram, index: int) -> float:
         return 0.0
     units = np.zeros(len(gram))
     units[away] = 1.0 / np.sqrt(squared[index][away])
-    return math.sqrt(max(0.0, float(math.fsum(units * product(about(gram, index), units)))))
+    return math.sqrt(max(0.0, float(math.fsum(units * ordered_matmul(about(gram, index), units)))))
 
 
 def _step(gram: Gram, squared: Gram, weights: NDArray[Any]) -> NDArray[Any]:

@@ -38,6 +38,7 @@ class TrimmedMean(CoordinateRule):
     name = "trimmed_mean"
     source = "Yin et al. 2018"
     exact = True
+    chooses = False
     invariants = _EVERY_COORDINATE
 
     def kappa(self, n: int, f: int) -> float:
@@ -56,6 +57,7 @@ class Median(CoordinateRule):
     name = "median"
     source = "Yin et al. 2018"
     exact = True
+    chooses = False
     invariants = _EVERY_COORDINATE
 
     def kappa(self, n: int, f: int) -> float:
@@ -106,6 +108,7 @@ class SignMajority(CoordinateRule):
     name = "sign_majority"
     source = "Bernstein et al. 2019"
     exact = True
+    chooses = False
     invariants = frozenset({Invariant.PERMUTATION, Invariant.NEGATION})
 
     def select(self, block: NDArray[Any], f: int) -> Sequence[NDArray[Any]]:

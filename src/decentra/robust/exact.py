@@ -9,7 +9,6 @@ linear algebra, nor on threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from decentra.errors import LocalError
 from decentra.robust.catalogue import Composition, exact_rules, find, whole
-from decentra.robust.geometry import about, mixed
+from decentra.robust.geometry import about, gram_of_mixtures
 from decentra.robust.rule import CoordinateRule, Gram, GramRule
 
 COLUMNS = 1 << 14
@@ -28,27 +27,11 @@ PARTS = 1 << 16
 """The most that integer weights sum to."""
 
 
-@dataclass(frozen=True)
-class Exact:
-    """What came of integer updates.
-
-    Attributes:
-        total: (d,), of the updates' dtype: n times the aggregate, rounded half to even. The unit is a sum's, so that it
-            is read as the sum of n updates is.
-        weights: the integer weight of each update; None for rules that look at each coordinate by itself.
-    """
-
-    total: NDArray[Any] = field(repr=False)
-    weights: tuple[int, ...] | None
-
-
 def aggregate(rows: Sequence[NDArray[Any]], rule: str, f: int) -> NDArray[Any]:
-    """n times the aggregate of n integer updates, rounded half to even: what ``weigh`` gives, without the weights."""
-    return weigh(rows, rule, f).total
-
-
-def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
     """Aggregate integer updates of which f may be false, the same on every machine.
+
+    Unlike ``decentra.robust.aggregate`` it takes encoded updates, as a protocol has them, and gives n times their
+    aggregate: the unit is a sum's, so that it is read as the sum of n updates is.
 
     Args:
         rows: n updates, (d,) each, int16 or int32, in the order of their ids; they are not written to. n times any
@@ -56,29 +39,61 @@ def weigh(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Exact:
         rule: a name of ``catalogue.exact_rules()``.
         f: how many may be false.
 
+    Returns:
+        n times the aggregate, rounded half to even: (d,), of the updates' dtype.
+
     Raises:
         LocalError: a rule that there is not, is not exact or does not fit n and f; rows of unlike lengths or dtypes.
     """
+    f = whole("f", f)
+    composition = _fitting(rows, rule, f)
+    n, last = len(rows), composition.rule
+    gram = _gram(rows, origin=composition.origin) if composition.needs_geometry else np.zeros((n, n))
+    made_of, parts = _made_of(gram, composition, f)
+    plain = parts == 1 and np.array_equal(made_of, np.eye(n, dtype=np.int64))
+    total = np.empty_like(rows[0])
+    for low, block in _blocks(rows):
+        mixed = block if plain else made_of @ block
+        picked = last.select(mixed, f) if isinstance(last, CoordinateRule) else mixed
+        summed = picked[0].copy()
+        for row in picked[1:]:
+            np.add(summed, row, out=summed)
+        total[low : low + block.shape[1]] = _rounded(n * summed, len(picked) * parts)
+    return total
+
+
+def _fitting(rows: Sequence[NDArray[Any]], rule: str, f: int) -> Composition:
+    """The rule of this name. Raises LocalError where it is not exact, or does not fit these rows."""
     composition = find(rule)
     if composition.why_not_alike is not None:
         raise LocalError(f"{composition.why_not_alike}; choose of {', '.join(exact_rules())}")
-    f = whole("f", f)
     problem = composition.misfit(len(rows), f) if len(rows) else "there are no updates to aggregate"
     if problem is not None:
         raise LocalError(problem)
     if len({(row.shape, row.dtype) for row in rows}) != 1 or rows[0].dtype not in (np.int16, np.int32):
         raise LocalError("integer updates are of one length, and all int16 or all int32")
-    n = len(rows)
-    gram = _gram(rows, origin=composition.origin) if composition.needs_geometry else np.zeros((n, n))
-    gram, mixtures, denominator = _mixed(composition, gram, f)
-    total = np.empty_like(rows[0])
-    if isinstance(composition.rule, CoordinateRule):
-        _coordinates(rows, composition.rule, f, mixtures, denominator, total)
-        return Exact(total, None)
-    weights, parts = _weighed(composition.rule, gram, mixtures, denominator, f)
-    for low, block in _blocks(rows):
-        total[low : low + block.shape[1]] = _rounded(n * (weights @ block), parts)
-    return Exact(total, tuple(int(weight) for weight in weights))
+    return composition
+
+
+def _made_of(gram: Gram, composition: Composition, f: int) -> tuple[NDArray[Any], int]:
+    """What the rule makes of rows before it looks at coordinates, as integers over one denominator.
+
+    Args:
+        gram: (n, n), the rows' inner products; zeros where the rule needs none.
+
+    Returns:
+        (m, n), int64: a row for each mixture that a coordinate rule works on, or the one row of a Gram rule's weights;
+        and the denominator, which for weights is their sum.
+    """
+    made_of, denominator = np.eye(len(gram), dtype=np.int64), 1
+    for step in composition.steps:
+        counts, parts = _integers(step.mixtures(gram, f))
+        gram = gram_of_mixtures(gram, counts / parts)  # what is decided is of what is applied
+        made_of, denominator = counts @ made_of, denominator * parts
+    if isinstance(composition.rule, GramRule):
+        weights, parts = _weights(composition.rule.weights(gram, f))
+        made_of, denominator = weights[None, :] @ made_of, denominator * parts
+    return made_of, denominator
 
 
 def weigh_gram(exact: Sequence[Sequence[int]], rule: str, f: int) -> tuple[tuple[int, ...], int]:
@@ -104,30 +119,8 @@ def weigh_gram(exact: Sequence[Sequence[int]], rule: str, f: int) -> tuple[tuple
     if any(len(row) != n for row in exact):
         raise LocalError(f"inner products of {n} updates are {n} rows of {n}")
     gram = _about_central(np.array([[int(value) for value in row] for row in exact], dtype=object)).astype(np.float64)
-    gram, mixtures, denominator = _mixed(composition, gram, f)
-    weights, parts = _weighed(composition.rule, gram, mixtures, denominator, f)
+    (weights,), parts = _made_of(gram, composition, f)
     return tuple(int(weight) for weight in weights), parts
-
-
-def _mixed(composition: Composition, gram: Gram, f: int) -> tuple[Gram, NDArray[Any], int]:
-    """What the steps before a rule make: the inner products of the mixtures, these in integers, and their denominator.
-
-    What is decided is of what is applied.
-    """
-    mixtures, denominator = np.eye(len(gram), dtype=np.int64), 1
-    for step in composition.steps:
-        counts, parts = _integers(step.mixtures(gram, f))
-        gram = mixed(gram, counts / parts)
-        mixtures, denominator = counts @ mixtures, denominator * parts
-    return gram, mixtures, denominator
-
-
-def _weighed(
-    rule: GramRule, gram: Gram, mixtures: NDArray[Any], denominator: int, f: int
-) -> tuple[NDArray[Any], int]:
-    """A rule's weights of the updates that mixtures are made of, and what they are parts of."""
-    weights, parts = _weights(rule.weights(gram, f))
-    return weights @ mixtures, parts * denominator
 
 
 def _blocks(rows: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -192,23 +185,6 @@ def _weights(weights: NDArray[Any]) -> tuple[NDArray[Any], int]:
         raise LocalError("weights that are none, below 0 or not finite; a defect of the rule")
     whole = np.rint(weights / weights.max() * (PARTS // len(weights))).astype(np.int64)
     return whole, int(whole.sum())
-
-
-def _coordinates(
-    rows: Sequence[NDArray[Any]],
-    rule: CoordinateRule,
-    f: int,
-    mixtures: NDArray[Any],
-    denominator: int,
-    total: NDArray[Any],
-) -> None:
-    plain = denominator == 1 and np.array_equal(mixtures, np.eye(len(rows), dtype=np.int64))
-    for low, block in _blocks(rows):
-        picked = rule.select(block if plain else mixtures @ block, f)
-        summed = picked[0].copy()
-        for row in picked[1:]:
-            np.add(summed, row, out=summed)
-        total[low : low + block.shape[1]] = _rounded(len(rows) * summed, len(picked) * denominator)
 
 
 def _rounded(numerator: NDArray[Any], denominator: int) -> NDArray[Any]:

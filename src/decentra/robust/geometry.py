@@ -45,7 +45,7 @@ class Gramian:
     def __init__(self, rows: Rows, executor: Executor | None = None) -> None:
         self._rows, self._executor = rows, executor
         self.scale = 1.0
-        self.gram = self._sum(self._plain, about_first=True)
+        self.gram = self._sum(inner_products, about_first=True)
         if rows.n > 1 and not self._telling():
             self._again()
 
@@ -72,10 +72,6 @@ class Gramian:
         for part in map(task, starts) if self._executor is None else self._executor.map(task, starts):
             gram += part
         return np.asarray((gram + gram.T) / 2)
-
-    @staticmethod
-    def _plain(block: NDArray[Any]) -> Gram:
-        return products(block)
 
     def _telling(self) -> bool:
         """Whether the matrix tells near rows apart: half of all distances lie well above what rounding may hide."""
@@ -119,7 +115,7 @@ class Gramian:
             middle = np.empty(block.shape[1])
             mean(Median().select(block.copy(), 0), True, middle)
             np.subtract(block, middle, out=block)
-            return products(block)
+            return inner_products(block)
 
         self.gram = self._sum(about_median)
 
@@ -135,7 +131,7 @@ def strips(n: int, width: int) -> Iterator[slice]:
         yield slice(low, low + step)
 
 
-def products(block: NDArray[Any]) -> Gram:
+def inner_products(block: NDArray[Any]) -> Gram:
     """The inner products of a block's rows, (n, n), float64, summed over strips in float64."""
     total = np.zeros((len(block), len(block)))
     for strip in strips(len(block), block.shape[1]):
@@ -143,7 +139,7 @@ def products(block: NDArray[Any]) -> Gram:
     return total
 
 
-def mix(mixtures: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
+def mix_rows(mixtures: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
     """Mixtures of a block's rows: (m, n) times (n, width), of the block's dtype."""
     made = np.empty((len(mixtures), block.shape[1]), block.dtype)
     for strip in strips(len(block), block.shape[1]):
@@ -167,12 +163,12 @@ def about(gram: Gram, index: int) -> Gram:
 
 def distances_to(gram: Gram, weights: NDArray[Any]) -> NDArray[Any]:
     """‖x_i − z‖ for the point z = Σ w_i x_i, Σ w_i = 1: (n,). About a row near z no far one drowns the others."""
-    towards = product(gram, weights)
+    towards = ordered_matmul(gram, weights)
     squares = np.diagonal(gram) - 2 * towards + math.fsum(weights * towards)
     return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
-def product(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+def ordered_matmul(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """A matrix product in a fixed order of sums, unlike a library's: (m, k) times (k, n) or (k,)."""
     total = np.zeros((one.shape[0], *other.shape[1:]))
     for index in range(one.shape[1]):
@@ -181,9 +177,9 @@ def product(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-def mixed(gram: Gram, mixtures: NDArray[Any]) -> Gram:
+def gram_of_mixtures(gram: Gram, mixtures: NDArray[Any]) -> Gram:
     """The inner products of mixtures of rows: M G Mᵀ."""
-    whole = product(product(mixtures, gram), np.ascontiguousarray(mixtures.T))
+    whole = ordered_matmul(ordered_matmul(mixtures, gram), np.ascontiguousarray(mixtures.T))
     return np.asarray((whole + whole.T) / 2)
 
 

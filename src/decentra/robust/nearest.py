@@ -107,12 +107,15 @@ class BulyanSelection(PreStep):
     def mixtures(self, gram: Gram, f: int) -> NDArray[Any]:
         squared, left = squared_distances(gram), list(range(len(gram)))
         chosen: list[int] = []
-        while len(chosen) < len(gram) - 2 * f:
+        while len(chosen) < len(gram) - self.removed(f):
             best = ranked(krum_scores(squared[np.ix_(left, left)], f))[0]
             chosen.append(left.pop(best))
         mixtures = np.zeros((len(chosen), len(gram)))
         mixtures[np.arange(len(chosen)), sorted(chosen)] = 1.0
         return mixtures
+
+    def removed(self, f: int) -> int:
+        return 2 * f
 
     def keeps(self, invariants: frozenset[Invariant], coordinates: bool) -> frozenset[Invariant]:
         return invariants - {Invariant.DIAGONAL, Invariant.BOX}

@@ -40,6 +40,7 @@ class CenteredClipping(GramRule):
     name = "centered_clipping"
     source = "Karimireddy, He, Jaggi 2021"
     exact = True
+    chooses = False
     invariants = _ABOUT_REFERENCE
     reference: ClassVar[bool] = True
     needs_radius: ClassVar[bool] = True
@@ -189,6 +190,7 @@ class AdaptiveClipping(PreStep):
     name = "arc"
     source = "Allouah et al. 2025 (adaptive robust clipping)"
     exact = True
+    chooses = False
     invariants = frozenset()
     origin: ClassVar[bool] = True
 

@@ -48,6 +48,9 @@ class Rule(ABC):
     """Whether it needs inner products about zero. Others see them about a point that they must not depend on."""
     exact: ClassVar[bool] = False
     """Whether it gives the same bits on every machine: nothing but IEEE steps in a fixed order."""
+    chooses: ClassVar[bool] = True
+    """Whether it chooses between updates, or a radius of theirs: where some are tied, or all but tied, its invariants
+    hold up to which it takes."""
     off_a_line: ClassVar[bool] = False
     """Whether its promises are of updates that do not all lie on one line, where several points may do."""
     radius: float | None = None
@@ -114,6 +117,10 @@ class PreStep(Rule):
     @abstractmethod
     def mixtures(self, gram: Gram, f: int) -> NDArray[Any]:
         """What each new row is made of: (m, n), float64, applied from the left."""
+
+    def removed(self, f: int) -> int:
+        """How many rows fewer there are after it: above 0 where it selects updates, and mixes none."""
+        return 0
 
     def kappa_with(self, n: int, f: int, kappa: float) -> float | None:
         """κ of this step and a rule of this κ together."""

@@ -123,19 +123,14 @@ def properties(rule: Composition | str) -> list[Property]:
         Property(rule, "updates are not written to", _untouched, ties=True),
         Property(rule, "an update with NaN or infinity is left out", _rejected, ties=False),
     ]
-    always = rule.name in _WITHOUT_CHOICE
     kept = [told for told in _INVARIANTS if told in rule.invariants]
-    found += [Property(rule, told.name.lower(), _INVARIANTS[told], ties=always) for told in kept]
+    found += [Property(rule, told.name.lower(), _INVARIANTS[told], ties=not rule.chooses) for told in kept]
     if rule.kappa(MOST, 1) is not None:
         found += [
             Property(rule, "its bound, numbers repeating", _bound, ties=True),
             Property(rule, "its bound, points in general", _bound, ties=False),
         ]
     return found
-
-
-_WITHOUT_CHOICE = ("mean", "median", "trimmed_mean", "sign_majority")
-"""Rules whose invariants hold whether or not numbers repeat: they choose between no updates."""
 
 
 def _determinism(case: Case) -> None:
@@ -170,7 +165,7 @@ def _rejected(case: Case) -> None:
 
 def _permutation(case: Case) -> None:
     turned = np.random.default_rng(0).permutation(len(case.updates))
-    ids = {} if case.rule.name in _WITHOUT_CHOICE else {"ids": [int(index) for index in turned]}
+    ids = {"ids": [int(index) for index in turned]} if case.rule.chooses else {}
     case.like(case.run(case.updates[turned], **ids).value, case.run().value)
 
 

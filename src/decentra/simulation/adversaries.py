@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from decentra import derive
+from decentra.charter.bucket_policy import BUCKETED
 from decentra.crypto.ring import Ring
 from decentra.driver.blobs import Workbench
 from decentra.machine.effects import Effect, Send
@@ -20,6 +21,7 @@ from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepa
 from decentra.protocols.mesh.messages import Relay, Update
 from decentra.protocols.rendezvous.messages import AbortRound
 from decentra.protocols.secagg.messages import Unmask
+from decentra.simulation.bucket_adversaries import BUCKET_ADVERSARIES, keep_mean, relay_falsely
 from decentra.simulation.liars import Adversary, Coalition, Liar
 from decentra.types import PeerId
 from decentra.wire.message import Verified
@@ -51,7 +53,8 @@ def _second_proposal(liar: Liar, effect: Send) -> Propose:
     """Another proposal for the same view: for survivors one that its own holdings give, if they do."""
     message: Any = effect.message
     if message.topic == "survivors":
-        shown = _other_holding(liar)
+        # any quorum of holdings gives a value of its own, since it names their authors
+        shown = message.shown[1:] if liar.honest.protocol == BUCKETED else _other_holding(liar)
         given = liar.honest.derived(shown)
         if given is not None and given[0] != message.value:
             return Propose(message.context, message.topic, message.view, given[0], shown, ())
@@ -318,6 +321,8 @@ def false_result(liar: Liar, effect: Send) -> Sequence[Effect]:
 
 def false_relay(liar: Liar, event: Event) -> Sequence[Effect]:
     """Relay updates that nobody lacks, with other bytes, or under another's name."""
+    if liar.honest.protocol == BUCKETED:
+        return relay_falsely(liar)
     if not isinstance(event, Received) or not isinstance(event.verified.message, Propose):
         return ()
     known = [one for one in liar.ring.heard["mesh.update"] if one.entry.round == liar.round.number]
@@ -380,7 +385,8 @@ def frame(liar: Liar, event: Event) -> Sequence[Effect]:
     return [Send(AbortRound("SA-1", blamed, "the share that it sealed to this peer does not open"))]
 
 
-BEFORE = ("rendezvous.", "secagg.deal", "secagg.context", "secagg.endorse", "allreduce.endorse", "mesh.endorse")
+BEFORE = ("rendezvous.", "secagg.deal", "secagg.context", "secagg.endorse", "allreduce.endorse", "mesh.endorse",
+          "bucketed.endorse")
 """Kinds before the masking: who keeps one of them back ends the round, so a liar that wants more seldom does."""
 
 
@@ -413,7 +419,7 @@ ADVERSARIES: Mapping[str, Adversary] = {
                   {"propose": baited}, bait),
         Adversary("silence", "", "keeps some of its messages from some peers", hushes=to_some),
         Adversary("late", "", "lets its vector come late to some",
-                  {"masked": late_vector, "slices": late_vector, "update": late_vector}, late_arrival),
+                  dict.fromkeys(("masked", "slices", "update", "mean"), late_vector), late_arrival),
         Adversary("bad-deal", "SA-1", "deals a share that does not check", {"deal": bad_deal}),
         Adversary("two-deals", "SA-1", "signs two deals", {"deal": two_deals}),
         Adversary("two-contexts", "SA-2", "opens or endorses two contexts",
@@ -422,7 +428,7 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("wrong-part", "RV-6", "gives other parts of the common state than it was asked for, or none",
                   {"state": wrong_part}, unlike=True),
         Adversary("wrong-slice", "SA-10", "sends slices that are not those it signed",
-                  {"masked": wrong_slice, "slices": wrong_slice, "update": wrong_slice}),
+                  dict.fromkeys(("masked", "slices", "update", "mean"), wrong_slice)),
         Adversary("two-vectors", "EQUIVOCATION", "signs two lists of slices",
                   {"masked": two_vectors, "slices": two_vectors, "update": two_vectors}, spoils="vectors"),
         Adversary("false-holding", "SA-11", "signs a holding that is not what it holds", {"holding": false_holding}),
@@ -432,13 +438,15 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("false-sum", "SA-9", "publishes a wrong sum, the same to all", {"sum": false_sum}, spoils="sums"),
         Adversary("false-update", "ME-5", "sends an update that no honest peer would", {"update": false_update},
                   spoils="vectors"),
-        Adversary("false-relay", "ME-4", "relays what is not certified, or other bytes", {}, false_relay),
+        Adversary("false-relay", "ME-4", "relays what is not certified, or other bytes",
+                  {"mean": keep_mean}, false_relay),
         Adversary("false-result", "ME-6", "signs another result than the rule's", {"result": false_result}),
         Adversary("false-beacon", "SA-12", "shows shares of the beacon that were never dealt",
                   {"beacon": false_beacon}),
         Adversary("false-check", "SA-13", "reports a right sum as wrong", {"checked": false_check}),
         Adversary("replayer", "REPLAY", "delivers old entries, and others'", {}, replay),
         Adversary("framer", "", "ends rounds in an honest peer's name", {}, frame),
+        *BUCKET_ADVERSARIES.values(),
     )
 }
 """The adversaries by name."""

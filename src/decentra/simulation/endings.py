@@ -12,6 +12,7 @@ from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Blame
 from decentra.simulation.case import SURVIVORS, Case, Notes, members_of
 from decentra.simulation.echoes import combined
+from decentra.simulation.statements import Statements
 from decentra.types import PeerId, RoundId, RoundResult
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Endings:
         certified: what honest peers hold certificates of, by round, context and topic.
     """
 
-    def __init__(self, case: Case) -> None:
-        self._case = case
+    def __init__(self, case: Case, statements: Statements) -> None:
+        self._case, self._statements = case, statements
         self.certified: dict[tuple[RoundId, bytes, str], dict[bytes, list[PeerId]]] = {}
         self._totals: list[tuple[PeerId, RoundId, NDArray[Any], tuple[PeerId, ...], int]] = []
         self._results: dict[RoundId, list[tuple[PeerId, RoundResult]]] = defaultdict(list)
@@ -50,11 +51,14 @@ class Endings:
         """A weight that the survivors can have (SA-9), and sums that stand the challenge (SA-13)."""
         self._note_certified(actor)
         machine, count = actor.machine, len(outcome.survivors)
+        width = self._case.stage.cast.charter.protocol.width // 8
+        total = actor.driver.blobs.view(outcome.total).view(np.dtype(f"<u{width}")).copy()
+        if machine.protocol == "bucketed":
+            self._statements.finished(actor, outcome, total)
+            return
         if not count <= outcome.total_weight <= count * machine.setting.max_weight:
             said = f"its result weighs {outcome.total_weight}, which {count} survivors cannot"
             self._case.violated("SA-9", actor.id, said)
-        width = self._case.stage.cast.charter.protocol.width // 8
-        total = actor.driver.blobs.view(outcome.total).view(np.dtype(f"<u{width}")).copy()
         self._totals.append((actor.id, actor.session.round, total, outcome.survivors, outcome.total_weight))
         only_sums = self._case.stage.spoils == "sums" and self._case.stage.hazards.calm
         if only_sums and getattr(machine, "_challenge", None) is not None:
@@ -97,6 +101,8 @@ class Endings:
         self._exact_sums()
         self._write_once()
         self._two_vectors_are_named()
+        if self._case.stage.play.protocol == "bucketed":
+            self._statements.close(self.certified, self._results)
 
     def _one_value(self) -> None:
         contexts: dict[RoundId, set[bytes]] = defaultdict(set)

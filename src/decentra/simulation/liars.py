@@ -185,6 +185,12 @@ class Liar:
     def wants(self, verified: Verified, root: bytes) -> bool:
         return bool(self.honest.wants(verified, root))
 
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        return bool(self.honest.defers(verified, root, coming))
+
+    def copied(self, verified: Verified) -> bytes:
+        return bytes(self.honest.copied(verified))
+
     def _twisted(self, effects: Iterable[Effect]) -> list[Effect]:
         out: list[Effect] = []
         for effect in effects:

@@ -2,7 +2,8 @@
 
 The oracle sees everything: what each honest peer takes in, decides and sends. It judges honest peers alone, by the
 clauses of the specs: a machine that breaks one is found out by what it signs, held against what it was shown. The rules
-are in ``votes``, ``masks``, ``echoes`` and ``endings``; here is what comes to them, and what a peer may sign but once.
+are in ``votes``, ``masks``, ``echoes``, ``statements`` and ``endings``; here is what comes to them, and what a peer may
+sign but once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from decentra.errors import DecentraError
 from decentra.machine.effects import Abort, Blame, Effect, Finish, Send
 from decentra.machine.events import Event, Received
 from decentra.protocols.allreduce import messages as allreduce
+from decentra.protocols.bucketed import messages as bucketed
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
 from decentra.protocols.mesh import messages as mesh
 from decentra.protocols.rendezvous.messages import Ready, Roster
@@ -26,6 +28,7 @@ from decentra.simulation.endings import Endings
 from decentra.simulation.knowledge import Knowledge
 from decentra.simulation.masks import Masks
 from decentra.simulation.recovery import Recovery
+from decentra.simulation.statements import Statements
 from decentra.simulation.votes import Votes
 from decentra.types import PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
@@ -53,8 +56,14 @@ ONCE = {
     "update": "ME-1",
     "relay": "ME-4",
     "result": "ME-6",
+    "mean": "BU-1",
+    "bucketed.endorse": "BU-1",
+    "bucketed.holding": "BU-4",
+    "bucketed.relay": "BU-5",
+    "bucketed.result": "BU-7",
 }
-"""What a peer signs once a round, view, slice or topic, over all its processes, and the clause that says so."""
+"""What a peer signs once a round, view, slice or topic, over all its processes, and the clause that says so: by a
+kind's part after the dot, or by the whole kind where a protocol says it in a clause of its own."""
 
 Hear = Callable[["Actor", Notes, Verified, Any], None]
 """What a peer takes in."""
@@ -79,8 +88,10 @@ class Oracle:
         charter = stage.cast.charter
         self.knowledge = Knowledge(charter.ids, stage.play.c, liars)
         self.recovery = Recovery(liars, charter.protocol.width) if stage.rebuilds else None
-        self._endings = Endings(self.case)
-        votes, masks, echoes = Votes(self.case), Masks(self.case, self.knowledge), Echoes(self.case)
+        statements = Statements(self.case)
+        self._endings = Endings(self.case, statements)
+        votes, masks = Votes(self.case, statements), Masks(self.case, self.knowledge)
+        echoes = Echoes(self.case)
         self._hears: dict[type[Message], Hear] = {
             Prepare: votes.hear_prepare,
             Commit: votes.hear_commit,
@@ -99,6 +110,9 @@ class Oracle:
             mesh.Endorsed: masks.hear_endorsed,
             mesh.Update: echoes.hear_update,
             mesh.Relay: echoes.hear_relay,
+            bucketed.Endorse: masks.hear_endorse,
+            bucketed.Endorsed: masks.hear_endorsed,
+            bucketed.Mean: statements.hear_mean,
         }
         self._says: dict[type[Message], Say] = {
             Prepare: votes.prepare,
@@ -114,6 +128,11 @@ class Oracle:
             mesh.Holding: echoes.holding,
             mesh.Relay: echoes.relay,
             mesh.Result: echoes.result,
+            bucketed.Endorse: masks.endorse,
+            bucketed.Mean: statements.mean,
+            bucketed.Holding: statements.holding,
+            bucketed.Relay: statements.relay,
+            bucketed.Result: statements.result,
             secagg.Again: masks.again,
             allreduce.Again: masks.again,
             secagg.Unmask: masks.unmask,
@@ -178,11 +197,13 @@ class Oracle:
     def _once(self, actor: Actor, notes: Notes, effect: Send, signed: Signed) -> None:
         message = effect.message
         kind = message.kind.partition(".")[2]
-        clause = ONCE.get(kind)
+        clause = ONCE.get(message.kind, ONCE.get(kind))
         if clause is None:
             return
         place = ".".join(
-            str(getattr(message, name)) for name in ("topic", "view", "slice", "author") if hasattr(message, name)
+            str(getattr(message, name))
+            for name in ("topic", "view", "slice", "author", "bucket")
+            if hasattr(message, name)
         )
         if kind == "again" and effect.to is not None:
             place += f".{effect.to}"

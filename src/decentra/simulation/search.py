@@ -14,6 +14,7 @@ from decentra.errors import LocalError
 from decentra.protocols.ballots import LOST
 from decentra.protocols.survivors import FAIL
 from decentra.simulation.adversaries import ADVERSARIES
+from decentra.simulation.bucket_adversaries import BUCKET_ADVERSARIES, spread
 from decentra.simulation.case import OUTCOME, SURVIVORS, Violation
 from decentra.simulation.hazards import Hazards, Mix, draw, generator
 from decentra.simulation.liars import Adversary
@@ -49,12 +50,15 @@ class Outcome:
     cut: int = 0
 
 
-_SECAGG, _SUMS, _MESH = ("secagg",), ("secagg", "allreduce"), ("mesh",)
+_SECAGG, _SUMS, _MESH, _BUCKETED = ("secagg",), ("secagg", "allreduce"), ("mesh",), ("bucketed",)
 _ONLY: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("bad-deal", "two-deals", "false-share", "both-shares", "bait"), _SECAGG),
     **dict.fromkeys(("false-beacon", "false-check"), _SECAGG),
     **dict.fromkeys(("two-sums", "false-sum"), _SUMS),
-    **dict.fromkeys(("false-update", "false-relay", "false-result"), _MESH),
+    **dict.fromkeys(("two-vectors", "false-holding"), (*_SUMS, *_MESH)),
+    "false-update": _MESH,
+    **dict.fromkeys(("false-relay", "false-result"), _MESH + _BUCKETED),
+    **dict.fromkeys(BUCKET_ADVERSARIES, _BUCKETED),
 }
 """Adversaries that twist what only some protocols have."""
 
@@ -89,7 +93,7 @@ def stage_of(play: Play, seed: int, mix: Mix, **given: Unpack[Given]) -> Stage:
         mix: what may go wrong.
     """
     trace, hazards = given.get("trace"), given.get("hazards")
-    chosen = draw(seed, mix, play.n, play.c) if hazards is None else hazards
+    chosen = spread(draw(seed, mix, play.n, play.c), play) if hazards is None else hazards
     lying: Adversary | None = None
     if chosen.liars:
         lying = ADVERSARIES[given.get("adversary") or generator(seed, "which").choice(applicable(play.protocol))]

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.charter.bucket_policy import BUCKETED
 from decentra.charter.charter import Charter
+from decentra.crypto.hashing import digest
 from decentra.crypto.keys import Identity
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.driver import Driver
@@ -20,6 +22,7 @@ from decentra.driver.given import describe
 from decentra.driver.ports import Pool, Ports
 from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError
+from decentra.gossip.group import combining_charter
 from decentra.machine.effects import Effect, Record, Send
 from decentra.machine.events import Computed, Event, Expired, Received, Start, Supplied
 from decentra.machine.state import piece_digests
@@ -27,6 +30,7 @@ from decentra.simulation.group import charter_for, identities
 from decentra.simulation.hazards import Crash, Hazards, generator
 from decentra.simulation.ideal import IdealCrypto
 from decentra.simulation.liars import Adversary, Coalition
+from decentra.simulation.means import Means, drawn
 from decentra.simulation.once import SharedRegistry
 from decentra.simulation.oracle import Oracle
 from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom, SkewedClock, SlowPool
@@ -37,7 +41,7 @@ from decentra.transfer.link import Send as SendFrame
 from decentra.transport.base import Lane, Transport
 from decentra.transport.simulated import Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId, RoundId, RoundResult
+from decentra.types import EpochName, PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import Signer
 from decentra.wire.message import Verified
@@ -59,7 +63,8 @@ class Play:
     """What every schedule of a search has in common.
 
     Attributes:
-        protocol: ``secagg``, ``allreduce`` or ``mesh``.
+        protocol: ``secagg``, ``allreduce``, ``mesh`` or ``bucketed``; of that the session that combines the buckets'
+            means, since a bucket's own is one of secagg.
         n: peers.
         c: how many may lie together.
         crypto: ``ideal`` or ``real``.
@@ -70,6 +75,7 @@ class Play:
             0 where everybody begins with its update.
         rebuild: in one schedule of so many, and in each that is traced, coalitions rebuild secrets and take masks off
             instead of counting their shares.
+        bucket_c: how many of one bucket may lie; None for as many as of all.
     """
 
     protocol: str = "secagg"
@@ -81,6 +87,7 @@ class Play:
     again: bool = True
     rebuild: int = 50
     late: float = 0.0
+    bucket_c: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,24 @@ class Cast:
 
 
 @lru_cache(maxsize=16)
-def cast_for(protocol: str, n: int, c: int) -> Cast:
-    """The group of every schedule of a search; what differs between schedules follows from their seeds alone."""
+def cast_for(protocol: str, n: int, c: int, bucket_c: int | None = None) -> Cast:
+    """The group of every schedule of a search; what differs between schedules follows from their seeds alone.
+
+    Buckets have the least size that hides an update: so there are as many as can be, and each breaks most easily.
+    """
     members = identities(n, 0)
-    return Cast(charter_for(members, protocol, protocol__c=c), members)
+    if protocol != BUCKETED:
+        return Cast(charter_for(members, protocol, protocol__c=c), members)
+    lower = None if bucket_c == c else bucket_c
+    signed = charter_for(
+        members,
+        protocol,
+        protocol__c=c,
+        buckets__size=(c if lower is None else lower) + 2,
+        buckets__c=lower,
+        buckets__risk=None if lower is None else 1.0,
+    )
+    return Cast(combining_charter(signed, signed.hash, digest("simulated beacon", signed.hash)), members)
 
 
 class Held:
@@ -125,8 +146,10 @@ class Actor:
         self.id = identity.id
         self.alive, self.ended = True, False
         self.result: RoundResult | DecentraError | None = None
+        self.vector: Vector | None = None
+        """What it was last given to contribute."""
         self.update = ""
-        """The name of what it was last given to contribute."""
+        """The name of that."""
         self._effects = self._writes = 0
         crashes = stage.hazards.crashes.get(position, ())
         self._crash: Crash | None = crashes[boot - 1] if boot <= len(crashes) else None
@@ -274,8 +297,9 @@ class _MutedLink(Link):
         send: SendFrame,
         *,
         session: bytes,
+        epoch: EpochName,
     ) -> None:
-        super().__init__(peer, incarnation, send, session=session)
+        super().__init__(peer, incarnation, send, session=session, epoch=epoch)
         self._mouth, self._to = mouth, peer
 
     def post(
@@ -315,7 +339,7 @@ class Stage:
         journal: Callable[[int], MemoryJournal] = lambda position: MemoryJournal(),
     ) -> None:
         self.play, self.seed, self.hazards, self.trace = play, seed, hazards, trace
-        self.cast = cast_for(play.protocol, play.n, play.c)
+        self.cast = cast_for(play.protocol, play.n, play.c, play.bucket_c)
         self.rng, self._steps = generator(seed, "stage"), generator(seed, "local steps")
         self.before = self.rng.randrange(1 << 20)
         """The round before the first one: it decides who proposes."""
@@ -333,7 +357,9 @@ class Stage:
         self.spoils = "" if adversary is None else adversary.spoils
         """What need not be what liars encoded."""
         self.size = self.rng.randint(1, play.size)
-        lacking = generator(seed, "unlike").sample(range(play.n), play.n // 2) if adversary and adversary.unlike else []
+        self.means = Means(self.cast.charter, seed, self.size, some_lack=not hazards.calm or bool(hazards.liars))
+        unlike = 1 if play.protocol == BUCKETED else play.n // 2  # who takes a state over has no mean to bring
+        lacking = generator(seed, "unlike").sample(range(play.n), unlike) if adversary and adversary.unlike else []
         self.states = {position: Held(int(position in lacking)) for position in range(play.n) if lacking}
         """What training would hold alike, by position; nothing where no adversary lies about it."""
         self.actors: list[Actor] = []
@@ -381,11 +407,14 @@ class Stage:
 
     def vector(self, actor: Actor, name: str) -> Vector:
         """An update of a peer's; each name is another one."""
-        draw = np.frombuffer(SeededRandom(self.seed, actor.id + name.encode())(2 * self.size), np.int16)
-        tensor = draw.astype(np.float32) * np.float32(0.09 / 32768)
-        actor.update = name
+        shared, summed = self.states.get(actor.position), tuple[PeerId, ...]()
+        if self.play.protocol == BUCKETED:
+            tensor, summed = self.means.of(actor.id, name, actor.boot)
+        else:
+            tensor = drawn(self.seed, actor.id + name.encode(), self.size)
+        actor.update, actor.vector = name, Vector([tensor], describe([tensor], None), shared=shared, summed=summed)
         self.oracle.given(actor, name)
-        return Vector([tensor], describe([tensor], None), shared=self.states.get(actor.position))
+        return actor.vector
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -400,6 +429,9 @@ class Stage:
         restarted = [actor.position for actor in self.actors if actor.alive and actor.boot > 1]
         if self.play.again and not self.oracle.hung and (freed or restarted) and self.rng.random() < self.hazards.again:
             names = {actor.position: actor.update if actor.position in freed else "second" for actor in self.actors}
+            if self.play.protocol == BUCKETED:  # a bucket sums once for all of its members
+                completed = any(isinstance(one, RoundResult) for one in self.rounds[0])
+                names = dict.fromkeys(names, "second" if completed else "first")
             self._round(names)
         for actor in self.actors:
             if actor.alive:

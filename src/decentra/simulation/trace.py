@@ -10,6 +10,9 @@ from decentra.machine.events import Computed, Event, Expired, Received, Start, S
 from decentra.types import PeerId
 from decentra.wire.message import Message, Verified
 
+_LISTS = ("held", "members", "peers", "stated")
+"""Fields that name peers, or what goes by one."""
+
 
 class Trace:
     """Collects the lines of one schedule."""
@@ -71,7 +74,7 @@ class Trace:
         value = getattr(message, "value", None)
         if isinstance(value, bytes):
             parts.append(value.decode() if value in (b"fail", b"lost") else f"value {value[-4:].hex()}")
-        held = getattr(message, "held", getattr(message, "members", getattr(message, "peers", None)))
+        held = next((getattr(message, name) for name in _LISTS if hasattr(message, name)), None)
         if isinstance(held, tuple):
             parts.append("of " + "".join(self._letter(one[0] if isinstance(one, tuple) else one) for one in held))
         for name, sign in (("self_shares", "self"), ("key_shares", "keys")):

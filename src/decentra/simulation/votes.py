@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from decentra import derive
 from decentra.protocols.agreed import Agreed, derive_agreed
 from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
+from decentra.protocols.evaluated import Evaluated
 from decentra.protocols.mesh.holdings import holdings
 from decentra.protocols.mesh.holdings import read_holding as read_agreed
-from decentra.protocols.mesh.machine import Mesh
-from decentra.protocols.mesh.messages import Result
 from decentra.protocols.secagg.challenge import STANDS, read_verdict
 from decentra.protocols.survivors import FAIL, Survivors, derive_survivors, read_holding
 from decentra.simulation.case import OUTCOME, SURVIVORS, VERDICT, Ballot, Case, Notes
+from decentra.simulation.statements import Statements
 from decentra.transfer import blob_root, piece_digests
 from decentra.types import PeerId
 from decentra.wire.codec import Malformed
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Votes:
     """Judges the votes of honest peers by what each of them had seen."""
 
-    def __init__(self, case: Case) -> None:
-        self._case = case
+    def __init__(self, case: Case, statements: Statements) -> None:
+        self._case, self._statements = case, statements
         self._given: dict[int, tuple[Propose, bool]] = {}
         """Proposals of survivors, by identity, and whether the holdings that they show give them."""
 
@@ -149,7 +149,7 @@ class Votes:
             case topic if topic == OUTCOME and proposal.value == LOST:
                 if place in notes.refutes and not actor.machine._in_vain():  # then others' lack of sums counts
                     self._case.violated("SA-9", actor.id, "it prepared `lost` though it has every sum")
-            case topic if topic == OUTCOME and isinstance(actor.machine, Mesh):
+            case topic if topic == OUTCOME and isinstance(actor.machine, Evaluated):
                 if proposal.value != LOST:
                     self._results_give(actor, proposal)
             case topic if topic == VERDICT and proposal.value != STANDS:
@@ -162,30 +162,33 @@ class Votes:
             kind, roster, context = machine.holding_type.kind, machine.roster, machine.context
             quorum = machine.setting.quorum(len(roster))
             given: Agreed | Survivors | None
-            if machine.protocol == "mesh":
+            if machine.protocol == "bucketed":
+                sound, value = self._statements.gives(proposal.shown, context)
+            elif machine.protocol == "mesh":
                 held = holdings(proposal.shown, roster, context)
                 given = derive_agreed(roster, roster, quorum, quorum, self._case.c, held)
                 sound = all(read_agreed(one, context) is not None for one in proposal.shown)
+                value = None if given is None else given.pack()
             else:
                 given = derive_survivors(roster, quorum, proposal.shown, kind, context)
                 sound = all(read_holding(one, kind, context, len(roster)) is not None for one in proposal.shown)
+                value = None if given is None else given.pack()
             who = {one.sender for one in proposal.shown}
-            if proposal.value == FAIL:
-                right = given is None and len(who) >= quorum
-            else:
-                right = given is not None and given.pack() == proposal.value
+            failed = value is None and len(who) >= quorum
+            right = failed if proposal.value == FAIL else value == proposal.value
             known = self._given[id(proposal)] = (proposal, sound and right)
         return known[1]
 
     def _results_give(self, actor: Actor, proposal: Propose) -> None:
-        """More peers than may lie signed the result that an outcome is of (ME-7)."""
+        """More peers than may lie signed the result that an outcome is of (ME-7, BU-8)."""
         machine = actor.machine
-        results = {one.sender: one.message for one in proposal.shown if isinstance(one.message, Result)}
+        kind = machine.result_type
+        results: dict[PeerId, Any] = {one.sender: one.message for one in proposal.shown if type(one.message) is kind}
         values = {
             derive.outcome_value(one.context, one.survivors, one.weight, (one.root,)) for one in results.values()
         }
         if values != {proposal.value} or len(results.keys() & set(machine.roster)) <= self._case.c:
-            self._case.violated("ME-7", actor.id, "it prepared an outcome that no c + 1 results give")
+            self._case.violated(machine.outcome_clause, actor.id, "it prepared an outcome that no c + 1 results give")
 
     def _repairs(self, actor: Actor, value: bytes) -> None:
         """A repair that an honest peer prepares is the sum of what the survivors encoded (SA-13)."""

@@ -143,6 +143,10 @@ class Wires:
         """How long after its entry a blob comes."""
         return self._delay(self.edge(source, target))
 
+    def lives(self, source: PeerId, target: PeerId, life: int) -> bool:
+        """Whether the process at an edge's source is the one that it was in that life of the edge."""
+        return source in self._ends and self.edge(source, target).life == life
+
     def stop(self, me: PeerId, keeps: Callable[[PeerId], bool]) -> None:
         """A peer's process is gone: what was on the way to it is lost, and what it had sent, unless ``keeps`` says
         that it reached that neighbour's side; what is sent to it from now on waits for its next process."""
@@ -208,7 +212,10 @@ class WireLink:
         self._edge: Edge | None = None
         self._next = (incarnation & 0xFFFFFFFF) << 32
         self.inbox: deque[Parcel] = deque()
-        self._offered: dict[int, memoryview] = {}
+        self._offered: dict[int, tuple[memoryview, int]] = {}
+        """What may be accepted, and the edge's life when it came."""
+        self._arriving = 0
+        """The transfer whose entry the driver is being handed."""
         self._accepted: dict[int, memoryview] = {}
         self._whole: deque[int] = deque()
 
@@ -245,15 +252,22 @@ class WireLink:
     def hand(self, charter: bytes, addresses: bytes, epoch: int) -> None:
         """All peers on wires are in one epoch."""
 
-    def accept(self, announcement: Announcement, limit: int) -> bool:
+    def accept(self, announcement: Announcement, limit: int, into: memoryview | None = None) -> bool:
         """Take the blob in when it comes. Raises RemoteError where it is larger than ``limit``."""
-        data = self._offered.pop(announcement.transfer, None)
+        transfer = announcement.transfer
+        data, life = self._offered.pop(transfer, (None, 0))
         if data is None:
             return False
         if announcement.size > limit:
             raise RemoteError(self._peer, "SCHEMA", f"a blob of {announcement.size} bytes where {limit} are allowed")
-        self._accepted[announcement.transfer] = data
+        self._accepted[transfer] = data
+        if transfer != self._arriving and self._end.wires.lives(self._peer, self._end.me, life):
+            self._send_for(transfer)
         return True
+
+    def gathered(self, transfer: int) -> memoryview | None:
+        """See ``transfer.Link.gathered``; a wire brings a blob in its sender's memory."""
+        return self._accepted.get(transfer)
 
     def reject(self, transfer: int) -> None:
         self._offered.pop(transfer, None)
@@ -285,8 +299,10 @@ class WireLink:
         self, parts: tuple[bytes, ...], announcement: Announcement, data: memoryview
     ) -> Iterator[LinkEvent]:
         transfer = announcement.transfer
-        self._offered[transfer] = data
+        self._offered[transfer] = data, self._end.wires.edge(self._peer, self._end.me).life
+        self._arriving = transfer
         yield Arrived(parts, announcement)
+        self._arriving = 0
         if transfer not in self._accepted:
             return
         delay = self._end.wires.blob_delay(self._peer, self._end.me)
@@ -294,6 +310,11 @@ class WireLink:
             self._end.wires.clock.call_later(delay, lambda: self._come(transfer))
         else:
             yield Completed(transfer, self._accepted.pop(transfer))
+
+    def _send_for(self, transfer: int) -> None:
+        """A blob is accepted that stood on offer: it comes as late as any."""
+        delay = self._end.wires.blob_delay(self._peer, self._end.me)
+        self._end.wires.clock.call_later(delay, lambda: self._come(transfer))
 
     def _come(self, transfer: int) -> None:
         self._whole.append(transfer)

@@ -189,13 +189,17 @@ class Outgoing:
 
 
 class Incoming:
-    """The receiver's side: one buffer, and which pieces of it are filled. Allocated when the owner has accepted."""
+    """The receiver's side: one buffer, and which pieces of it are filled. Allocated when the owner has accepted.
 
-    def __init__(self, announcement: Announcement) -> None:
+    Two that have one root may fill one buffer, ``into``: a piece is written only if its digest is the one that the root
+    covers, so the second writes what is there, or will be.
+    """
+
+    def __init__(self, announcement: Announcement, into: memoryview | None = None) -> None:
         self.announcement = announcement
         self.corrupt = 0
         self.uncredited = 0
-        self._buffer: memoryview = memory.zeros(announcement.size, np.uint8).data
+        self._buffer: memoryview = memory.zeros(announcement.size, np.uint8).data if into is None else into
         self._base = 0
         self._beyond: set[int] = set()
 
@@ -206,7 +210,7 @@ class Incoming:
 
     @property
     def data(self) -> memoryview:
-        """The buffer, whole once `done`."""
+        """The buffer, whole once `done`; that of a blob from two senders may be whole before."""
         return self._buffer
 
     def state(self) -> tuple[int, int]:

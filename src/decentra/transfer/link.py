@@ -234,18 +234,20 @@ class Link:
             raise LocalError(f"a charter of {size} bytes with its addresses is too large to be handed to peers")
         self._emit(FrameKind.CHARTER, [charter, addresses], number=epoch, size=size)
 
-    def accept(self, announcement: Announcement, limit: int) -> bool:
+    def accept(self, announcement: Announcement, limit: int, into: memoryview | None = None) -> bool:
         """Allocate the buffer of an announced blob and let the other end send it.
 
-        Call it when the entry that came with the announcement is verified and cites the announcement's root. False
-        means that it is no longer on offer, since the other end restarted or the offer was answered already.
+        Call it when the entry that came with the announcement is verified and cites the announcement's root; an offer
+        stands until it is answered. False means that it is no longer on offer, since the other end restarted or the
+        offer was answered already.
 
         Args:
             limit: the most bytes that this blob may have by the charter.
+            into: memory that a blob of the same root from another peer is gathered in (`gathered`); none is then taken.
 
         Raises:
             RemoteError: it announced more; the offer is then rejected.
-            LocalError: this peer has not the memory for it.
+            LocalError: this peer has not the memory for it, or ``into`` is of another size.
         """
         number = announcement.transfer
         if number not in self._offered:
@@ -253,8 +255,10 @@ class Link:
         if announcement.size > limit:
             self.reject(number)
             raise RemoteError(self._peer, "SCHEMA", f"a blob of {announcement.size} bytes where {limit} are allowed")
+        if into is not None and into.nbytes != announcement.size:
+            raise LocalError(f"a blob of {announcement.size} bytes can't be gathered in {into.nbytes} bytes")
         try:
-            incoming = Incoming(announcement)
+            incoming = Incoming(announcement, into)
         except MemoryError:
             self.reject(number)
             raise LocalError(f"no memory for a blob of {announcement.size} bytes: give this peer more") from None
@@ -262,6 +266,11 @@ class Link:
         self._receiving[number] = incoming
         self._credit(FrameKind.CREDIT, incoming)
         return True
+
+    def gathered(self, transfer: int) -> memoryview | None:
+        """The memory that an accepted blob is gathered in; None where it is not under way."""
+        incoming = self._receiving.get(transfer)
+        return None if incoming is None else incoming.data
 
     def reject(self, transfer: int) -> None:
         """Take no more of a blob, free its buffer and tell the sender; nothing happens where it is not under way."""

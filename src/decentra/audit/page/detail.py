@@ -95,7 +95,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Detail:
-    """A round in full. ``summed`` are the certified survivors, ``left_out`` the others of its roster."""
+    """A round in full. ``summed`` are those whose updates are certified, ``left_out`` the others of its roster."""
 
     number: int
     ending: Ending
@@ -159,8 +159,8 @@ def _came(round_: Round, agreed: Agreed) -> tuple[Ending, tuple[PeerId, ...], tu
         if parts is not None:
             outcome, _ = agreed.get((context, "outcome"), (None, roster))
             ending = Ending.OPEN if outcome is None else Ending.LOST if outcome == LOST else Ending.SUMMED
-            left_out = tuple(peer for peer in roster["members"] if peer not in parts[0])
-            return ending, parts[0], left_out
+            summed = survivors.counted(round_, parts)
+            return ending, summed, tuple(peer for peer in roster["members"] if peer not in summed)
     return (Ending.ENDED if round_.of("rendezvous.abort") else Ending.OPEN), (), ()
 
 
@@ -235,7 +235,7 @@ def _value(round_: Round, topic: str, value: bytes | None, hashed: bytes) -> str
     if topic == "survivors":
         parts = survivors.read(value)
         if parts is not None:
-            return f"in the sum: {', '.join(round_.ground.name(peer) for peer in parts[0])}"
+            return f"in the sum: {', '.join(round_.ground.name(peer) for peer in survivors.counted(round_, parts))}"
         return "the round fails" if value == survivors.FAIL else "what is no set of survivors"
     if topic == "outcome":
         return "the round is lost" if value == LOST else f"outcome {value.hex()[:8]}"

@@ -23,7 +23,11 @@ TICK = 56
 MARK = 10
 """Pixels of the mark of a violation, at least: it must be seen in the narrowest column."""
 
-GROUNDS = ("rendezvous.roster", "secagg.context", "secagg.endorse", "allreduce.endorse", "mesh.endorse")
+GROUNDS = (
+    "rendezvous.roster",
+    "secagg.context",
+    *(f"{name}.endorse" for name in ("secagg", "allreduce", "mesh", "bucketed")),
+)
 """Kinds of entries by which evidence says under which roster its author acted."""
 
 LEGEND: tuple[tuple[Seen, str], ...] = (

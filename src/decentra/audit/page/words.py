@@ -40,6 +40,7 @@ PHASES: Mapping[str, tuple[str, str]] = {
     "masked": ("masked", "Each sends its update, hidden under masks, in slices."),
     "slices": ("slices", "Each sends its update in slices, in the clear."),
     "updates": ("updates", "Each sends its update whole, in the clear, to everybody."),
+    "means": ("means", "Each says what its bucket's mean is, and sends it to others."),
     "survivors": ("survivors", "The group votes on whose update is in the sum."),
     "unmask": ("unmask", "Members show what takes the masks off the sum, and off nothing else."),
     "sum": ("sum", "Whoever adds up a slice signs what came out."),

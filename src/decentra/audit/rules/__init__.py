@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decentra.audit.findings import Finding
 from decentra.audit.record import Round
-from decentra.audit.rules import allreduce, certify, mesh, rendezvous, secagg
+from decentra.audit.rules import allreduce, bucketed, certify, mesh, rendezvous, secagg
 
 Rule = Callable[[Round], Iterator[Finding]]
 Rules = Mapping[str, Rule]
@@ -56,6 +56,10 @@ PARTLY: Mapping[str, str] = {
     "AR-5": "in a proposal; not where it is certified without one that shows the sums",
     "ME-6": f"two results, or one that differs from what c + 1 signed; not what the rule gives, since {_BLOBS}",
     "ME-7": "in a proposal; not where it is certified without one that shows the results",
+    "BU-2": "of whom it is, or that more of the bucket than may lie state another; not what the bucket's session "
+    "certified, which is in other transcripts",
+    "BU-7": f"two results, or one that differs from what c + 1 signed; not what the rule gives, since {_BLOBS}",
+    "BU-8": "in a proposal; not where it is certified without one that shows the results",
     "CE-2": "of survivors; of other topics that a value was proposed, not that what is shown gives it",
     "CE-4": "in which view; not that t prepares had come, since nobody cites those that it commits on",
     "CE-6": "against what the author committed to; not that a proposer offers others' locks",
@@ -66,7 +70,10 @@ UNTOLD: Mapping[str, str] = {
     "RV-6": f"a state's index is a blob, and {_BLOBS}",
     "ME-2": f"an update is a blob, and {_BLOBS}",
     "ME-5": f"an update is a blob, and {_BLOBS}",
+    "BU-3": f"a mean is a blob, and {_BLOBS}",
+    "BU-6": f"a mean is a blob, and {_BLOBS}",
     "SA-5": "told as CE-1 to CE-6",
+    **{f"SG-{number}": "this auditor has no rules of shamir-gram yet" for number in range(1, 13)},
     **{f"MB-{number}": "datagrams are in no log" for number in range(1, 11)},
 }
 """Clauses that transcripts don't tell, and why."""
@@ -78,5 +85,6 @@ BOOKS = {
     "secagg": _book(*_BASE, (secagg.RULES, secagg.OPENS, secagg.CLAUSES)),
     "allreduce": _book(*_BASE, (allreduce.RULES, allreduce.OPENS, allreduce.CLAUSES)),
     "mesh": _book(*_BASE, (mesh.RULES, mesh.OPENS, mesh.CLAUSES)),
+    "bucketed": _book(*_BASE, (bucketed.RULES, bucketed.OPENS, bucketed.CLAUSES)),
 }
 """By the name of a spec."""

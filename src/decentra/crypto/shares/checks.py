@@ -21,7 +21,7 @@ import numpy as np
 
 from decentra.crypto.hashing import expand
 from decentra.crypto.prg import KEY_BYTES
-from decentra.crypto.shares.decoding import Decoded, UndecidedError, correctable, decode
+from decentra.crypto.shares.decoding import Decoded, Undecided, correctable, decode
 from decentra.crypto.shares.field61 import DOT_TERMS, Dots, check_elements, signed
 from decentra.crypto.shares.sharing import BLINDS, Sharing
 from decentra.crypto.shares.streams import Row, Rows, Stream
@@ -105,7 +105,7 @@ def judge_degree(values: Mapping[int, int], sharing: Sharing, liars: int | None 
         liars: how many of these holders may lie, c by default; fewer where others are known to be corrupt.
 
     Raises:
-        UndecidedError: holders are missing, and without them it can't be told whether they or the dealer are wrong.
+        Undecided: holders are missing, and without them it can't be told whether they or the dealer are wrong.
         ValueError: a value that is not in the field, or a point that is no peer's.
     """
     found = _decoded(values, sharing, sharing.degree, liars)
@@ -116,7 +116,7 @@ def judge_zero(values: Mapping[int, int], sharing: Sharing, liars: int | None = 
     """Whether what hides products is of degree 2(c + l − 1), and its slots sum to 0.
 
     Raises:
-        UndecidedError: as ``judge_degree``; below n = 4c + 2l − 1 at any value that doesn't fit, since dealer or holder
+        Undecided: as ``judge_degree``; below n = 4c + 2l − 1 at any value that doesn't fit, since dealer or holder
             may have lied. Then the dealer's zero-sharing is shown whole, and left out: the others hide products as
             well.
         ValueError: as ``judge_degree``.
@@ -138,7 +138,7 @@ def _decoded(values: Mapping[int, int], sharing: Sharing, degree: int, liars: in
     most = sharing.c if liars is None else liars
     try:
         return decode(values, degree, most)
-    except UndecidedError:
+    except Undecided:
         if correctable(len(values), degree, most) < most:
             raise
         return None

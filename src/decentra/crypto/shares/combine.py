@@ -89,7 +89,7 @@ def open_slice(
         liars: how many words may be false, c by default.
 
     Raises:
-        UndecidedError: too few holders, or more lies than can be corrected.
+        Undecided: too few holders, or more lies than can be corrected.
         ValueError: a word of another shape or dtype, a number not below p, or coordinates that the slice has not.
     """
     check_points(words, sharing)
@@ -153,7 +153,7 @@ def judge_slices(
         bounds: in elements.
 
     Raises:
-        UndecidedError: too few holders, or more lies than can be corrected.
+        Undecided: too few holders, or more lies than can be corrected.
         ValueError: arguments that don't fit together.
     """
     check_points(tellings, sharing)

@@ -20,7 +20,7 @@ from decentra.crypto.shares.polynomials import Polynomial, difference, divide, e
 from decentra.errors import DecentraError
 
 
-class UndecidedError(DecentraError):
+class Undecided(DecentraError):
     """Values that lie on no polynomial near enough to name who lies: more lies or gaps than can be told apart."""
 
 
@@ -55,7 +55,7 @@ def decode(values: Mapping[int, int], degree: int, liars: int) -> Decoded:
         liars: how many of the values may be false.
 
     Raises:
-        UndecidedError: too few values to see every lie, or more lies than can be corrected.
+        Undecided: too few values to see every lie, or more lies than can be corrected.
         ValueError: a value or a point that is not in the field, a negative degree or number of liars.
     """
     if degree < 0 or liars < 0:
@@ -65,7 +65,7 @@ def decode(values: Mapping[int, int], degree: int, liars: int) -> Decoded:
             raise ValueError(f"the value at point {x} is not in the field; refuse it on receipt")
     most = correctable(len(values), degree, liars)
     if most < 0:
-        raise UndecidedError(
+        raise Undecided(
             f"{len(values)} values on a polynomial of degree {degree} do not show every lie of {liars}; "
             f"it takes {degree + liars + 1}: wait for more holders"
         )
@@ -80,8 +80,8 @@ def decode(values: Mapping[int, int], degree: int, liars: int) -> Decoded:
     return Decoded(tuple(found), wrong)
 
 
-def _undecided(most: int, count: int, degree: int) -> UndecidedError:
-    return UndecidedError(
+def _undecided(most: int, count: int, degree: int) -> Undecided:
+    return Undecided(
         f"no polynomial of degree {degree} meets all but {most} of {count} values: more lie than can be named; "
         "the round fails"
     )

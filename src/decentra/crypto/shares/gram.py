@@ -157,7 +157,7 @@ def open_gram(words: Mapping[int, Elements], count: int, sharing: Sharing, liars
         liars: how many of these may be false, c by default.
 
     Raises:
-        UndecidedError: words that don't fit together, where it can't be told whose are false; or too few.
+        Undecided: words that don't fit together, where it can't be told whose are false; or too few.
         ValueError: a word of another shape or dtype, a number that is not below p, a point that is no peer's.
     """
     check_points(words, sharing)

@@ -3,7 +3,7 @@
 The values of n holders lie on polynomials of degree D where all N − D − 1 parities are 0; these are taken of every
 element, so nothing hangs on a random combination that a liar might foresee, and everybody who has the same words gets
 the same result. Where a parity is not 0, that element alone is decoded; it names at least one holder, who is left out
-of all elements, and the parities are taken once more: at most once a liar.
+of the elements that follow, and the parities are taken once more: at most once a liar.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def open_vectors(
         places: where on the polynomials, one or more, such as ``Sharing.secret_points``.
 
     Raises:
-        UndecidedError: too few holders, or an element with more lies than can be corrected.
+        Undecided: too few holders, or an element with more lies than can be corrected.
         ValueError: a share of another shape or dtype, or with a number not below p.
     """
     for x, word in words.items():

@@ -27,7 +27,7 @@ class AllReduce(Reduce):
         if phase == "context":
             self.endorse_plainly()
         elif phase == "slices":
-            self.mask(())
+            self.encode()
         elif phase == SUM:
             for position, parts in self.owned():
                 self.out.append(Compute(f"sum/{position}", self.sum_job(position, parts)))

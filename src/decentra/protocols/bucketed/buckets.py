@@ -77,8 +77,25 @@ def stated(means: Mapping[PeerId, Verified], buckets: Buckets) -> dict[PeerId, b
     return said
 
 
+def contradicted(means: Mapping[PeerId, Verified], buckets: Buckets, c: int) -> tuple[PeerId, ...]:
+    """Who states another mean of its bucket than more of its members than may lie of all, of whom one is honest.
+
+    Not more than may lie of the bucket: there may be more by the luck of the draw, and nobody honest is to be named.
+    """
+    named: list[PeerId] = []
+    for bucket in buckets.members:
+        said = {peer: means[peer].body_hash for peer in bucket if peer in means and _members(means[peer])}
+        often = {hashed for hashed, count in Counter(said.values()).items() if count > c}
+        named += [peer for peer, hashed in said.items() if often - {hashed}]
+    return tuple(named)
+
+
+def _members(mean: Verified) -> tuple[PeerId, ...]:
+    return getattr(mean.message, "members", ())
+
+
 def _hashes(means: Iterable[Verified]) -> Iterable[bytes]:
-    return (one.body_hash for one in means if getattr(one.message, "members", ()))
+    return (one.body_hash for one in means if _members(one))
 
 
 def read_holding(verified: Verified, context: bytes, buckets: Buckets) -> Named | None:

@@ -16,7 +16,7 @@ from decentra.machine.effects import Blame, Persist, Record, Release, Send, SetT
 from decentra.machine.events import Blob, Received
 from decentra.protocols.aggregate import Aggregated
 from decentra.protocols.agreed import Agreed, Named, derive_agreed
-from decentra.protocols.bucketed.buckets import Buckets, read_holding, sound_mean, stated
+from decentra.protocols.bucketed.buckets import Buckets, contradicted, read_holding, sound_mean, stated
 from decentra.protocols.bucketed.messages import Endorse, Endorsed, Holding, Mean, Relay, Result
 from decentra.protocols.bucketed.transitions import READS, SHOWS, TRANSITIONS
 from decentra.protocols.evaluated import Evaluated
@@ -109,7 +109,7 @@ class Bucketed(Evaluated):
         anything.
         """
         if self.mine.summed and not (self.rendezvous.adopted and self.mine.specs):
-            self.mask(())
+            self.encode()
         else:
             self._give(Mean(self.context, (), ZERO), [])
 
@@ -120,7 +120,7 @@ class Bucketed(Evaluated):
 
     def _give(self, message: Mean, receivers: Sequence[PeerId]) -> None:
         """State the mean to everybody, and send it to those who have it from this peer."""
-        self.masked = True
+        self.left = True
         blobs = {} if self._mine is None else dict.fromkeys(receivers, self._mine)
         self.out.append(Persist(Record("stated", "mean", self.context + message.root)))
         self.out.append(Send(message, blobs=blobs, after=self.rendezvous.opened_by, lasting=True))
@@ -156,10 +156,15 @@ class Bucketed(Evaluated):
 
     def _means(self) -> dict[PeerId, Verified]:
         """The statements that are sound; who made one that is not is taken down."""
-        for peer, received in self.got(Mean.kind).items():
-            if peer not in self._sound:
-                self._sound[peer] = self._is_mean(peer, received)
-        return {peer: one.verified for peer, one in self.got(Mean.kind).items() if self._sound.get(peer)}
+        known = self.got(Mean.kind)
+        new = [peer for peer in known if peer not in self._sound]
+        for peer in new:
+            self._sound[peer] = self._is_mean(peer, known[peer])
+        means = {peer: one.verified for peer, one in known.items() if self._sound.get(peer)}
+        for peer in contradicted(means, self.buckets, self.setting.c) if new else ():
+            said = "it states another mean than its bucket's session gave, as more of its members state than may lie"
+            self.refuse(peer, self.mean_clause, said)
+        return means
 
     def _is_mean(self, peer: PeerId, received: Received) -> bool:
         message = received.verified.message
@@ -185,7 +190,7 @@ class Bucketed(Evaluated):
 
     def _step_means(self) -> bool:
         """Say which buckets' means are stated, once all are that can be, or when the time is over."""
-        if not self.masked:
+        if not self.left:
             return False
         means = self._means()
         if self.setting.me not in means:
@@ -196,7 +201,8 @@ class Bucketed(Evaluated):
         settled = len(whole) == len(said) and not (open_ and len(said) < len(self.buckets.members))
         if not settled and "hold" not in self.waited:
             return False
-        self.absent.update(peer for peer in open_ if peer not in self.got(Mean.kind))
+        if "hold" in self.waited:  # else who has stated nothing yet was not waited for
+            self.absent.update(peer for peer in open_ if peer not in self.got(Mean.kind))
         self._said = Holding(self.context, tuple(sorted(said.items())), tuple(sorted(whole)))
         self.out.append(Send(self._said, after=self.rendezvous.opened_by))
         # Whose statement is here began to wait for others' by now, for twice that patience; the third is for the way.
@@ -344,7 +350,8 @@ class Bucketed(Evaluated):
             if name not in self.rows:
                 continue
             for peer, holding in self._held.items():
-                lacks = name not in holding.whole and peer not in self.buckets.named(name) and peer != me
+                # a member of the bucket too, where its own round gave it no result
+                lacks = name not in holding.whole and peer != me
                 if not lacks or peer in done or peer in self.gone or (name, peer) in self._relayed:
                     continue
                 first = (1 + ("spare" in self.waited)) * (self.setting.c + 1)

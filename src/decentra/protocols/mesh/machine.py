@@ -70,7 +70,7 @@ class Mesh(Evaluated):
         if phase == CONTEXT:
             self.endorse_plainly()
         elif phase == UPDATES:
-            self.mask(())
+            self.encode()
 
     def own_step(self) -> bool:
         return self.step_context() if self.phase == CONTEXT else self._step_updates()
@@ -114,15 +114,38 @@ class Mesh(Evaluated):
         return self.mine.length * (self.setting.width // 8)
 
     def wants(self, verified: Verified, root: bytes) -> bool:
-        """A relay is wanted of what this peer said that it lacks, and still does."""
-        message = verified.message
-        if not isinstance(message, Relay):
-            return super().wants(verified, root)
-        cited = message.update
-        if not self._said or self._said.get(message.author) == cited.body_hash or message.author in self.rows:
+        """Of who is certified as a survivor one update is wanted, the certified one, whoever brings it; until then each
+        author's own."""
+        author, cited = self._brought(verified)
+        if self.survivors is not None and isinstance(cited.message, Update):
+            certified = self.survivors.updates.get(author) == cited.body_hash and cited.sender == author
+            lacking = author not in self.rows and getattr(verified.message, "context", b"") == self.context
+            return certified and lacking and super().wants(cited, root)
+        return not isinstance(verified.message, Relay) and super().wants(verified, root)
+
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        """A relay's offer stands until survivors are certified, and while another relay of the same update comes, for
+        half a phase: then all that are offered are let in, so that no silent relayer keeps an update away."""
+        author, cited = self._brought(verified)
+        if not isinstance(verified.message, Relay) or not {verified.sender, author} <= set(self.roster):
             return False
-        certified = self.survivors is None or self.survivors.updates.get(message.author) == cited.body_hash
-        return certified and getattr(cited.message, "root", b"") == root
+        if not isinstance(cited.message, Update) or cited.sender != author or cited.message.root != root:
+            return False
+        if self.survivors is None:
+            return True
+        others = any(isinstance(one.message, Relay) for one in coming)
+        return others and "spare" not in self.waited and self.wants(verified, root)
+
+    def copied(self, verified: Verified) -> bytes:
+        """An update is one blob, whoever brings it; two peers' updates are two, though they be equal."""
+        author, cited = self._brought(verified)
+        return author + cited.body_hash if isinstance(cited.message, Update) else b""
+
+    @staticmethod
+    def _brought(verified: Verified) -> tuple[PeerId, Verified]:
+        """Whose update a message brings, and as what it was signed."""
+        message = verified.message
+        return (message.author, message.update) if isinstance(message, Relay) else (verified.sender, verified)
 
     def keep(self, event: Received) -> None:
         message, sender = event.verified.message, event.verified.sender
@@ -161,7 +184,7 @@ class Mesh(Evaluated):
     def _step_updates(self) -> bool:
         """Say whose update is whole here: everybody's, or, when the time is over, that of who came."""
         self.hurry()
-        if not self.masked:
+        if not self.left:
             self.go_after()
             return False
         whole = {peer: one for peer, one in self.got(Update.kind).items() if self._sound(peer, one)}
@@ -302,10 +325,12 @@ class Mesh(Evaluated):
     def _relay(self) -> None:
         """Send what is certified to who holds it not, or another in its place.
 
-        The first c + 1 of those that hold it do, one of whom is honest; and everybody who has it, where that took too
-        long. Its author sends its own anyway.
+        The first c + 1 of those that hold it do, one of whom is honest; and, where that took too long, as many as may
+        lie or stop beside the author, and one more. It sends its own anyway, unless it is one of those.
         """
-        done = self.got(Result.kind)
+        done, most = self.got(Result.kind), self.setting.c + 1
+        if "spare" in self.waited:
+            most = max(most, self.setting.c + self.n - self.quorum)
         for author, hashed in self.certified.items():
             lacking = [
                 peer
@@ -314,7 +339,7 @@ class Mesh(Evaluated):
             ]
             if not lacking or author not in self.rows or self.setting.me == author:
                 continue
-            if self.setting.me not in self._holders(author)[: self.setting.c + 1] and "spare" not in self.waited:
+            if self.setting.me not in self._holders(author)[:most]:
                 continue
             cited, blob = self._cited(author), self.rows[author]
             for peer in lacking:

@@ -129,7 +129,7 @@ class SecAgg(Reduce):
                 self.context = self.derive_context(self._listed().deals)
                 self.out.append(Send(Endorse(self.context), after=self._listed_hash()))
             case "masks", tuple():
-                self.mask(value)
+                self.encode(value)
             case "encode", Encoded():
                 self.scatter(value)
             case "secrets", tuple():

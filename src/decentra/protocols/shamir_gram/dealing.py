@@ -174,7 +174,7 @@ class Dealing(Ballots):
     def _step_deal(self) -> bool:
         """Say whose deal is whole here: everybody's, or, when the time is over, that of who came."""
         self.hurry()
-        if not self.masked:
+        if not self.left:
             self.go_after()
             return False
         sent = self.got(Deal.kind)

@@ -18,7 +18,7 @@ from decentra.crypto.shamir import split
 from decentra.crypto.shares.checks import degree_values, without_blind
 from decentra.crypto.shares.combine import Bounds, Judged, beyond, combined, fits_gram, judge_slices, open_slice, told
 from decentra.crypto.shares.deal import deal
-from decentra.crypto.shares.decoding import UndecidedError
+from decentra.crypto.shares.decoding import Undecided
 from decentra.crypto.shares.field61 import CHUNK, ELEMENT_BYTES, PRIME, Elements, check_elements, to_bytes
 from decentra.crypto.shares.gram import Gram, deal_zero, hidden, products, zero_values
 from decentra.crypto.shares.quanta import MAX_RADIUS
@@ -283,7 +283,7 @@ class Open:
         liars = max(0, self.liars - len(bad))
         try:
             opened = open_slice(words, self.elements, self.coordinates, self.terms.sharing, liars)
-        except UndecidedError:
+        except Undecided:
             return Recovered(None, tuple(bad))
         return Recovered(tools.keep(opened.values), tuple(sorted((*bad, *opened.wrong))))
 
@@ -343,7 +343,8 @@ class Assemble:
             words = elements_bytes(told(share, self.bounds, self.key))
         k = len(self.weights)
         result = rounded(total, k, sum(self.weights), k * terms.limit)
-        return Summed(tools.keep(total, cite=False), Assembled(tools.keep(result, cite=False), k), words, tuple(unfit), flaw)
+        assembled = Assembled(tools.keep(result, cite=False), k)
+        return Summed(tools.keep(total, cite=False), assembled, words, tuple(unfit), flaw)
 
 
 def rounded(total: NDArray[np.int64], k: int, weight: int, most: int) -> NDArray[Any]:
@@ -378,7 +379,7 @@ class Judge:
         published = tools.view(self.total).view(np.int64)
         try:
             return judge_slices(self.tellings, published, self.bounds, self.terms.sharing, self.key, self.liars)
-        except UndecidedError:
+        except Undecided:
             return None
 
 

@@ -359,7 +359,7 @@ class ShamirGram(Checking):
     def shown_for_outcome(self) -> tuple[Verified, ...]:
         return tuple(self._slices[peer].verified for peer in self.slicers)
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
         """The outcome that the owners' slices give, which this peer has tried; or ``lost``, where this peer too has
         waited in vain, or has the outcome and has seen that too few others do."""
         if value == LOST:

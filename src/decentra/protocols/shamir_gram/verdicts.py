@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from decentra.crypto.hashing import digest
 from decentra.crypto.shares.checks import judge_degree, judge_zero
-from decentra.crypto.shares.decoding import UndecidedError
+from decentra.crypto.shares.decoding import Undecided
 from decentra.crypto.shares.field61 import Elements
 from decentra.crypto.shares.gram import Gram, implausible, open_gram
 from decentra.crypto.shares.quanta import MAX_RADIUS
@@ -159,13 +159,13 @@ def _judge(
     sharing = table.terms.sharing
     try:
         degree = judge_degree({table.point(peer): one[0][place] for peer, one in told.items()}, sharing)
-    except UndecidedError:
+    except Undecided:
         return None, (), False
     if degree.dealer_wrong:
         return True, (), False
     try:
         zero = judge_zero({table.point(peer): one[1][place] for peer, one in told.items()}, sharing)
-    except UndecidedError:
+    except Undecided:
         return False, tuple(table.roster[x - 1] for x in degree.suspects), False
     points = sorted({*degree.suspects, *zero.suspects})
     return zero.dealer_wrong, tuple(table.roster[x - 1] for x in points), True
@@ -202,7 +202,7 @@ def derive_geometry(table: Table, checked: Checked, words: Mapping[PeerId, Eleme
     by_point = {table.point(peer): word for peer, word in words.items()}
     try:
         opened = open_gram(by_point, len(checked.dealers), terms.sharing, liars)
-    except UndecidedError:
+    except Undecided:
         return None
     wrong = {table.roster[x - 1] for x in opened.wrong}
     out = tuple(checked.dealers[i] for i in implausible(opened.gram, MAX_RADIUS, liars))

@@ -11,12 +11,11 @@ rule is moved farthest from the honest mean. A settled attack may be used again 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from decentra.errors import LocalError
+from decentra.errors import LocalError, did_you_mean
 from decentra.robust.attacks.common import Attack, Evaluate
 from decentra.robust.attacks.data import Backdoor, LabelFlip, Poisoning
 from decentra.robust.attacks.gossip import Dissensus, GossipAttack, Spectral
@@ -61,14 +60,18 @@ def attack(name: str, **parameters: Any) -> Attack:
     Alie(z=1.5)
     """
     known = {each.name: each for each in attacks()}
+    choice = f"choose {', '.join(each.name for each in known.values() if each.on != 'data')}"
+    if not isinstance(name, str):
+        raise LocalError(f"an attack is asked for by its name, not by {type(name).__name__}; {choice}")
     if name not in known:
-        raise LocalError(f"there is no attack {name!r}; {_nearest(name, [*known])}")
-    make = known[name].make
+        raise LocalError(f"there is no attack {name!r}; {did_you_mean(name.lower().replace('-', '_'), known, choice)}")
+    make, taken = known[name].make, known[name].parameters
     if not issubclass(make, Attack):
         raise LocalError(f"the attack {name!r} is on data, not on updates; make a {make.__name__} and poison with it")
     for parameter in parameters:
-        if parameter not in known[name].parameters:
-            raise LocalError(f"{name} has no parameter {parameter!r}; {_nearest(parameter, [*known[name].parameters])}")
+        if parameter not in taken:
+            mend = did_you_mean(parameter, taken, f"choose {', '.join(taken)}" if taken else "it takes none")
+            raise LocalError(f"{name} has no parameter {parameter!r}; {mend}")
     return make(**parameters)
 
 
@@ -80,11 +83,6 @@ _ALL: tuple[type[Attack] | type[Poisoning], ...] = (
 def _known(make: type[Attack] | type[Poisoning]) -> Known:
     on = "data" if issubclass(make, Poisoning) else "models" if issubclass(make, GossipAttack) else "updates"
     return Known(make.name, on, make.source, {field.name: field.default for field in fields(make)}, make)
-
-
-def _nearest(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word.lower().replace("-", "_"), words, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose {', '.join(words)}" if words else "it takes none"
 
 
 __all__ = [

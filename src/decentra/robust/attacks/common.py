@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decentra.errors import LocalError
+from decentra.robust.catalogue import whole
 
 Array = NDArray[Any]
 Evaluate = Callable[[Array], Array]
@@ -74,12 +75,17 @@ class Attack(ABC):
 
 
 def check(honest: Array, count: int) -> None:
+    if not isinstance(honest, np.ndarray):
+        raise LocalError(
+            f"an attack is made of honest updates as one array of shape (h, d), not {type(honest).__name__}; "
+            "hand in one, as np.stack(updates)"
+        )
     if honest.ndim != 2 or not len(honest) or honest.dtype not in (np.float32, np.float64):
         raise LocalError(
             f"an attack is made of honest updates, float32 or float64 of shape (h, d) with h ≥ 1, "
             f"not {honest.dtype} of shape {honest.shape}"
         )
-    if count < 0:
+    if whole("count", count) < 0:
         raise LocalError(f"there can't be {count} liars; give 0 or more")
     if not all(np.isfinite(block).all() for _, block in blocks(honest)):
         raise LocalError("an honest update has NaN or infinity in it; an attack is made of finite ones")
@@ -139,5 +145,11 @@ def searched(row: Callable[[float], Array], least: float, honest: Array, count: 
 def moved(row: Array, honest: Array, count: int, evaluate: Evaluate) -> float:
     """How far from the honest mean these rows move the rule; NaN counts as nothing, since nobody would take it."""
     rows = np.broadcast_to(row.astype(honest.dtype, copy=False), (count, len(row)))
-    apart = np.asarray(evaluate(rows), dtype=np.float64) - mean_of(honest)
+    made = np.asarray(evaluate(rows))
+    if made.shape != honest.shape[1:] or made.dtype.kind != "f":
+        raise LocalError(
+            f"evaluate gives {made.dtype} of shape {made.shape}, not an update of shape {honest.shape[1:]}; hand in a "
+            "function of rows such as lambda rows: aggregate([*honest, *rows], rule, f).value"
+        )
+    apart = made.astype(np.float64) - mean_of(honest)
     return float(np.nan_to_num(np.sqrt(np.dot(apart, apart)), nan=0.0, posinf=np.inf))

@@ -32,7 +32,7 @@ class Poisoning(ABC):
 
         Args:
             inputs: any numbers, shape (m, ...).
-            labels: whole numbers from 0 on, shape (m,).
+            labels: whole numbers from 0 on, of any integer type that holds those to be written, shape (m,).
             rng: draws which examples are falsified, where not all are.
 
         Raises:
@@ -52,6 +52,7 @@ class LabelFlip(Poisoning):
         _check(inputs, labels)
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
             raise LocalError(f"a label is out of 0..{self.classes - 1}; give label_flip the number of classes")
+        _check_holds(labels, self.classes - 1)
         return inputs, self.classes - 1 - labels
 
 
@@ -74,11 +75,14 @@ class Backdoor(Poisoning):
     part: float = 0.5
 
     def __post_init__(self) -> None:
+        if self.target < 0:
+            raise LocalError(f"a label is 0 or more, and backdoor's target is {self.target!r}; choose another")
         if not 0.0 <= self.part <= 1.0:
             raise LocalError(f"backdoor falsifies a part of the examples in [0, 1], not {self.part!r}")
 
     def poison(self, inputs: Array, labels: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         _check(inputs, labels)
+        _check_holds(labels, self.target)
         chosen = rng.choice(len(inputs), size=round(self.part * len(inputs)), replace=False)
         inputs, labels = inputs.copy(), labels.copy()
         inputs[chosen], labels[chosen] = self.triggered(inputs[chosen]), self.target
@@ -88,8 +92,11 @@ class Backdoor(Poisoning):
         """The inputs with the trigger on each: what tells afterwards how often the backdoor opens.
 
         Raises:
-            LocalError: an input has no such feature.
+            LocalError: an input has no such feature, or is of a type that can't hold the value.
         """
+        _check_array("inputs", inputs)
+        if inputs.dtype.kind in "iu" and not (float(self.value).is_integer() and _fits(int(self.value), inputs.dtype)):
+            raise LocalError(f"inputs of {inputs.dtype} can't hold the trigger's {self.value!r}; choose another value")
         width = int(np.prod(inputs.shape[1:]))
         wrong = next((feature for feature in self.features if not 0 <= feature < width), None)
         if wrong is not None:
@@ -100,5 +107,25 @@ class Backdoor(Poisoning):
 
 
 def _check(inputs: Array, labels: Array) -> None:
-    if labels.ndim != 1 or len(inputs) != len(labels):
-        raise LocalError(f"{len(inputs)} inputs have labels of shape {labels.shape}; give one label for each input")
+    _check_array("inputs", inputs)
+    _check_array("labels", labels)
+    if labels.dtype.kind not in "iu":
+        raise LocalError(f"labels are whole numbers, not {labels.dtype}; convert them, as labels.astype(np.int64)")
+    if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
+        said = f"inputs of shape {inputs.shape} have labels of shape {labels.shape}"
+        raise LocalError(f"{said}; give one label for each input")
+
+
+def _check_array(name: str, value: Array) -> None:
+    if not isinstance(value, np.ndarray):
+        raise LocalError(f"{name} are an array, not {type(value).__name__}; hand in one, as np.asarray({name})")
+
+
+def _check_holds(labels: Array, label: int) -> None:
+    """Raises LocalError where a label that is to be written does not fit the type of those that there are."""
+    if not _fits(label, labels.dtype):
+        raise LocalError(f"labels of {labels.dtype} can't hold {label}; convert them, as labels.astype(np.int64)")
+
+
+def _fits(value: int, dtype: np.dtype[Any]) -> bool:
+    return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)

@@ -10,6 +10,7 @@ import numpy as np
 
 from decentra.errors import LocalError
 from decentra.robust.attacks.common import Array, Attack, Evaluate, blocks, check
+from decentra.robust.catalogue import whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class GossipAttack(Attack):
     def settle(self, honest: Array, count: int, evaluate: Evaluate | None = None) -> Self:
         check(honest, count)
         ends = (self.receiver, *(end for link in self.links or () for end in link))
-        wrong = next((end for end in ends if not 0 <= end < len(honest)), None)
+        wrong = next((end for end in ends if not 0 <= whole("an honest peer", end) < len(honest)), None)
         if wrong is not None:
             raise LocalError(f"{self.name} has no honest peer {wrong}; choose 0 to {len(honest) - 1}")
         return self

@@ -22,6 +22,8 @@ from decentra.robust.attacks.common import (
     moved,
     searched,
 )
+from decentra.robust.catalogue import whole
+from decentra.robust.geometry import squared_distances
 
 # ── away from the mean, by a factor that is searched for ─────────────────────────────────────────────────────────────
 
@@ -135,9 +137,7 @@ class _Distant(Attack):
         for columns, block in blocks(honest):
             along += (mean[columns] - block) @ direction[columns]
         gram = gram_of(honest)
-        lengths = np.diagonal(gram)
-        apart = np.maximum(0.0, lengths[:, None] + lengths[None, :] - 2 * gram)
-        return mean + self._scale(apart, lengths, along, squared) * direction
+        return mean + self._scale(squared_distances(gram), np.diagonal(gram), along, squared) * direction
 
     @abstractmethod
     def _scale(self, apart: Array, lengths: Array, along: Array, squared: float) -> float:
@@ -196,7 +196,7 @@ class Mimic(Attack):
         if self.target is None:
             # With X the centred updates and XXᵀv = λv, update i is √λ·v_i out along the direction of largest variance.
             return replace(self, target=int(np.argmax(np.abs(np.linalg.eigh(gram_of(honest))[1][:, -1]))))
-        if not 0 <= self.target < len(honest):
+        if not 0 <= whole("target", self.target) < len(honest):
             raise LocalError(f"mimic has no honest update {self.target} to copy; choose 0 to {len(honest) - 1}")
         return self
 
@@ -257,6 +257,10 @@ class Equivocation(Attack):
     name: ClassVar[str] = "equivocation"
     source: ClassVar[str] = "Lamport, Shostak and Pease 1982"
     of: Attack = Ipm()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Attack):
+            raise LocalError(f"equivocation tells two halves rows of an attack; hand in one, not {self.of!r}")
 
     def settle(self, honest: Array, count: int, evaluate: Evaluate | None = None) -> Self:
         return replace(self, of=self.of.settle(honest, count, evaluate))
