@@ -7,7 +7,7 @@ from typing import Any
 
 from decentra import derive
 from decentra.charter.bucket_policy import BUCKETED, LEAST_IN_BUCKETS, most_in_buckets
-from decentra.charter.policy import LEAST_MEMBERS, MESH, MOST_MEMBERS, SHIPPED
+from decentra.charter.policy import LEAST_MEMBERS, MESH, MOST_MEMBERS, SHARED, SHIPPED
 from decentra.cli.report import FAILED, emit
 from decentra.errors import LocalError
 from decentra.simulation.adversaries import ADVERSARIES
@@ -158,7 +158,7 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late:
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
     if protocol == BUCKETED and n < LEAST_IN_BUCKETS:
         raise LocalError(f"-n {n} is too few for {BUCKETED}, which has three buckets of three at least; give 9 or more")
-    most = {MESH: n // 3, BUCKETED: most_in_buckets(n)}.get(protocol, n - 2)
+    most = {MESH: n // 3, BUCKETED: most_in_buckets(n), SHARED: (n - 1) // 3}.get(protocol, n - 2)
     chosen = min(most, _most_liars(n)) if c is None else c
     if protocol == MESH and not 1 <= chosen <= most:
         raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {MESH} needs 2c + 1 updates that count, of t")
