@@ -126,7 +126,7 @@ def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "words, mend",
     [
-        (("--protocol", "bfv"), "choose secagg, allreduce, mesh, membership or group-gossip"),
+        (("--protocol", "bfv"), "choose secagg, allreduce, mesh, bucketed, shamir-gram, membership or group-gossip"),
         (("--protocol", "membership", "-n", 2), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 1001), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 4, "-c", 3), "out of 1..2"),
