@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import decentra
+from decentra import derive
 from decentra.charter.policy import Policy
 from decentra.crypto.keys import Identity
 from decentra.crypto.shares.field61 import PRIME
@@ -280,7 +281,7 @@ def test_in_every_roster_of_a_sound_charter_lies_are_seen_and_the_rule_fits_what
 ) -> None:
     changes: dict[str, object] = {} if floor is None else {"protocol__floor": floor}
     charter = charter_for(members(n), "shamir-gram", protocol__c=c, protocol__rule=rule, **changes)
-    fits = 3 * c + 1 <= (n if floor is None else min(floor, n)) and (floor is None or floor <= n)
+    fits = 3 * c + 1 <= n and (floor is None or max(3 * c + 1, derive.quorum(n, c)) <= floor <= n)
     assert bool(Policy(charter).problems) is not (fits and rule in shared.shared_rules())
     if Policy(charter).problems:
         return
