@@ -172,8 +172,10 @@ def local_group(
     Args:
         n: 3 to 64.
         protocol: ``secagg``, ``allreduce``, ``mesh`` or ``shamir-gram``, which needs n ≥ 3c + 1, so 4 peers; or
-            ``group-gossip``, for secagg in groups on a grid, of about ``groups__size`` peers. ``average`` is then a mixing, with a `MixingResult` for each peer.
-        rule: what is computed of the updates; a robust rule needs ``mesh`` or ``shamir-gram``. By default the protocol's template says.
+            ``group-gossip``, for secagg in groups on a grid, of about ``groups__size`` peers. ``average`` is then a
+            mixing, with a `MixingResult` for each peer.
+        rule: what is computed of the updates; a robust rule needs ``mesh`` or ``shamir-gram``. By default the
+            protocol's template says.
         transport: ``simulated``, which is deterministic under ``seed``, or ``zeromq``, over loopback.
         seed: everything random of a simulated group follows from it.
         changes: replace the charter template's values by ``section__key``, such as ``protocol__width=32``.
