@@ -240,13 +240,8 @@ class Driver:
         effects = running.machine.handle(event)
         if effects:  # most messages are one of many that the machine waits for
             self._enqueue(effects)
-        if running is self.running and running.ended is None:
-            self._review(running)
-
-    def _review(self, running: Running) -> None:
-        """What happened may settle whether blobs are wanted that stand on offer."""
-        try:
-            alone = running.review()
+        try:  # what happened may settle whether blobs are wanted that stand on offer
+            alone = running.review() if running is self.running and running.ended is None else []
         except LocalError as error:  # no memory for one
             self.cancel(error)
             return
