@@ -324,10 +324,10 @@ class TakesAnyUpdate(Mesh):
         self.survivors = Agreed.unpack(value)
 
     def _find_rows(self) -> None:
-        for author in self._certified:
+        for author in self.certified:
             known = [self.got("mesh.update").get(author), *self.got(self._relays_of(author)).values()]
             for blob in (received.blob for received in known if received is not None):
-                self._rows.setdefault(author, blob) if blob is not None else None
+                self.rows.setdefault(author, blob) if blob is not None else None
         super()._find_rows()
 
 
