@@ -143,16 +143,23 @@ class Bucketed(Evaluated):
         return super().room(message) if isinstance(message, State) else self._size
 
     def wants(self, verified: Verified, root: bytes) -> bool:
-        """One copy of each bucket's mean is wanted: from who is to send it; and a relay of what is certified, where
-        this peer still lacks it."""
+        """One copy of each bucket's mean is wanted: from who is to send it; and a relay of what this peer said that it
+        lacks, and still does."""
         message = verified.message
         if isinstance(message, Relay):
-            return message.root == root and self._certified_root(message.bucket) == root and (
-                message.bucket not in self.rows
-            )
+            return message.root == root and self._lacks(message.bucket, root)
         if isinstance(message, Mean):
             return message.root == root and self.setting.me in self.buckets.receivers(verified.sender)
         return super().wants(verified, root)
+
+    def _lacks(self, name: PeerId, root: bytes) -> bool:
+        """Whether this may be the mean of a bucket that this peer lacks. Who relays it knows what is certified, and
+        sends it once; it may come before this peer knows that, or has the statements that tell the root."""
+        if self._said is None or name in self._said.whole or name in self.rows:
+            return False
+        if self.survivors is not None and name not in self.certified:
+            return False
+        return self._certified_root(name) in (None, root)
 
     def _means(self) -> dict[PeerId, Verified]:
         """The statements that are sound; who made one that is not is taken down."""
