@@ -37,11 +37,12 @@ from decentra.simulation.ports import InlinePool, MemoryJournal, SeededRandom, S
 from decentra.simulation.trace import Trace
 from decentra.simulation.wires import Parcel, Wires, WireTransport
 from decentra.transfer import Announcement, Link
+from decentra.transfer.link import NOWHERE
 from decentra.transfer.link import Send as SendFrame
 from decentra.transport.base import Lane, Transport
 from decentra.transport.simulated import Network
 from decentra.transport.virtual import EventHeap
-from decentra.types import PeerId, RoundId, RoundResult
+from decentra.types import EpochName, PeerId, RoundId, RoundResult
 from decentra.wire.codec import Signed
 from decentra.wire.entry import Signer
 from decentra.wire.message import Verified
@@ -297,8 +298,9 @@ class _MutedLink(Link):
         send: SendFrame,
         *,
         session: bytes,
+        epoch: EpochName = NOWHERE,
     ) -> None:
-        super().__init__(peer, incarnation, send, session=session)
+        super().__init__(peer, incarnation, send, session=session, epoch=epoch)
         self._mouth, self._to = mouth, peer
 
     def post(
