@@ -1,4 +1,4 @@
-"""specs/bucketed/model.py: only a bucket's own mean counts, in every reachable state, and each planted hole is found."""
+"""specs/bucketed/model.py: only a bucket's own mean counts, in every state, and each planted hole is found."""
 
 from __future__ import annotations
 

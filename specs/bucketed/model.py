@@ -119,7 +119,7 @@ def steps(model: Model, state: Holdings) -> Iterator[tuple[str, Holdings]]:
 
 
 def countable(model: Model, state: Holdings) -> frozenset[str]:
-    """What a value may say of the bucket, over all sets of holdings that may be shown: A, B, or that it does not count."""
+    """What a value may say of the bucket, over all holdings that may be shown: A, B, or that it does not count."""
     found = set()
     for a, b, none in product(range(state.a + 1), range(state.b + 1), range(state.none + 1)):
         for lies in range(model.c + 1):
