@@ -21,7 +21,7 @@ from decentra.data import locate
 from decentra.errors import RemoteError, Unavailable
 from decentra.peer.config import PeerFolder
 
-TEMPLATES = "choose one of allreduce, group-gossip, mesh, secagg"
+TEMPLATES = "choose one of allreduce, bucketed, group-gossip, mesh, secagg"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 

@@ -105,10 +105,10 @@ class Bucketed(Evaluated):
     def _state_mean(self) -> None:
         """Encode the bucket's mean, as each of its members does; or say that there is none.
 
-        Who took the common state over at this round's start summed under another one than the others, if it summed
-        anything.
+        What was summed under another common state than this round goes by counts for nothing, if it is anything.
         """
-        if self.mine.summed and not (self.rendezvous.adopted and self.mine.specs):
+        under = self.mine.state if self.mine.summed_under is None else self.mine.summed_under
+        if self.mine.summed and (under == self.rendezvous.state or not self.mine.specs):
             self.encode()
         else:
             self._give(Mean(self.context, (), ZERO), [])
