@@ -7,7 +7,7 @@ with the real one, where nothing may be.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -59,7 +59,7 @@ class StatesWhatItSummedAlone(Bucketed):
 
     def _state_mean(self) -> None:
         if self.mine.summed:
-            self.mask(())
+            self.encode()
         else:
             super()._state_mean()
 
@@ -220,10 +220,10 @@ class NoneToItsMates(Bucketed):
 
 
 class RefusesEarlyRelays(Bucketed):
-    """Takes nothing in that is relayed before it knows itself what is certified."""
+    """Lets no relay stand on offer until it knows what is certified."""
 
-    def _lacks(self, name: PeerId, root: bytes) -> bool:
-        return super()._lacks(name, root) and self._certified_root(name) == root
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        return False
 
 
 class OneRelaySuffices(Bucketed):
@@ -267,8 +267,8 @@ class TrustsAll(Bucketed):
 class OneResultSuffices(Bucketed):
     """Takes any peer's result for the outcome."""
 
-    def _check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
-        return value != LOST or super()._check_outcome(value, shown)
+    def check_outcome(self, value: bytes, shown: tuple[Verified, ...]) -> bool:
+        return value != LOST or super().check_outcome(value, shown)
 
 
 class NeverGivesUp(Bucketed):

@@ -38,6 +38,7 @@ NOT_TOLD = {
     "no-certificate": _CAME,
     "none-to-its-mates": "what is not sent is in no log",
     "one-relay": "what is not sent is in no log",
+    "no-early-relay": "what is not taken in is in no log",
     "trusts-all": _ALL,
     "outcome-unshown": "it votes for what another proposes; the proposer, who shows too little for it, is found",
     "phase-for-good": "it signs nothing more",
