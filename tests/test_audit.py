@@ -159,6 +159,7 @@ NOT_TOLD = {
     "false-check": "blobs are in no log",
     "false-update": "blobs are in no log",
     "kept-mean": "what is not sent is in no log",
+    "short-mean": "blobs are in no log",
     "replayer": "what it repeats it signed once",
 }
 

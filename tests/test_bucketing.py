@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import decentra
+from decentra.derive import quorum
 from decentra.driver.bucketing import Bucketer
+from decentra.driver.common import BorrowedState
 from decentra.driver.given import describe
 from decentra.driver.mixing import Mixer
 from decentra.driver.session import Session, Vector
 from decentra.errors import DecentraError, LocalError, Unavailable
+from decentra.gossip.group import bucket_floor
 from decentra.groups import LocalGroup
+from decentra.machine.state import SharedState
 from decentra.peer.buckets import BucketPeer
 from decentra.robust import aggregate
 from decentra.simulation.grid_group import SimulatedGrid
@@ -23,6 +29,7 @@ from decentra.simulation.group import charter_for, identities
 from decentra.simulation.stage import Held
 from decentra.transport.simulated import Faults
 from decentra.types import PeerId, RoundId, RoundResult
+from decentra.wire.entry import ZERO
 
 Floats = NDArray[np.float32]
 STEP = 2e-6
@@ -95,11 +102,57 @@ def test_a_liar_moves_what_its_bucket_brings_and_no_more() -> None:
 def test_ranges_move_alike_in_all_buckets_and_follow_the_combining_alone() -> None:
     with group(9, seed=5) as made:
         results(play(made, updates(9, 0)))
+        moved = {peer.mixer.sessions[1].common.ranges(1) for peer in made.peers}
+        assert len(moved) == 1 and moved != {(0.1,)}
+        assert {peer.mixer.sessions[0].common.ranges(1) for peer in made.peers} == {(0.1,)}
+        results(play(made, updates(9, 1)))  # in which the bucket's are those that the combining had
+        assert {peer.mixer.sessions[0].common.ranges(1) for peer in made.peers} == moved
+
+
+def test_what_a_bucket_agrees_on_goes_no_further_than_its_own_round() -> None:
+    """A liar that spoils its bucket's rounds and then names a state in them has nobody take it over (RV-6)."""
+    with group(12, seed=8, rounds__ready_deadline=20.0, rounds__phase_deadline=10.0) as made:
+        states = [Held(1) for _ in range(12)]
+        results(made.run([vector(row, shared=state) for row, state in zip(updates(12, 0), states, strict=True)]))
+        place = buckets_of(made)[0][1]
+        liar = made.peers[place]
+        session = liar.mixer.sessions[0]
+        assert isinstance(session.common, BorrowedState) and session.common.shared is None
+
+        class Junk(BorrowedState):
+            """Names the widest ranges, as if the group had certified them."""
+
+            def begin(self, shared: SharedState | None, names: tuple[str, ...]) -> None:
+                super().begin(shared, names)
+                self._ranges = dict.fromkeys(names, 100.0)
+
+        session.common = Junk(session.charter.protocol, liar.mixer.sessions[1].common)
         for peer in made.peers:
-            bucket, combining = peer.mixer.sessions
-            assert bucket.common is combining.common
-        assert len({peer.mixer.sessions[0].common.digest() for peer in made.peers}) == 1
-        assert made.peers[0].mixer.sessions[0].common.ranges(1) != (0.1,)
+            peer.mixer.sessions[0].last = ZERO  # as where none of the bucket's rounds was ever certified
+        for number in range(1, 7):
+            ended = made.run([vector(row, shared=one) for row, one in zip(updates(12, number), states, strict=True)])
+            assert len({one.digest for one in results(ended)}) == 1
+            assert {bytes(state.export()[0]) for state in states} == {bytes([1]) * Held.nbytes}
+            assert {peer.mixer.sessions[1].common.ranges(1)[0] < 1 for peer in made.peers} == {True}
+
+
+@given(st.integers(3, 21), st.integers(1, 18))
+def test_no_two_rounds_of_a_bucket_are_certified_within_one_of_the_groups(size: int, c: int) -> None:
+    c = min(c, size - 2)
+    least = bucket_floor(size, c)
+    assert quorum(least, c) >= c + 2 and quorum(size, c) <= least <= size
+    for roster in range(least, size + 1):
+        assert size - (quorum(roster, c) - c) < least  # of whom has no result yet
+
+
+def test_who_shares_a_bucket_with_one_that_is_gone_has_every_result_all_the_same() -> None:
+    with group(12, seed=3, rounds__ready_deadline=20.0, rounds__phase_deadline=10.0) as made:
+        results(play(made, updates(12, 0)))
+        away = buckets_of(made)[1][0]
+        for number in range(1, 7):
+            ended = play(made, updates(12, number), away=[away])
+            told = results([one for index, one in enumerate(ended) if index != away])
+            assert len({one.digest for one in told}) == 1 and len(told[0].participants) == 9
 
 
 def test_what_a_bucket_of_enough_members_loses_is_the_update_of_who_is_away() -> None:

@@ -20,8 +20,9 @@ from decentra.charter import Charter
 from decentra.data import locate
 from decentra.errors import RemoteError, Unavailable
 from decentra.peer.config import PeerFolder
+from decentra.simulation.group import charter_for, identities
 
-TEMPLATES = "choose one of allreduce, group-gossip, mesh, secagg"
+TEMPLATES = "choose one of allreduce, bucketed, group-gossip, mesh, secagg"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
@@ -104,6 +105,19 @@ def test_show_tells_the_grid_that_a_charter_is_for() -> None:
     assert "the grid is drawn by peer-11, peer-2, peer-5, peer-7, of whom 4 have to take part" in ended.out
     shown = json.loads(decentra("charter", "show", str(folder / "grid.toml"), "--json").out)["groups"]
     assert (shown["sizes"], shown["axes"], shown["groups"], shown["liars"]) == ([6, 6], 2, 2, 2)
+
+
+def test_show_tells_the_buckets_that_a_charter_has() -> None:
+    terms = {"protocol__c": 2, "buckets__c": 1, "buckets__risk": 0.5}
+    Path("buckets.toml").write_text(charter_for(identities(16, 0), "bucketed", template=None, **terms).to_toml())
+    ended = decentra("charter", "show", "buckets.toml")
+    assert ended.code == 0 and "problem" not in ended.out
+    assert "16 members in 5 buckets of 3 or 4, drawn anew in each epoch; all members see every bucket's" in ended.out
+    assert "and 1 of a bucket: its sum starts with 3 or more of it; 5 means or more have to be there" in ended.out
+    assert "some bucket of an epoch holds more than 1 of 2 corrupt members with a probability of up to" in ended.out
+    assert "slices recomputed in a round: 1" in ended.out and "±536870911 steps" in ended.out
+    shown = json.loads(decentra("charter", "show", "buckets.toml", "--json").out)["buckets"]
+    assert (shown["sizes"], shown["count"], shown["c"], shown["risk"]) == ([3, 4], 5, 1, 0.5)
 
 
 def test_show_tells_members_thresholds_and_who_has_not_signed() -> None:

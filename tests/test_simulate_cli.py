@@ -51,6 +51,12 @@ def test_json_has_the_same_and_each_schedule_is_counted_once(crypto: str) -> Non
     assert data["schedules_per_minute"] > 0
 
 
+def test_bucketed_has_nine_peers_and_as_many_liars_as_its_buckets_outvote_where_nothing_else_is_said() -> None:
+    data = told("--protocol", "bucketed", "--seeds", 2, "--faults", "liars", "--adversary", "false-mean")
+    assert (data["protocol"], data["n"], data["c"], data["violations"]) == ("bucketed", 9, 1, [])
+    assert told("--protocol", "bucketed", "-n", 20, "--seeds", 1, "--faults", "none")["c"] == 2
+
+
 def test_it_says_how_many_journals_were_cut() -> None:
     _, out, _ = decentra(*SMALL, "--seeds", 3, "--faults", "journals")
     cut = sum(run_seed(Play("allreduce", 4, 1), seed, "journals").cut for seed in range(3))
@@ -127,6 +133,12 @@ def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.Mon
     "words, mend",
     [
         (("--protocol", "bfv"), "choose secagg, allreduce, mesh, bucketed, shamir-gram, membership or group-gossip"),
+        (("--protocol", "bucketed", "-n", 8), "which has three buckets of three at least; give 9 or more"),
+        (("--protocol", "bucketed", "-c", 2), "out of 1..1 for 9 peers; bucketed needs 2c + 1 buckets of c + 2"),
+        (("--protocol", "bucketed", "-n", 20, "-c", 3), "out of 1..2 for 20 peers"),
+        (("--protocol", "bucketed", "--late", 5), "begins no round ahead of its update; leave --late out"),
+        (("--protocol", "bucketed", "--lost", 0.1), "bucketed stops peers by --faults; leave --lost out"),
+        (("--protocol", "bucketed", "--adversary", "false-update", "--faults", "liars"), "has no adversary"),
         (("--protocol", "membership", "-n", 2), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 1001), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 4, "-c", 3), "out of 1..2"),

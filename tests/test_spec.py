@@ -63,7 +63,7 @@ GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "
 
 
 TABLES = program(SPECS / "make_tables.py")
-MODEL = program(SPECS / "secagg" / "model.py")
+MODELS = {name: program(SPECS / name / "model.py") for name in ("secagg", "bucketed")}
 
 
 def own(name: str) -> spec.Spec:
@@ -215,7 +215,7 @@ def test_a_clause_id_belongs_to_one_spec() -> None:
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-INVARIANTS = {invariant.name: invariant.clauses for invariant in MODEL.INVARIANTS}
+INVARIANTS = {one.name: (name, one.clauses) for name, model in MODELS.items() for one in model.INVARIANTS}
 MODELLED = [(clause, name) for clause, name in CLAUSES.items() if own(name).clauses[clause].model is not None]
 
 
@@ -223,15 +223,16 @@ MODELLED = [(clause, name) for clause, name in CLAUSES.items() if own(name).clau
 def test_a_modelled_clause_names_an_invariant_of_the_model(clause: str, name: str) -> None:
     invariant = own(name).clauses[clause].model
     assert invariant in INVARIANTS
-    if name == "secagg":
-        assert clause in INVARIANTS[invariant]
+    if name in MODELS:
+        assert INVARIANTS[invariant][0] == name and clause in INVARIANTS[invariant][1]
 
 
 @pytest.mark.parametrize("invariant", INVARIANTS)
 def test_an_invariant_stands_for_clauses_that_the_spec_says_are_modelled(invariant: str) -> None:
-    clauses = own("secagg").clauses
-    assert INVARIANTS[invariant]
-    assert all(clauses[clause].model is not None for clause in INVARIANTS[invariant])
+    name, stood_for = INVARIANTS[invariant]
+    clauses = own(name).clauses
+    assert stood_for
+    assert all(clauses[clause].model is not None for clause in stood_for)
 
 
 def test_every_invariant_is_named_by_a_clause() -> None:

@@ -30,6 +30,12 @@ def bucket_count(charter: Charter) -> int:
     return 0 if charter.buckets is None else len(charter.members) // charter.buckets.size
 
 
+def bucket_sizes(charter: Charter) -> tuple[int, int]:
+    """The fewest and the most members of a bucket; zeros where the charter has none."""
+    count = bucket_count(charter)
+    return (len(charter.members) // count, -(-len(charter.members) // count)) if count else (0, 0)
+
+
 def bound(charter: Charter) -> float:
     """The probability that any bucket of an epoch holds more corrupt members than it may is at most this."""
     count, members = bucket_count(charter), len(charter.members)

@@ -83,8 +83,10 @@ class Policy:
 
     @property
     def quanta(self) -> int:
-        """The largest magnitude of an encoded coordinate: n · max|q| < 2^(width−1)."""
-        return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, self._together[1])
+        """The largest magnitude of an encoded coordinate of an update: n · max|q| < 2^(width−1), n being those it is
+        summed with."""
+        together = bucket_policy.bucket_sizes(self.charter)[1] or self._together[1]
+        return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, together)
 
     @property
     def _together(self) -> tuple[int, int]:

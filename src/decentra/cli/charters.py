@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from decentra.charter import Charter, Policy, grid_policy
+from decentra.charter import Charter, Policy, bucket_policy, grid_policy
 from decentra.charter.amend import faults
+from decentra.charter.bucket_policy import BUCKETED
 from decentra.charter.charter import TrainingTerms
 from decentra.charter.invite import Request
 from decentra.charter.toml import save_text
@@ -18,6 +19,7 @@ from decentra.cli.invites import check_invited
 from decentra.cli.members import by_name, read_members
 from decentra.cli.report import MISUSED, emit
 from decentra.errors import LocalError
+from decentra.gossip.group import bucket_floor
 from decentra.grids import Grid
 from decentra.peer.config import PeerFolder
 
@@ -211,6 +213,7 @@ def _told(
         "roster_floor": charter.roster_floor,
         "challenges": _challenges(charter),
         "groups": _grid(charter),
+        "buckets": _buckets(charter),
         "width": terms.width,
         "quanta": policy.quanta,
         "max_weight": terms.max_weight,
@@ -252,9 +255,24 @@ def _grid(charter: Charter) -> dict[str, Any] | None:
     }
 
 
+def _buckets(charter: Charter) -> dict[str, Any] | None:
+    """The terms of buckets and what they come to; None where there are none."""
+    terms = charter.buckets
+    if terms is None:
+        return None
+    return {
+        "size": terms.size,
+        "c": charter.bucket_corrupt,
+        "risk": terms.risk,
+        "count": bucket_policy.bucket_count(charter),
+        "sizes": list(bucket_policy.bucket_sizes(charter)),
+        "bound": bucket_policy.bound(charter),
+    }
+
+
 def _challenges(charter: Charter) -> int:
-    """How many slices' sums a round recomputes; a protocol without a beacon has none."""
-    return charter.challenges if charter.protocol.name == "secagg" else 0
+    """How many slices' sums a round recomputes, in bucketed a bucket's; a protocol without a beacon has none."""
+    return charter.challenges if charter.protocol.name in ("secagg", BUCKETED) else 0
 
 
 def _print(charter: Charter, policy: Policy, problems: Sequence[str], change: Change | None) -> None:
@@ -292,6 +310,8 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
     count, challenges = len(charter.members), _challenges(charter)
     if not policy.problems and (made := grid_policy.drawn(charter)) is not None:
         yield from _on_a_grid(charter, policy, made)
+    elif not policy.problems and charter.buckets is not None:
+        yield from _in_buckets(charter, policy)
     elif not policy.problems:
         yield (
             f"{count} members, at most {terms.c} of them corrupt: a round starts with {charter.roster_floor} or more "
@@ -321,7 +341,7 @@ def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
     terms, c, (few, most) = charter.groups, charter.protocol.c, made.sizes
     if terms is None:
         return
-    size = f"{few}" if few == most else f"{few} or {most}"
+    size = _either(few, most)
     rounds = "one round" if made.axes == 1 else f"{made.axes} rounds, one after the other,"
     groups = "1 group" if made.lines == 1 else f"{made.lines} groups"
     yield f"{made.n} members on a grid: a mixing is {rounds} in {groups} of {size}"
@@ -335,6 +355,30 @@ def _on_a_grid(charter: Charter, policy: Policy, made: Grid) -> Iterator[str]:
     )
     need = grid_policy.drawers_floor(charter)
     yield f"the grid is drawn by {', '.join(terms.drawers)}, of whom {need} have to take part"
+
+
+def _in_buckets(charter: Charter, policy: Policy) -> Iterator[str]:
+    """What holds of all members, and of each bucket."""
+    (few, most), count, c = bucket_policy.bucket_sizes(charter), bucket_policy.bucket_count(charter), charter.protocol.c
+    bad = charter.bucket_corrupt
+    size, floor = _either(few, most), _either(bucket_floor(few, bad), bucket_floor(most, bad))
+    yield (
+        f"{len(charter.members)} members in {count} buckets of {size}, drawn anew in each epoch; all members see every "
+        "bucket's mean"
+    )
+    yield (
+        f"at most {c} of all are corrupt, and {bad} of a bucket: its sum starts with {floor} or more of it; "
+        f"{2 * c + 1} means or more have to be there, and {policy.threshold} members"
+    )
+    if bad < c and charter.buckets is not None:
+        yield (
+            f"some bucket of an epoch holds more than {bad} of {c} corrupt members with a probability of up to "
+            f"{bucket_policy.bound(charter):.2g} (stated: {charter.buckets.risk or 1:.2g})"
+        )
+
+
+def _either(one: int, other: int) -> str:
+    return f"{one}" if one == other else f"{one} or {other}"
 
 
 def _training(terms: TrainingTerms) -> Iterator[str]:

@@ -36,6 +36,8 @@ class _Play:
         number: which round of the epoch it is, from 0, as this peer's sessions have it.
         tries: rounds begun in the session that is on.
         bucket: what the bucket's session came to, once it has.
+        state: the common state that the update was made under.
+        overdue: ends the wait for the bucket; ``late`` once it did.
     """
 
     vector: Vector
@@ -45,6 +47,9 @@ class _Play:
     number: int = 0
     tries: int = 0
     bucket: RoundResult | DecentraError | None = None
+    state: bytes = b""
+    overdue: Handle | None = None
+    late: bool = False
     cancelled: DecentraError | None = None
 
 
@@ -157,7 +162,7 @@ class Bucketer:
         (mine,) = (bucket for bucket in combining.drawn_buckets if self.me in bucket)
         all_of_them = self._site.session(combining, before=1)
         bucket = self._site.session(
-            bucket_charter(self.charter, self.name, beacon, mine), common=all_of_them.common
+            bucket_charter(self.charter, self.name, beacon, mine), lender=all_of_them.common
         )
         self.sessions = (bucket, all_of_them)
         self._next = max(-(-session.round.number // TRIES) for session in self.sessions)
@@ -190,9 +195,19 @@ class Bucketer:
         return self.sessions[0 if play.bucket is None else 1]
 
     def _sum(self, play: _Play) -> None:
+        bucket = self.sessions[0]
+        away = frozenset[PeerId]() if bucket.driver.gossip is None else bucket.driver.gossip.away
+        if len(bucket.charter.ids) - len(away.intersection(bucket.charter.ids)) < bucket.charter.roster_floor:
+            play.number = play.number if play.tries else self._upcoming
+            mend = "its bucket has a mean again once they are back"
+            self._go_on(play, Unavailable(sorted(away), 0.0, "its bucket's sum, for which too few are there", mend))
+            return
+        if play.overdue is None:
+            play.overdue = self._site.clock.call_later(self.bucket_patience, partial(self._overdue_bucket, play))
         play.number = play.number if play.tries else self._upcoming
         play.tries += 1
-        vector = replace(play.vector, fingerprint=partial(self._fingerprint, play.vector))
+        play.state = self.sessions[1].common.digest_with(play.vector.shared)
+        vector = replace(play.vector, fingerprint=partial(self._fingerprint, play.vector), shared=None)
         try:
             self.sessions[0].begin(vector, partial(self._summed, play), schedule.first_round(play.number))
         except LocalError as error:  # the caller's mistake, and said before anything was
@@ -211,6 +226,19 @@ class Bucketer:
         model = given if isinstance(given, bytes) else given(self._round_id(schedule.mixing_of(round_id.number)))
         return schedule.fingerprint(model, schedule.mixing_of(round_id.number))
 
+    @property
+    def bucket_patience(self) -> float:
+        """Seconds that a bucket's sum may take: less than the others wait for this peer in the combining."""
+        terms = self.charter.rounds
+        return terms.ready_deadline + min(terms.ready_deadline, 4 * terms.phase_deadline)
+
+    def _overdue_bucket(self, play: _Play) -> None:
+        session = self.sessions[0]
+        if self._play is play and play.bucket is None and session.busy:
+            play.late = True
+            what, mend = f"its bucket's sum of round {play.number + 1}", "this peer goes on without one"
+            session.driver.cancel(Unavailable(session.driver.awaited, self.bucket_patience, what, mend))
+
     def _round_id(self, number: int) -> RoundId:
         return RoundId(self.charter.group.epoch, number + 1)
 
@@ -223,9 +251,16 @@ class Bucketer:
         if isinstance(ended, LocalError | Underway | Amended):  # nothing that the others could go on without
             self._end(play, ended)
             return
+        self._go_on(play, ended)
+
+    def _go_on(self, play: _Play, ended: RoundResult | DecentraError) -> None:
+        """Combine, with the bucket's mean or without one."""
+        self._next = play.number + 1
         if isinstance(ended, DecentraError):
             self._site.log.warning("this peer's bucket has no mean in this round: %s", ended)
-        play.bucket, play.tries, play.since = ended, 0, self._site.clock.now()
+        if play.overdue is not None:
+            play.overdue.cancel()
+        play.bucket, play.tries, play.since, play.late = ended, 0, self._site.clock.now(), False
         if play.cancelled is not None:
             self._end(play, play.cancelled)
         else:
@@ -233,7 +268,7 @@ class Bucketer:
 
     def _goes_again(self, play: _Play, error: DecentraError, spent: bool) -> bool:
         waited = self._site.clock.now() - play.since
-        final = spent or play.cancelled is not None or isinstance(error, LocalError | Underway | Amended)
+        final = spent or play.late or play.cancelled is not None or isinstance(error, LocalError | Underway | Amended)
         return not final and play.tries < TRIES and waited < self.charter.rounds.ready_deadline
 
     def _again(self, play: _Play, step: Callable[[_Play], None]) -> None:
@@ -260,6 +295,7 @@ class Bucketer:
             fingerprint=partial(self._fingerprint, play.vector),
             shared=play.vector.shared,
             summed=summed,
+            summed_under=play.state,
         )
         play.tries += 1
         try:

@@ -56,6 +56,10 @@ class GroupState:
         self.shared: SharedState | None = None
         self.names: tuple[str, ...] = ()
 
+    def begin(self, shared: SharedState | None, names: tuple[str, ...]) -> None:
+        """A round begins, over tensors of these names, with what training holds alike."""
+        self.shared, self.names = shared, names
+
     def digest(self) -> bytes:
         return derive.common_state(self._named(), self._size, self._pieces())
 
@@ -63,6 +67,11 @@ class GroupState:
         if count != len(self.names):
             raise LocalError(f"the vector has {count} tensors, {len(self.names)} names were given")
         return tuple(self._range(name) for name in self.names)
+
+    def digest_with(self, shared: SharedState | None) -> bytes:
+        """The digest of this state with what training holds alike now."""
+        self.shared = shared
+        return self.digest()
 
     def moved(self, largest: Mapping[str, float]) -> None:
         """A result was certified: move each tensor's range towards what its mean needs."""
@@ -147,6 +156,24 @@ class GroupState:
 
     def _named(self) -> list[tuple[str, float]]:
         return sorted(self._ranges.items())
+
+
+class BorrowedState(GroupState):
+    """The common state of a session that goes by the ranges of another one: theirs at the start of each round, and in
+    that round those that its members agree on. Nothing of it goes back: who could have a small session take a state
+    over would else decide for the large one. Training's state is not in it.
+    """
+
+    def __init__(self, terms: Terms, lender: GroupState) -> None:
+        super().__init__(terms)
+        self._lender = lender
+
+    def begin(self, shared: SharedState | None, names: tuple[str, ...]) -> None:
+        super().begin(None, names)
+        self._ranges = dict(self._lender._ranges)
+
+    def moved(self, largest: Mapping[str, float]) -> None:
+        """The other session's results move the ranges, and not this one's."""
 
 
 def _read(index: bytes) -> tuple[dict[str, float], int, tuple[bytes, ...]]:

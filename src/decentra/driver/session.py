@@ -16,7 +16,7 @@ from decentra.crypto.ring import DecodeError, Ring, decode
 from decentra.crypto.suite import REAL, Suite
 from decentra.driver.admission import memberships
 from decentra.driver.blobs import Keeps, Random, Witness
-from decentra.driver.common import GroupState
+from decentra.driver.common import BorrowedState, GroupState
 from decentra.driver.division import Division, weigh
 from decentra.driver.driver import Driver
 from decentra.driver.fittings import PLAIN, Fittings, MachineMaker
@@ -55,7 +55,7 @@ class Vector:
     ``tensors`` are float32 and may be computed as they are read, or None for a round that begins ahead of them; the
     names in ``specs`` are unique. ``fingerprint`` names the model where that is more than the vector, in a round if it
     differs by round; ``residual`` carries what clipping cuts; ``summed`` is whose updates the vector is the mean of,
-    where it is a bucket's.
+    where it is a bucket's, and ``summed_under`` the common state that they were made under.
     """
 
     tensors: Sequence[NDArray[np.float32]] | None = field(repr=False)
@@ -65,6 +65,7 @@ class Vector:
     shared: SharedState | None = field(default=None, repr=False)
     residual: Sequence[NDArray[np.float32]] | None = field(default=None, repr=False)
     summed: tuple[PeerId, ...] = ()
+    summed_under: bytes | None = None
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Session:
         suite: its cryptography; only a simulation has another one than the real.
         fittings: what a simulation puts in place of this peer's own parts.
         before: rounds of other sessions that members come from, as along a later axis of a grid.
-        common: the common state of another session, whose results move its ranges, and not this one's.
+        lender: the common state of another session, by whose ranges this one goes.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Session:
         log: logging.Logger | None = None,
         fittings: Fittings = PLAIN,
         before: int = 0,
-        common: GroupState | None = None,
+        lender: GroupState | None = None,
     ) -> None:
         Policy(charter).check()
         charter.member(identity.id)
@@ -157,8 +158,7 @@ class Session:
         self._setting = _setting(identity.id, self.session, charter, suite, random)
         self._machine: MachineMaker = fittings.machine or machine(terms.name)
         self._outcome_clause = machine(terms.name).outcome_clause
-        self.common = GroupState(terms) if common is None else common
-        self._moves = common is None
+        self.common = GroupState(terms) if lender is None else BorrowedState(terms, lender)
         self.last = ZERO
         self.halves = Halves(identity.id, charter.ids, terms.c)
         self.round = RoundId(charter.group.epoch, last_round)
@@ -272,7 +272,7 @@ class Session:
         """Start a machine in the upcoming round, or in a later one."""
         others, vector = self.driver.others, part.vector
         self.round = RoundId(self.round.epoch, max(self.upcoming, least))
-        self.common.shared, self.common.names = vector.shared, tuple(tensor.name for tensor in vector.specs)
+        self.common.begin(vector.shared, tuple(tensor.name for tensor in vector.specs))
         with self.driver.tally.at(BULK):
             state = self.common.digest()
         mine = Contribution(
@@ -286,9 +286,10 @@ class Session:
             residual=vector.residual,
             left={**others.ahead, **others.left},
             benched=self._not_awaited(),
-            patience=self.pace.patience,
+            patience=self.pace.patience if vector.summed_under is None else None,  # buckets have their own slowest
             lateness=self.pace.lateness,
             summed=vector.summed,
+            summed_under=vector.summed_under,
         )
         self.driver.begin(self._machine(self._setting, mine, self.round), lambda ended: self._ended(part, ended))
 
@@ -428,9 +429,8 @@ class Session:
         if not contributed:
             self._restore(vector)  # the certificate that leaves it out frees it (SA-4)
         self._note_clipping(vector, outcome)
-        self._bench(outcome.survivors)
-        if self._moves:
-            self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
+        self._bench(outcome.survivors if outcome.summed is None else outcome.roster)
+        self.common.moved({tensor.name: peak for tensor, peak in zip(vector.specs, peaks, strict=True)})
         now, sent, received = self._marks()
         number = self.round.number
         self.pace.note(part.began, now, others.ready(number), supplied=part.supplied, given=others.given(number))

@@ -58,12 +58,12 @@ class Site:
     fittings: Fittings = PLAIN
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("decentra"))
 
-    def session(self, charter: Charter, before: int = 0, common: GroupState | None = None) -> Session:
+    def session(self, charter: Charter, before: int = 0, lender: GroupState | None = None) -> Session:
         """Open the session of a derived charter: its links, chain and journal, and a sealing key drawn afresh.
 
         Args:
             before: rounds of other sessions that its members come from.
-            common: the common state of another session, where this one only goes by it.
+            lender: the common state of another session, where this one only goes by it.
         """
         opened = self.journal(charter)
         made = Session(
@@ -77,7 +77,7 @@ class Site:
             log=self.log,
             fittings=self.fittings,
             before=before,
-            common=common,
+            lender=lender,
             witness=self.witness if charter.protocol.name == "secagg" else None,
         )
         part = self.transport.part(made.session, made.driver.on_receive, made.driver.on_link)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from decentra.charter.charter import DAY, AdmissionTerms, BucketTerms, Charter
 from decentra.charter.grid_policy import WIDTH, drawers_floor
+from decentra.derive import quorum
 from decentra.errors import LocalError
 from decentra.gossip.schedule import Grid, bucket_name, combining_name, drawers_name, group_name, heaviest
 from decentra.types import PeerId
@@ -39,16 +40,29 @@ def group_charter(
 def bucket_charter(parent: Charter, name: bytes, beacon: bytes, members: Sequence[PeerId]) -> Charter:
     """The charter of one bucket, within which its members sum by secagg; its hash names the bucket's session.
 
-    It has the terms of the group's but for its members, its name, and c, which is that of a bucket. Its floor is the
-    default one.
+    It has the terms of the group's but for its members, its name, c, which is that of a bucket, and its floor.
 
     Args:
         parent: the group's charter, signed as it demands; ``name`` is its hash.
         beacon: 32 bytes, drawn after the parent's members were fixed.
         members: who is in the bucket.
     """
-    terms = _SUMS | {"c": parent.bucket_corrupt, "floor": None}
+    terms = _SUMS | {"c": parent.bucket_corrupt, "floor": bucket_floor(len(members), parent.bucket_corrupt)}
     return _derived(parent, bucket_name(name, beacon, members), members, terms)
+
+
+def bucket_floor(size: int, c: int) -> int:
+    """The fewest members that a bucket's round may start with: two thirds, ⌊(s+c)/2⌋+1, and so many that no two of its
+    rounds can both be certified within one of the group's.
+
+    Whoever certified one has its result and begins no other, and of its quorum in a roster of f, t(f) − c are honest:
+    so too few are left for a second roster where f + t(f) > s + c.
+
+    >>> [bucket_floor(size, 1) for size in (3, 4, 5, 6, 9)]
+    [3, 3, 4, 5, 7]
+    """
+    least = next(f for f in range(1, size + 1) if f + quorum(f, c) > size + c)
+    return max(least, -(-2 * size // 3), quorum(size, c))
 
 
 def combining_charter(parent: Charter, name: bytes, beacon: bytes) -> Charter:

@@ -124,6 +124,7 @@ class Contribution:
         patience: seconds that members have to be ready once as many as the floor are; None for the charter's deadline.
         summed: whose updates the vector is the mean of, where it is that of a bucket; nobody where there is none to
             bring, and the vector is zeros.
+        summed_under: the common state that these updates were made under; None for the one held at the start.
         lateness: seconds that the updates of who is still in its local steps have once as many as the floor have sent
             theirs; None for the charter's deadline of readiness.
     """
@@ -141,6 +142,7 @@ class Contribution:
     patience: float | None = None
     lateness: float | None = None
     summed: tuple[PeerId, ...] = ()
+    summed_under: bytes | None = None
 
     @property
     def length(self) -> int:

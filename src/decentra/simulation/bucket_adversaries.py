@@ -73,6 +73,15 @@ def two_means(liar: Liar, effect: Send) -> Sequence[Effect]:
     return liar.split(effect, other, dict.fromkeys(_receivers(liar), blob))
 
 
+def short_mean(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """State a mean of another length than the vector has; its bytes hash to what it states."""
+    message: Any = effect.message
+    blob = liar.ring.blob(liar.me, liar.honest.setting.width // 8, 5)
+    bucket = liar.honest.buckets.of(liar.me)
+    blobs = dict.fromkeys(_receivers(liar), blob)
+    return [replace(effect, message=Mean(message.context, bucket, blob.root), blobs=blobs)]
+
+
 def keep_mean(liar: Liar, effect: Send) -> Sequence[Effect]:
     """State its bucket's mean to all, and send the bytes to nobody who counts on it; or not to some."""
     some = {peer: blob for peer, blob in effect.blobs.items() if peer not in liar.victims}
@@ -126,6 +135,7 @@ BUCKET_ADVERSARIES: Mapping[str, Adversary] = {
     one.name: one
     for one in (
         Adversary("false-mean", "BU-2", "states another mean than its bucket's", {"mean": false_mean}),
+        Adversary("short-mean", "BU-3", "states a mean of another length", {"mean": short_mean}),
         Adversary("two-means", "EQUIVOCATION", "states two means of its bucket", {"mean": two_means}),
         Adversary("false-whole", "BU-4", "holds what it has not, or hides what it has", {"holding": false_whole}),
         Adversary("kept-mean", "", "sends its bucket's mean to nobody, and relays none",

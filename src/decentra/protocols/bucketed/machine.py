@@ -105,10 +105,10 @@ class Bucketed(Evaluated):
     def _state_mean(self) -> None:
         """Encode the bucket's mean, as each of its members does; or say that there is none.
 
-        Who took the common state over at this round's start summed under another one than the others, if it summed
-        anything.
+        What was summed under another common state than this round goes by counts for nothing, if it is anything.
         """
-        if self.mine.summed and not (self.rendezvous.adopted and self.mine.specs):
+        under = self.mine.state if self.mine.summed_under is None else self.mine.summed_under
+        if self.mine.summed and (under == self.rendezvous.state or not self.mine.specs):
             self.encode()
         else:
             self._give(Mean(self.context, (), ZERO), [])
@@ -147,12 +147,29 @@ class Bucketed(Evaluated):
         this peer still lacks it."""
         message = verified.message
         if isinstance(message, Relay):
-            return message.root == root and self._certified_root(message.bucket) == root and (
-                message.bucket not in self.rows
-            )
+            lacking = message.bucket not in self.rows and message.context == self.context
+            return lacking and message.root == root == self._certified_root(message.bucket)
         if isinstance(message, Mean):
             return message.root == root and self.setting.me in self.buckets.receivers(verified.sender)
         return super().wants(verified, root)
+
+    def defers(self, verified: Verified, root: bytes, coming: Sequence[Verified]) -> bool:
+        """A relay's offer stands until this peer knows what is certified of its bucket, and while another relay of the
+        same mean comes, for half a phase: then all on offer are let in, so that no silent relayer keeps it away."""
+        message = verified.message
+        if not isinstance(message, Relay) or message.root != root or not self.buckets.named(message.bucket):
+            return False
+        if self.survivors is None or (message.bucket in self.certified and not self._certified_root(message.bucket)):
+            return verified.sender in self.roster
+        others = any(isinstance(one.message, Relay) for one in coming)
+        return others and "spare" not in self.waited and self.wants(verified, root)
+
+    def copied(self, verified: Verified) -> bytes:
+        """A bucket's mean is one blob, whoever brings it."""
+        message = verified.message
+        if isinstance(message, Relay):
+            return message.bucket + message.root
+        return self.buckets.of(verified.sender)[0] + message.root if isinstance(message, Mean) else b""
 
     def _means(self) -> dict[PeerId, Verified]:
         """The statements that are sound; who made one that is not is taken down."""
