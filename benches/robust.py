@@ -18,8 +18,10 @@ matplotlib.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,9 +36,14 @@ from asked import command
 from numpy.typing import NDArray
 
 from decentra import derive
+from decentra.crypto.shares.field61 import from_signed, to_signed
+from decentra.crypto.shares.gram import pairs, products
+from decentra.crypto.shares.quanta import MAX_RADIUS
+from decentra.crypto.shares.sketch import sketch
 from decentra.robust import aggregate, find
 from decentra.robust.attacks import attack
 from decentra.robust.catalogue import check
+from decentra.robust.shared import misfit, weigh
 from decentra.types import PeerId
 from workers import Digits, dirichlet, similar, train
 
@@ -44,12 +51,15 @@ HONEST = 10
 RULES = (
     "mean", "trimmed_mean", "median", "meamed", "krum", "multi_krum", "geometric_median", "mda", "smea", "caf",
     "bulyan", "centered_clipping", "arc+geometric_median", "arc+nnm+trimmed_mean", "nnm+trimmed_mean", "nnm+median",
-    "nnm+multi_krum", "nnm+geometric_median", "bucketed:nnm+trimmed_mean", "bucketed:median",
+    "nnm+multi_krum", "nnm+geometric_median", "bucketed:nnm+trimmed_mean", "bucketed:median", "shared:multi_krum",
+    "shared:nnm+multi_krum",
 )  # fmt: skip
 """Sign majority gives signs and no updates, so it needs a rate of its own. FLTrust, NNA, CS+ and BALANCE measure
 against something of each peer's own, so peers would hold different models."""
 BUCKETED = "bucketed:"
 """Before a rule over the means of buckets, as the protocol bucketed has it: at f = 1 of 11; f = 2 takes 20 peers."""
+SHARED = "shared:"
+"""Before a rule on inner products of sketches, as the protocol shamir-gram has it."""
 QUICK = ("mean", "trimmed_mean", "multi_krum", "nnm+trimmed_mean")
 ATTACKS = ("alie", "ipm", "sign_flip", "mimic", "min_max")
 NONE = "none"
@@ -94,7 +104,9 @@ parts from a Dirichlet distribution of A. κ is the proved bound at n = 12, f = 
 is none of that form. It does not rank rules under attack. In a cell – says that the rule can't be had there. All
 rules have one rate, which was tuned for none; centred clipping is around the last aggregate, with radius {radius}.
 `bucketed:RULE` is the rule over the means of 3 buckets of 3 or 4, which are drawn once a run; the liar's bucket brings
-what the attack makes of all honest updates, which is more than a liar of that protocol gets to see.
+what the attack makes of all honest updates, which is more than a liar of that protocol gets to see. `shared:RULE` is
+the rule on shares: of updates in quanta, weights by the inner products of 8 × 512 sketches under a fresh beacon each
+step, as small integers, and the weighted sum of whole updates.
 
 Runs repeat to the bit with one release on one machine. Training is chaotic where liars nearly win: a last bit that
 another release or machine rounds otherwise moves such a run by several points, and seeds there differ by more.
@@ -121,6 +133,8 @@ def fits(name: str, f: int) -> bool:
     """Whether a rule can be had beside f liars; in buckets of c + 2 or more, so that there are 2f + 1."""
     if name.startswith(BUCKETED):
         return f >= 1 and bucket_size(f) >= f + 2 and check(name.removeprefix(BUCKETED), 2 * f + 1, f) is None
+    if name.startswith(SHARED):
+        return misfit(name.removeprefix(SHARED), HONEST + f, f, f) is None
     return check(name, HONEST + f, f) is None
 
 
@@ -137,9 +151,29 @@ def means_of(rows: NDArray[Any], f: int, seed: int) -> NDArray[Any]:
     return np.stack([rows[max(each)] if max(each) >= HONEST else rows[each].mean(axis=0) for each in buckets])
 
 
+def on_shares(rows: NDArray[Any], rule: str, f: int, seed: int) -> NDArray[Any]:
+    """The weighted sum of rows in quanta, by a rule on inner products of their sketches. The honest rows' largest
+    coordinate is the range; a liar's row may be longer in one place, and is clipped to R as a whole."""
+    most = max(1e-12, float(np.abs(rows[:HONEST]).max()))
+    scale = MAX_RADIUS // math.isqrt(rows.shape[1]) / most
+    longest = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)) * scale
+    shrunk = rows * np.minimum(1.0, MAX_RADIUS / np.maximum(longest, 1.0))[:, None]
+    quanta = np.rint(shrunk * scale).astype(np.int64)
+    beacon = hashlib.sha256(seed.to_bytes(32, "little") + quanta.tobytes()).digest()  # another one for other updates
+    found = to_signed(products(sketch([from_signed(row) for row in quanta], rows.shape[1], beacon))).tolist()
+    gram = [[0] * len(rows) for _ in rows]
+    for (i, j), entry in zip(pairs(len(rows)), found, strict=True):
+        gram[i][j] = gram[j][i] = entry
+    weights = np.array(weigh(gram, rule, f, f), dtype=np.float64)
+    value: NDArray[Any] = (weights @ quanta.astype(np.float64) / (weights.sum() * scale)).astype(rows.dtype)
+    return np.clip(value, -most, most)
+
+
 def rule_of(name: str, f: int, seed: int, rows: NDArray[Any], before: NDArray[Any]) -> NDArray[Any]:
     if name.startswith(BUCKETED):
         name, rows = name.removeprefix(BUCKETED), means_of(rows, f, seed)
+    if name.startswith(SHARED):
+        return on_shares(rows, name.removeprefix(SHARED), f, seed)
     rule = find(name)
     value: NDArray[Any] = aggregate(
         rows, rule, f, reference=before if rule.reference else None, radius=RADIUS if rule.needs_radius else None
@@ -229,7 +263,7 @@ def table(results: Results, split: str, rules: Sequence[str], fs: Sequence[int],
     heads = "".join(f" f = {f} |" for f in fs)
     lines = [f"| rule | κ at f = 2 |{heads}", "|---|---|" + "---|" * len(fs)]
     for rule in rules:
-        bound = find(rule).kappa(HONEST + 2, 2) if BUCKETED not in rule and fits(rule, 2) else None
+        bound = find(rule).kappa(HONEST + 2, 2) if not rule.startswith((BUCKETED, SHARED)) and fits(rule, 2) else None
         line = f"| `{rule}` | {'–' if bound is None else f'{bound:.2f}'} |"
         for f in fs:
             found = cell(results, split, rule, f, seeds)

@@ -40,6 +40,8 @@ from decentra.simulation.group import identities
         ({"protocol": "mesh", "rule": "mean"}, Terms("mesh", "mean")),
         ({"attack": "alie", "f": 1}, Terms("mesh", "nnm+trimmed_mean", "alie", 1)),
         ({"attack": "ipm", "f": 1, "rule": "mean"}, Terms("mesh", "mean", "ipm", 1)),
+        ({"protocol": "shamir-gram"}, Terms("shamir-gram", "nnm+multi_krum")),
+        ({"protocol": "shamir-gram", "rule": "mda", "attack": "alie", "f": 1}, Terms("shamir-gram", "mda", "alie", 1)),
     ],
 )
 def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[str, Any], expected: Terms) -> None:
@@ -49,7 +51,7 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh or bucketed"),
+        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh, bucketed or shamir-gram"),
         ({"rule": "trimed_mean"}, "there is no rule 'trimed_mean'; did you mean 'trimmed_mean'?"),
         ({"rule": "nmm+median"}, "no step before a rule 'nmm'; did you mean 'nnm'?"),
         ({"attack": "alei", "f": 1}, "there is no attack 'alei'; did you mean 'alie'?"),
@@ -70,6 +72,11 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
         ({"attack": "alie", "f": 2, "rule": "bulyan"}, "where 2 lie; choose --rule nnm+trimmed_mean with --f 1"),
         ({"attack": "alie", "f": 99}, "mesh takes 297 peers at least where 99 lie; choose --f 1"),
         ({"protocol": "secagg", "rule": "median"}, "for --rule median choose --protocol mesh"),
+        ({"protocol": "shamir-gram", "attack": "alie", "f": 2}, "takes 7 peers at least where 2 lie; choose --peers 7"),
+        ({"protocol": "shamir-gram", "attack": "alie", "f": 9}, "at least where 9 lie; choose --f 1"),
+        ({"protocol": "shamir-gram", "rule": "krum"}, "and so publish it; choose nnm+krum or nnm+multi_krum"),
+        ({"protocol": "shamir-gram", "rule": "median"}, "single coordinates, which nobody sees on shares; choose nnm+m"),
+        ({"protocol": "shamir-gram", "rule": "mean"}, "secagg gives it for less; choose secagg, or nnm+multi_krum"),
         ({"protocol": "allreduce", "attack": "alie", "f": 1}, "for --attack alie choose --protocol mesh"),
     ],
 )

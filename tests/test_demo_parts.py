@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from decentra.crypto.shares.field61 import from_signed
 from decentra.demo import leak, silos, smollm2, train
 from decentra.demo.leak import DISTINCT, WINDOW, Sought
 from decentra.demo.model import CONTEXT, ByteGPT
@@ -119,10 +120,10 @@ def test_a_window_across_two_chunks_of_the_search_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros(64, np.float32), np.zeros((8, 8), np.uint16), np.zeros(64, np.int16), np.zeros(64, np.uint64)]
+    "wrong", [np.zeros(64, np.float32), np.zeros((8, 8), np.uint16), np.zeros(64, np.int16), np.zeros(64, np.uint8)]
 )
 def test_what_is_not_a_ring_vector_is_refused(wrong: NDArray[np.uint16]) -> None:
-    with pytest.raises(LocalError, match="uint16 or uint32"):
+    with pytest.raises(LocalError, match="uint16, uint32 or uint64"):
         leak.windows(wrong)
 
 
@@ -176,6 +177,16 @@ def test_one_window_of_an_earlier_round_in_another_peers_traffic_is_found(tmp_pa
         leak.write_record(file, [b"odd", window[:13]])
         leak.write_record(file, [window[13:]])
     assert leak.check(folders).found == 1
+
+
+def test_an_update_sent_as_elements_of_a_field_is_found_where_it_is_sought_as_such(tmp_path: Path) -> None:
+    folders = write_run(tmp_path, masked=True)
+    update = np.random.default_rng(5).integers(-(2**24), 2**24, 4000).astype(np.int32)
+    np.save(folders[0] / "update-0.npy", update.view(np.uint32))
+    with (folders[2] / leak.CAPTURE).open("ab") as file:
+        leak.write_record(file, [from_signed(update).tobytes()])
+    assert leak.check(folders).found == 0
+    assert leak.check(folders, shared=True).found == 1000
 
 
 def test_what_a_peer_receives_of_its_own_update_is_no_leak(tmp_path: Path) -> None:

@@ -384,14 +384,16 @@ def demo(
     ] = "bytes",
     peers: Annotated[int, typer.Option("--peers", help="How many processes train together.")] = 4,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="How many rounds; by default 16 of bytes, and 4 of smollm2.")
+        int | None, typer.Option("--rounds", help="How many rounds; by default 16 of bytes, 8 on shares; 4 of smollm2.")
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="secagg (the default), allreduce, or mesh, for --rule and --attack."),
+        typer.Option(
+            "--protocol", help="secagg (the default), allreduce; for --rule and --attack mesh, bucketed or shamir-gram."
+        ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", help="What mesh computes of the updates; by default nnm+trimmed_mean.")
+        str | None, typer.Option("--rule", help="The robust rule; by default nnm+trimmed_mean, on shares nnm+multi_krum.")
     ] = None,
     attack: Annotated[
         str | None,

@@ -22,7 +22,7 @@ from typing import Any
 
 from decentra.audit import Verdict, audit
 from decentra.charter.charter import Charter
-from decentra.charter.policy import ROBUST
+from decentra.charter.policy import MESH, ROBUST, SHARED
 from decentra.crypto.keys import Identity
 from decentra.demo import leak
 from decentra.demo.figures import gained, held_out
@@ -83,7 +83,7 @@ def main(
 ) -> int:
     """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
 
-    Without ``rounds`` it takes as many as the model's recipe says. With an attack, the group trains under the mean
+    Without ``rounds`` it takes as many as the model's recipe says, half as many on shares. With an attack, the group trains under the mean
     first, in a folder within ``out``, to show what the rule is good for; nobody is killed then.
 
     Returns:
@@ -95,7 +95,8 @@ def main(
     """
     began = time.monotonic()
     made = recipe(model)
-    rounds = made.rounds if rounds is None else rounds
+    if rounds is None:  # shares are 62 bytes a coordinate, all of which are searched for updates in the end
+        rounds = made.rounds if protocol != SHARED else max(4, made.rounds // 2)
     if rounds < 1:
         raise LocalError(f"--rounds must be 1 or more, not {rounds}")
     if attack is not None and (model != "bytes" or kill):
@@ -113,7 +114,7 @@ def main(
         under_mean = None
         if plain is not None:
             if not as_json:
-                first = "the mean" if asked.protocol == "mesh" else "the mean of secagg"
+                first = "the mean" if asked.protocol == MESH else "the mean of secagg"
                 print(f"first under {first}, then under {asked.rule} in {asked.protocol}", file=sys.stderr)
             _clear(plain.out)
             told = _run(plain, identities, _charter(identities, plain.terms, made), as_json)
@@ -145,7 +146,7 @@ def _plain(options: Options) -> Options | None:
     if options.terms.attack is None or options.terms.rule == "mean":
         return None
     mean = replace(options.terms, rule="mean")
-    if options.terms.bucket:
+    if options.terms.protocol in HIDING:
         mean = replace(mean, protocol="secagg", bucket=0)
     return replace(options, terms=mean, compare=False, out=options.out / "under-mean")
 
@@ -182,7 +183,7 @@ def _charter(identities: Sequence[Identity], asked: Terms, made: Recipe) -> Char
         template=None,
         group__name="decentra demo",
         **changes,
-        protocol__width=16,
+        protocol__width=32 if asked.protocol == SHARED else 16,
         protocol__initial_range=made.initial_range,
         rounds__ready_deadline=made.ready_deadline,
         rounds__phase_deadline=PHASE_DEADLINE,
@@ -196,6 +197,8 @@ def _may_kill(wanted: bool | None, charter: Charter, rounds: int) -> bool:
     problem = ""
     if charter.buckets is not None:
         problem = "a peer that stops takes its bucket along, of which there are just enough"
+    elif charter.protocol.name == SHARED:
+        problem = "a peer that stops while the weighted sum is opened takes a slice of it along, and with it the round"
     elif peers - 1 < least:
         problem = f"with {peers} peers none may be killed, since a round takes {least}; choose more --peers"
     elif rounds < LEAST_ROUNDS:
@@ -275,7 +278,7 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     """Put the result together: losses, hashes, and the leak check over everybody who came through."""
     through = [one for one in told if one.done and one.exit_code == 0]
     hashes = {one.progress.get("parameters") for one in through}
-    found, audited = _leak([one.witness for one in through]), _audit([one.folder for one in told])
+    found, audited = _leak([one.witness for one in through], options), _audit([one.folder for one in told])
     equal = len(hashes) == 1 and len(through) == len(told)
     as_expected = found is not None and found.planted == len(through)
     if found is not None:
@@ -309,12 +312,12 @@ def _judge(told: Sequence[Told], options: Options, began: float) -> dict[str, An
     }
 
 
-def _leak(witnesses: Sequence[Path]) -> leak.Leak | None:
+def _leak(witnesses: Sequence[Path], options: Options) -> leak.Leak | None:
     """The leak check; None where there is nothing that it could judge: too few peers, or no update that ever left."""
     if len(witnesses) < 2:
         return None
     try:
-        return leak.check(witnesses)
+        return leak.check(witnesses, shared=options.terms.protocol == SHARED)
     except LocalError as error:
         print(f"the leak check is not possible: {error}", file=sys.stderr)
         return None

@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.crypto.shares.field61 import from_signed
 from decentra.errors import LocalError
 from decentra.peer.witness import CAPTURE, UPDATES, read_capture, write_record
 
@@ -38,6 +40,9 @@ __all__ = [
     "windows",
     "write_record",
 ]
+
+Encoded: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
+"""An update as it leaves."""
 
 WINDOW = 32
 DISTINCT = 8
@@ -64,21 +69,22 @@ class Leak:
     planted: int
 
 
-def windows(vector: NDArray[np.uint16] | NDArray[np.uint32]) -> NDArray[np.uint8]:
+def windows(vector: Encoded) -> NDArray[np.uint8]:
     """Cuts an encoded update into the windows to seek.
 
     Args:
-        vector: the update in the ring Z_2^16 or Z_2^32, one dimension.
+        vector: the update in the ring Z_2^16 or Z_2^32, or in elements of a field, of 64 bits; one dimension.
 
     Returns:
-        uint8, shape (windows, 32): the little-endian bytes of each run of 16 or 8 elements, one after the other, where
-        at least 8 bytes differ.
+        uint8, shape (windows, 32): the little-endian bytes of each run of 16, 8 or 4 elements, one after the other,
+        where at least 8 bytes differ.
 
     Raises:
         LocalError: not such a vector.
     """
-    if vector.ndim != 1 or vector.dtype.kind != "u" or vector.dtype.itemsize not in (2, 4):
-        raise LocalError(f"an encoded update is a vector of uint16 or uint32, not {vector.dtype} of {vector.ndim} axes")
+    if vector.ndim != 1 or vector.dtype.kind != "u" or vector.dtype.itemsize not in (2, 4, 8):
+        said = f"{vector.dtype} of {vector.ndim} axes"
+        raise LocalError(f"an encoded update is a vector of uint16, uint32 or uint64, not {said}")
     data = vector.astype(vector.dtype.newbyteorder("<")).view(np.uint8)
     rows = data[: len(data) // WINDOW * WINDOW].reshape(-1, WINDOW)
     varied = _distinct(rows[:, : WINDOW // 2]) >= DISTINCT  # nearly all, at half the sorting
@@ -154,11 +160,12 @@ class _Bitmap:
         return ((byte >> (place.astype(np.uint8) & np.uint8(7))) & np.uint8(1)).view(np.bool_)
 
 
-def check(folders: Sequence[Path]) -> Leak:
+def check(folders: Sequence[Path], *, shared: bool = False) -> Leak:
     """Seeks every peer's updates, of all rounds, in all that each other peer received.
 
     Args:
         folders: one a peer, with ``received.bin`` and an ``update-<round>.npy`` a round, as a ``Witness`` leaves them.
+        shared: seek updates as elements of the field that they are shared in too.
 
     Raises:
         LocalError: a file is missing, broken or empty, so that finding nothing would mean nothing.
@@ -166,7 +173,7 @@ def check(folders: Sequence[Path]) -> Leak:
     rows = np.empty((0, WINDOW), np.uint8)
     owner = np.empty(0, np.intp)
     for peer, folder in enumerate(folders):
-        own = np.concatenate([windows(update) for update in _updates(folder)])
+        own = np.concatenate([windows(form) for update in _updates(folder) for form in _forms(update, shared)])
         if not len(own):
             raise LocalError(f"the updates in {folder} hold no window to seek; train for at least one round")
         rows = np.concatenate([rows, own])
@@ -194,7 +201,14 @@ def plant(received: bytes, window: NDArray[np.uint8], at: int) -> bytes:
     return received[:at] + window.tobytes() + received[at + WINDOW :]
 
 
-def _updates(folder: Path) -> Iterator[NDArray[np.uint16] | NDArray[np.uint32]]:
+def _forms(update: Encoded, shared: bool) -> Iterator[Encoded]:
+    """How an update might have been sent in the clear."""
+    yield update
+    if shared:
+        yield from_signed(update.view(np.dtype(f"i{update.itemsize}")))
+
+
+def _updates(folder: Path) -> Iterator[Encoded]:
     paths = sorted(folder.glob(UPDATES))
     if not paths:
         raise LocalError(f"there is no {UPDATES} in {folder}, so there is nothing to seek; run the demo again")

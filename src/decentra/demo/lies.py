@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from decentra.charter.charter import Charter
-from decentra.charter.policy import BUCKETED, MESH, ROBUST, Policy
+from decentra.charter.policy import BUCKETED, MESH, ROBUST, SHARED, Policy
+from decentra.charter.shares_policy import least_roster
 from decentra.demo.silos import MAX_PEERS
 from decentra.derive import quorum
 from decentra.errors import LocalError, did_you_mean, nearest
+from decentra.robust import shared
 from decentra.robust.attacks import attacks
 from decentra.robust.catalogue import DEFAULT, check, exact_rules, find, names, parts_of, step_names
 from decentra.simulation.group import charter_for, identities
 
-PROTOCOLS = ("secagg", "allreduce", MESH, BUCKETED)
+PROTOCOLS = ("secagg", "allreduce", MESH, BUCKETED, SHARED)
 """Those whose rounds every peer of the demo takes part in; a grid has others, and is no demo's."""
 
-HIDING = ("secagg", BUCKETED)
+HIDING = ("secagg", BUCKETED, SHARED)
 """Those that no update is seen under."""
 
 ATTACKS = ("alie", "ipm", "sign_flip", "mimic", "min_max", "min_sum")
@@ -47,7 +50,8 @@ class Terms:
 
 
 def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | None, peers: int) -> Terms:
-    """What was asked for, completed: for a rule or an attack mesh, if bucketed is not asked for, and secagg otherwise.
+    """What was asked for, completed: for a rule or an attack mesh, if no other robust one is asked for, and secagg
+    otherwise.
 
     Raises:
         LocalError: there is no such protocol, rule or attack, or they don't go together; in terms of the command line.
@@ -66,10 +70,10 @@ def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | N
         if wanted is not None:
             raise LocalError(
                 f"{chosen} sums the updates, whatever is in them; for {wanted} choose --protocol "
-                "mesh, or bucketed, which hides them in buckets"
+                f"mesh, or {BUCKETED} or {SHARED}, which hide them"
             )
         return Terms(chosen, "mean")
-    name = name or DEFAULT
+    name = name or (shared.DEFAULT if chosen == SHARED else DEFAULT)
     alike = find(name).why_not_alike
     if alike is not None:
         raise LocalError(f"{alike}; choose --rule {DEFAULT}")
@@ -81,7 +85,7 @@ def terms(protocol: str | None, rule: str | None, attack: str | None, f: int | N
         if name == "mean":
             raise LocalError(f"the mean of buckets' means is that of secagg, and shows more; choose --rule {DEFAULT}")
         return Terms(chosen, name, attack, f or 0, _bucket(name, peers, f or UNASKED, lie=f is not None))
-    _fits(name, peers, f or UNASKED, lie=f is not None)
+    _fits(chosen, name, peers, f or UNASKED, lie=f is not None)
     return Terms(chosen, name, attack, f or 0)
 
 
@@ -120,28 +124,34 @@ def _rule(rule: str) -> str:
     return find(rule).name
 
 
-def _charter(rule: str, peers: int, c: int) -> Charter:
+def _charter(protocol: str, rule: str, peers: int, c: int) -> Charter:
     """What so many peers would agree on, c of which may lie."""
-    return charter_for(identities(peers, 0), MESH, protocol__rule=rule, protocol__c=c)
+    return charter_for(identities(peers, 0), protocol, protocol__rule=rule, protocol__c=c)
 
 
-def _sound(rule: str, peers: int, c: int) -> bool:
-    return not Policy(_charter(rule, peers, c)).problems
+def _sound(protocol: str, rule: str, peers: int, c: int) -> bool:
+    return not Policy(_charter(protocol, rule, peers, c)).problems
 
 
-def _fits(rule: str, peers: int, c: int, lie: bool) -> None:
+def _fits(protocol: str, rule: str, peers: int, c: int, lie: bool) -> None:
     """Raises LocalError where it is no sound charter, with what would be one."""
-    if _sound(rule, peers, c):
+    sound = partial(_sound, protocol)
+    if sound(rule, peers, c):
         return
-    if peers < 3 * c:
-        why = f"mesh takes {3 * c} peers at least where {c} {'lie' if lie else 'may lie'}"
+    need, default = (least_roster(c), shared.DEFAULT) if protocol == SHARED else (3 * c, DEFAULT)
+    if peers < need:
+        why = f"{protocol} takes {need} peers at least where {c} {'lie' if lie else 'may lie'}"
+    elif protocol == SHARED and rule not in shared.shared_rules():
+        raise LocalError(str(shared.misfit(rule, peers, c, c)))
     else:
-        least = quorum(_charter(rule, peers, c).roster_floor, c)
+        charter = _charter(protocol, rule, peers, c)
+        least = quorum(charter.roster_floor, c)
+        least = shared.fewest_updates(least, c) if protocol == SHARED else least
         needs = f"{find(rule).needs} updates where f = {c} {'lie' if lie else 'may lie'}"
         why = f"{rule} needs {needs}, and of {peers} peers as few as {least} may count in a round"
-    more = next((n for n in range(max(peers, 3 * c), MAX_PEERS + 1) if n > peers and _sound(rule, n, c)), None)
-    fewer = next((f for f in range(min(c, peers) - 1, 0, -1) if _sound(rule, peers, f)), None) if lie else None
+    more = next((n for n in range(max(peers, need), MAX_PEERS + 1) if n > peers and sound(rule, n, c)), None)
+    fewer = next((f for f in range(min(c, peers) - 1, 0, -1) if sound(rule, peers, f)), None) if lie else None
     mends = [f"--peers {more}"] * (more is not None) + [f"--f {fewer}"] * (fewer is not None)
-    mends += [f"--rule {DEFAULT}"] * (rule != DEFAULT and _sound(DEFAULT, peers, c))
-    both = f"--rule {DEFAULT} with --f {max(1, peers // 3)}"
+    mends += [f"--rule {default}"] * (rule != default and sound(default, peers, c))
+    both = f"--rule {default} with --f {next((f for f in range(peers, 0, -1) if sound(default, peers, f)), 1)}"
     raise LocalError(f"{why}; choose {' or '.join(mends) or both}")

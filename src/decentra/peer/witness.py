@@ -29,7 +29,7 @@ CAPTURE = "received.bin"
 RESULTS = "results.bin"
 """The pieces of the sums. A sum shows a coordinate that one peer alone moved as it is: that is what a sum tells."""
 
-RESULT_KINDS = (".sum", "bucketed.mean", "bucketed.relay")
+RESULT_KINDS = (".sum", "bucketed.mean", "bucketed.relay", "shamir-gram.slice")
 
 UPDATES = "update-*.npy"
 """The encoded updates, one a round."""
@@ -113,7 +113,7 @@ class Witness:
         return tapped
 
     def _is_result(self, peer: PeerId, lane: Lane, header: bytes, buffers: Sequence[memoryview]) -> bool:
-        """Whether this is a piece of a sum, or of a bucket's mean: a transfer that such an entry announced."""
+        """Whether this is a piece of a sum or of a bucket's mean: a transfer that such an entry announced."""
         try:
             frame = parse_frame(lane, header, [buffer.nbytes for buffer in buffers])
             if frame.kind is FrameKind.ENTRY_BLOB and parse_entry(bytes(buffers[1])).kind.endswith(RESULT_KINDS):
