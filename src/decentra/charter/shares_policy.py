@@ -31,6 +31,11 @@ def least_roster(c: int) -> int:
     return 3 * c + 1
 
 
+def least_to_name(c: int) -> int:
+    """4c + 1: the fewest members of a round in which lies about products are corrected, and named."""
+    return 4 * c + 1
+
+
 def _size(charter: Charter) -> Iterator[str]:
     terms, count = charter.protocol, len(charter.members)
     if terms.name != SHARED or terms.c < 1:

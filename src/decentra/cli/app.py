@@ -393,7 +393,8 @@ def demo(
         ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", help="The robust rule; by default nnm+trimmed_mean, on shares nnm+multi_krum.")
+        str | None,
+        typer.Option("--rule", help="The robust rule; by default nnm+trimmed_mean, on shares nnm+multi_krum."),
     ] = None,
     attack: Annotated[
         str | None,

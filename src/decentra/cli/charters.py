@@ -11,6 +11,7 @@ from decentra.charter.amend import faults
 from decentra.charter.bucket_policy import BUCKETED
 from decentra.charter.charter import TrainingTerms
 from decentra.charter.invite import Request
+from decentra.charter.shares_policy import SHARED, least_to_name
 from decentra.charter.toml import save_text
 from decentra.cli import amendments
 from decentra.cli.amendments import Change
@@ -22,6 +23,7 @@ from decentra.errors import LocalError
 from decentra.gossip.group import bucket_floor
 from decentra.grids import Grid
 from decentra.peer.config import PeerFolder
+from decentra.robust import shared
 
 
 def _names(charter: Charter) -> dict[str, list[str]]:
@@ -312,13 +314,16 @@ def _terms(charter: Charter, policy: Policy) -> Iterator[str]:
         yield from _on_a_grid(charter, policy, made)
     elif not policy.problems and charter.buckets is not None:
         yield from _in_buckets(charter, policy)
+    elif not policy.problems and terms.name == SHARED:
+        yield from _on_shares(charter, policy)
     elif not policy.problems:
         yield (
             f"{count} members, at most {terms.c} of them corrupt: a round starts with {charter.roster_floor} or more "
             f"and needs {policy.threshold} to end, so {policy.stops_survived} may stop when all {count} take part"
         )
     yield f"rule: {terms.rule}, weights up to {terms.max_weight}; slices recomputed in a round: {challenges}"
-    yield f"numbers of {terms.width} bits, ±{policy.quanta} steps within a tensor's range"
+    fewer = ", more where there are fewer parameters than at most" if terms.name == SHARED else ""
+    yield f"numbers of {terms.width} bits, ±{policy.quanta} steps within a tensor's range{fewer}"
     low, high = terms.range_bounds
     named = "".join(f", {pattern} ±{value:g}" for pattern, value in terms.ranges.items())
     yield f"ranges begin with ±{terms.initial_range:g}{named}, and move within ±{low:g} and ±{high:g}"
@@ -375,6 +380,17 @@ def _in_buckets(charter: Charter, policy: Policy) -> Iterator[str]:
             f"some bucket of an epoch holds more than {bad} of {c} corrupt members with a probability of up to "
             f"{bucket_policy.bound(charter):.2g} (stated: {charter.buckets.risk or 1:.2g})"
         )
+
+
+def _on_shares(charter: Charter, policy: Policy) -> Iterator[str]:
+    """What holds where a rule runs on secret shares."""
+    count, c = len(charter.members), charter.protocol.c
+    yield (
+        f"{count} members, at most {c} of them corrupt: a round starts with {charter.roster_floor} or more, and needs "
+        f"{shared.fewest_updates(policy.threshold, c)} updates; who stops while the sum is opened ends it"
+    )
+    named = "named" if count >= least_to_name(c) else "seen, and a lie about products fails the round without a name"
+    yield f"all members see norms of updates and angles between them; when all take part who lies is {named}"
 
 
 def _either(one: int, other: int) -> str:

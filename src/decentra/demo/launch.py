@@ -83,8 +83,9 @@ def main(
 ) -> int:
     """Run the demo; see ``decentra demo --help``. With ``kill=None`` a peer is killed where that is possible.
 
-    Without ``rounds`` it takes as many as the model's recipe says, half as many on shares. With an attack, the group trains under the mean
-    first, in a folder within ``out``, to show what the rule is good for; nobody is killed then.
+    Without ``rounds`` it takes as many as the model's recipe says, half as many on shares. With an attack, the
+    group trains under the mean first, in a folder within ``out``, to show what the rule is good for; nobody is killed
+    then.
 
     Returns:
         0 if every peer came through, all hold the same parameters, the leak check says what it must, the audit finds no

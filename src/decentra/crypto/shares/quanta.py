@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from decentra.crypto.shares.field61 import CHUNK
 
 MAX_RADIUS = (1 << 28) - 1
+_HALF_RING = (1 << 31) - 1
 _HALF_BITS = 28
 _HALF = np.int64((1 << _HALF_BITS) - 1)
 
@@ -29,6 +30,16 @@ def check_radius(radius: int) -> int:
     if not 1 <= radius <= MAX_RADIUS:
         raise ValueError(f"R lies in 1..2^28 - 1, so that 12 R² stays below 2^60; it is not {radius}")
     return radius
+
+
+def encoded_for(n: int, d: int) -> int:
+    """m: an update of d coordinates is encoded as for a sum of m ≥ n vectors in a ring of 32 bits.
+
+    So a coordinate is within ±q_max, q_max = ⌊(2^31 − 1) / m⌋; m is the least for which q_max · ⌈√d⌉ ≤ R = 2^28 − 1,
+    and so no update is longer than R.
+    """
+    root = math.isqrt(max(1, d) - 1) + 1
+    return max(n, _HALF_RING // (MAX_RADIUS // root + 1) + 1)
 
 
 def squared_norm(quanta: NDArray[np.int64]) -> int:

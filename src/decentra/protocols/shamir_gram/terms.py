@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import isqrt
 
 from decentra.crypto.prg import KEY_BYTES
 from decentra.crypto.ring import Ring
 from decentra.crypto.shares.field61 import ELEMENT_BYTES
-from decentra.crypto.shares.quanta import MAX_RADIUS
+from decentra.crypto.shares.quanta import encoded_for
 from decentra.crypto.shares.sharing import BLINDS, Sharing
 from decentra.derive import quorum
 from decentra.robust.shared import fewest_updates
@@ -74,13 +73,8 @@ class Terms:
 
     @property
     def encoded_for(self) -> int:
-        """m, for so many vectors an update is encoded that ±q_max in every coordinate is no longer than R.
-
-        q_max = ⌊(2^31 − 1) / m⌋ as for a sum of m; m is the least for which q_max · ⌈√d⌉ ≤ R and m ≥ n.
-        """
-        root = isqrt(max(1, self.d) - 1) + 1
-        most = MAX_RADIUS // root
-        return max(self.n, ((1 << (WIDTH - 1)) - 1) // (most + 1) + 1)
+        """m, for so many vectors an update is encoded that ±q_max in every coordinate is no longer than R."""
+        return encoded_for(self.n, self.d)
 
     @property
     def limit(self) -> int:
