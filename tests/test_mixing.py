@@ -199,7 +199,7 @@ def test_who_failed_along_a_later_axis_has_spent_its_update() -> None:
         gone = others[:2]
 
         def passed() -> bool:
-            states = [group.peers[place].mixer._mixing for place in gone]
+            states = [group.peers[place].mixer._on for place in gone]
             return all(state is None or state.rounds for state in states)
 
         assert group.clock.run_until(passed, group.clock.now() + 600)
@@ -237,7 +237,7 @@ def test_an_aggregate_is_brought_to_no_later_mixing(begun: bool) -> None:
         exact(group, mix(group))
         slow, held = group.peers[3], list[Any]()
         mixer: Any = slow.mixer
-        play = mixer._play
+        play = mixer.start
 
         def hold(mixing: Any) -> None:
             if mixing.rounds:
@@ -245,7 +245,7 @@ def test_an_aggregate_is_brought_to_no_later_mixing(begun: bool) -> None:
             else:
                 play(mixing)
 
-        mixer._play = hold
+        mixer.start = hold
         slow.begin(brought(group, 1)[3])
         mix(group, absent=[3], seed=1)
         assert held and slow.ended is None
@@ -264,7 +264,7 @@ def test_an_aggregate_is_brought_to_no_later_mixing(begun: bool) -> None:
         rest = [peer for peer in group.peers if peer is not slow]
         assert group.clock.run_until(lambda: all(peer.ended is not None for peer in rest), group.clock.now() + 7200)
         assert all(isinstance(peer.ended, MixingResult) for peer in rest)
-        mixer._play = play
+        mixer.start = play
         exact(group, mix(group, seed=3), 3)
 
 

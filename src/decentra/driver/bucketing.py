@@ -6,16 +6,15 @@ its bucket failed it takes part in that all the same, and has the result (``spec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from decentra.charter.charter import Charter
-from decentra.charter.policy import Policy
-from decentra.driver.drawing import Drawing
-from decentra.driver.session import Done, Session, Vector
+from decentra.driver.epoch import Epoch, Play
+from decentra.driver.session import Session, Vector
 from decentra.driver.site import Site
 from decentra.errors import Amended, DecentraError, LocalError, Unavailable, Underway
 from decentra.gossip import schedule
@@ -26,34 +25,22 @@ from decentra.types import PeerId, RoundId, RoundResult
 
 
 @dataclass
-class _Play:
+class _Play(Play):
     """A round that is on.
 
     Attributes:
-        vector: what the caller brought.
-        began: when, by the driver's clock; ``since`` when the session that is on did.
-        done: told how it ended, once.
-        number: which round of the epoch it is, from 0, as this peer's sessions have it.
-        tries: rounds begun in the session that is on.
         bucket: what the bucket's session came to, once it has.
         state: the common state that the update was made under.
         overdue: ends the wait for the bucket; ``late`` once it did.
     """
 
-    vector: Vector
-    began: float
-    since: float
-    done: Done
-    number: int = 0
-    tries: int = 0
     bucket: RoundResult | DecentraError | None = None
     state: bytes = b""
     overdue: Handle | None = None
     late: bool = False
-    cancelled: DecentraError | None = None
 
 
-class Bucketer:
+class Bucketer(Epoch[_Play]):
     """One peer in a bucket. All calls and callbacks are on the driver's thread.
 
     Args:
@@ -64,161 +51,49 @@ class Bucketer:
         LocalError: the charter is unsound or has no buckets, or this peer is no member.
     """
 
+    play_type = _Play
+    played, needed = "a round", "nearly all members have to run when an epoch begins"
+
     def __init__(self, charter: Charter, site: Site) -> None:
-        Policy(charter).check()
-        charter.member(site.identity.id)
         if charter.buckets is None or charter.buckets.beacon is not None:
             raise LocalError("this charter has no table [buckets] with buckets to draw; open a plain peer")
-        self.charter, self.me, self._site = charter, site.identity.id, site
-        self.name = charter.hash
-        self.sessions: tuple[Session, ...] = ()
-        """This peer's bucket, and the combining; none before the beacon is there."""
-        self._next = 0
-        self._play: _Play | None = None
-        self._overdue: Handle | None = None
-        self._broken: LocalError | None = None
-        """Why it can take no part in the drawing any more, and so in nothing."""
-        self.drawing = Drawing(charter, self.name, site, self._drawn, self._stopped_drawing)
+        super().__init__(charter, site)
 
-    @property
-    def patience(self) -> float:
-        """Seconds that a round waits for the epoch's beacon: the drawing, and one more try."""
-        terms = self.charter.rounds
-        return 2 * (terms.ready_deadline + 8 * terms.phase_deadline)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a round is on."""
-        return self._play is not None
-
-    @property
-    def number(self) -> int:
-        """The round that is on, or the last one, from 1; 0 before the first."""
-        return self._next if self._play is None else self._play.number + 1
-
-    @property
-    def awaited(self) -> tuple[PeerId, ...]:
-        """Which other peers it waits for now."""
-        if not self.sessions:
-            return self.drawing.awaited
-        return () if self._play is None else self._session_of(self._play).driver.awaited
-
-    @property
-    def flushed(self) -> bool:
-        """Whether everybody who can be reached has acknowledged everything."""
-        return all(session.driver.flushed for session in self.sessions)
-
-    def open(self) -> None:
-        """Take part in the drawing of the beacon, or take it from what was kept."""
-        self.drawing.open()
-
-    def begin(self, vector: Vector, done: Done) -> None:
-        """Start a round; ``done`` is called once, with its result or with why this peer has none.
-
-        Raises:
-            LocalError: one is on already, or the vector is not one that a round in buckets allows; or the beacon was
-                not drawn, since what this peer said of it could not be kept.
-        """
-        if self._broken is not None:
-            raise self._broken
-        if self.busy:
-            raise LocalError("a round is on already; wait for its result before you start another")
+    def check(self, vector: Vector) -> None:
         if vector.tensors is None:
             raise LocalError("a round in buckets can't begin ahead of its update; average without preparing")
-        now = self._site.clock.now()
-        self._play = _Play(vector, now, now, done)
-        if self.sessions:
-            self._sum(self._play)
-        else:
-            self._overdue = self._site.clock.call_later(self.patience, self._no_beacon)
 
-    def cancel(self, error: DecentraError) -> None:
-        """End the round that is on, if any, from this side."""
-        play = self._play
-        if play is None:
-            return
-        play.cancelled = error
-        if self.sessions and (session := self._session_of(play)).busy:
-            session.driver.cancel(error)
-        else:
-            self._end(play, error)
-
-    def leave(self) -> None:
-        """Tell the others of both sessions not to wait for this peer any more."""
-        for session in self.sessions:
-            session.leave()
-
-    def close(self) -> None:
-        self.drawing.close()
-        if self._overdue is not None:
-            self._overdue.cancel()
-        for session in self.sessions:
-            session.driver.close()
-
-    # ── the beacon ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _drawn(self, beacon: bytes) -> None:
+    def open_sessions(self, beacon: bytes) -> Sequence[Session]:
         combining = combining_charter(self.charter, self.name, beacon)
         (mine,) = (bucket for bucket in combining.drawn_buckets if self.me in bucket)
         all_of_them = self._site.session(combining, before=1)
-        bucket = self._site.session(
-            bucket_charter(self.charter, self.name, beacon, mine), lender=all_of_them.common
-        )
-        self.sessions = (bucket, all_of_them)
-        self._next = max(-(-session.round.number // TRIES) for session in self.sessions)
-        if self._overdue is not None:
-            self._overdue.cancel()
-        if self._play is not None:
-            self._play.since = self._site.clock.now()
-            self._sum(self._play)
+        derived = bucket_charter(self.charter, self.name, beacon, mine)
+        return self._site.session(derived, lender=all_of_them.common), all_of_them
 
-    def _stopped_drawing(self, error: LocalError) -> None:
-        error.spent = False
-        if self.sessions:
-            return  # it has the beacon
-        self._broken = error
-        if self._play is not None:
-            self._end(self._play, error)
-
-    def _no_beacon(self) -> None:
-        play = self._play
-        if play is not None and not self.sessions:
-            mend = "nearly all members have to run when an epoch begins; start them"
-            what = f"the beacon of epoch {self.charter.group.epoch}"
-            error = Unavailable(self.drawing.awaited, self.patience, what, mend)
-            error.spent = False
-            self._end(play, error)
+    def session_of(self, play: _Play) -> Session:
+        return self.sessions[0 if play.bucket is None else 1]
 
     # ── the bucket's sum ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _session_of(self, play: _Play) -> Session:
-        return self.sessions[0 if play.bucket is None else 1]
-
-    def _sum(self, play: _Play) -> None:
+    def start(self, play: _Play) -> None:
         bucket = self.sessions[0]
         away = frozenset[PeerId]() if bucket.driver.gossip is None else bucket.driver.gossip.away
         if len(bucket.charter.ids) - len(away.intersection(bucket.charter.ids)) < bucket.charter.roster_floor:
-            play.number = play.number if play.tries else self._upcoming
+            play.number = play.number if play.tries else self.upcoming
             mend = "its bucket has a mean again once they are back"
             self._go_on(play, Unavailable(sorted(away), 0.0, "its bucket's sum, for which too few are there", mend))
             return
         if play.overdue is None:
             play.overdue = self._site.clock.call_later(self.bucket_patience, partial(self._overdue_bucket, play))
-        play.number = play.number if play.tries else self._upcoming
+        play.number = play.number if play.tries else self.upcoming
         play.tries += 1
         play.state = self.sessions[1].common.digest_with(play.vector.shared)
         vector = replace(play.vector, fingerprint=partial(self._fingerprint, play.vector), shared=None)
         try:
             self.sessions[0].begin(vector, partial(self._summed, play), schedule.first_round(play.number))
         except LocalError as error:  # the caller's mistake, and said before anything was
-            self._play = None
+            self._on = None
             play.done(error)
-
-    @property
-    def _upcoming(self) -> int:
-        """The next round: of this peer's own, or the one that the others are in, as either session shows."""
-        rounds = (session.driver.others.round for session in self.sessions)
-        return max(self._next, *(schedule.mixing_of(number) for number in rounds))
 
     def _fingerprint(self, vector: Vector, round_id: RoundId) -> bytes:
         """Who is in another round is in no roster with this one's peers, whatever either is in its own session."""
@@ -234,7 +109,7 @@ class Bucketer:
 
     def _overdue_bucket(self, play: _Play) -> None:
         session = self.sessions[0]
-        if self._play is play and play.bucket is None and session.busy:
+        if self._on is play and play.bucket is None and session.busy:
             play.late = True
             what, mend = f"its bucket's sum of round {play.number + 1}", "this peer goes on without one"
             session.driver.cancel(Unavailable(session.driver.awaited, self.bucket_patience, what, mend))
@@ -246,10 +121,10 @@ class Bucketer:
         play.number = schedule.mixing_of(self.sessions[0].round.number)
         self._next = play.number + 1
         if isinstance(ended, DecentraError) and self._goes_again(play, ended, ended.spent):
-            self._site.clock.call_later(0.0, partial(self._again, play, self._sum))
+            self._site.clock.call_later(0.0, partial(self._again, play, self.start))
             return
         if isinstance(ended, LocalError | Underway | Amended):  # nothing that the others could go on without
-            self._end(play, ended)
+            self.end(play, ended)
             return
         self._go_on(play, ended)
 
@@ -262,7 +137,7 @@ class Bucketer:
             play.overdue.cancel()
         play.bucket, play.tries, play.since, play.late = ended, 0, self._site.clock.now(), False
         if play.cancelled is not None:
-            self._end(play, play.cancelled)
+            self.end(play, play.cancelled)
         else:
             self._combine(play)
 
@@ -272,7 +147,7 @@ class Bucketer:
         return not final and play.tries < TRIES and waited < self.charter.rounds.ready_deadline
 
     def _again(self, play: _Play, step: Callable[[_Play], None]) -> None:
-        if self._play is play:
+        if self._on is play:
             step(play)
 
     # ── the combining ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,7 +156,7 @@ class Bucketer:
         session, mine = self.sessions[1], play.bucket
         if schedule.mixing_of(session.upcoming) > play.number:
             mend = "the others are in a later round, which this peer takes part in next"
-            self._end(play, Unavailable((), 0.0, f"the means of round {play.number + 1}", mend))
+            self.end(play, Unavailable((), 0.0, f"the means of round {play.number + 1}", mend))
             return
         specs = play.vector.specs
         if isinstance(mine, RoundResult):
@@ -301,16 +176,16 @@ class Bucketer:
         try:
             session.begin(vector, partial(self._combined, play), schedule.first_round(play.number))
         except LocalError as error:
-            self._end(play, error)
+            self.end(play, error)
 
     def _combined(self, play: _Play, ended: RoundResult | DecentraError) -> None:
         if isinstance(ended, DecentraError):
             if self._goes_again(play, ended, spent=False):  # what its bucket summed is certified, and may be told again
                 self._site.clock.call_later(0.0, partial(self._again, play, self._combine))
             else:
-                self._end(play, ended)
+                self.end(play, ended)
             return
-        self._play = None
+        self._on = None
         mine = play.bucket if isinstance(play.bucket, RoundResult) else None
         play.done(
             replace(
@@ -326,9 +201,9 @@ class Bucketer:
             )
         )
 
-    def _end(self, play: _Play, error: DecentraError) -> None:
+    def end(self, play: _Play, error: DecentraError) -> None:
         """This peer has no result; its update is spent if its bucket's sum was certified with it, or may have been."""
-        self._play = None
+        self._on = None
         match play.bucket:
             case RoundResult(contributed=True):
                 error.spent = True

@@ -6,49 +6,36 @@ failed has nothing to bring, and stays away from the rest of that mixing (``spec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from decentra.charter.charter import Charter
-from decentra.charter.policy import Policy
-from decentra.driver.drawing import Drawing
-from decentra.driver.session import Done, Session, Vector
+from decentra.driver.epoch import Epoch, Play
+from decentra.driver.session import Session, Vector
 from decentra.driver.site import Site
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip import schedule
 from decentra.gossip.group import group_charter
 from decentra.gossip.schedule import TRIES, Grid
-from decentra.transport.virtual import Handle
-from decentra.types import MixingResult, PeerId, RoundId, RoundResult
+from decentra.types import MixingResult, RoundId, RoundResult
 from decentra.wire.entry import ZERO
 
 
 @dataclass
-class _Mixing:
+class _Mixing(Play):
     """A mixing that is on.
 
     Attributes:
-        vector: what the caller brought.
-        began: when, by the driver's clock; ``since`` when the axis that is on did.
-        done: told how it ended, once.
-        number: which mixing of the epoch it is, from 0, as this peer's group along the first axis has it.
-        tries: rounds begun along the axis that is on.
         rounds: what each axis gave.
         held: what the last of them weighs, in units.
     """
 
-    vector: Vector
-    began: float
-    since: float
-    done: Done
-    number: int = 0
-    tries: int = 0
     rounds: list[RoundResult] = field(default_factory=list)
     held: int = 0
-    cancelled: DecentraError | None = None
 
 
-class Mixer:
+class Mixer(Epoch[_Mixing]):
     """One peer on a grid. All calls and callbacks are on the driver's thread.
 
     Args:
@@ -59,102 +46,21 @@ class Mixer:
         LocalError: the charter is unsound or has no grid, or this peer is no member.
     """
 
+    play_type = _Mixing
+    played, needed = "a mixing", "a quorum of the drawers that the charter names has to run"
+
     def __init__(self, charter: Charter, site: Site) -> None:
-        Policy(charter).check()
-        charter.member(site.identity.id)
         if charter.groups is None:
             raise LocalError("this charter has no table [groups]: its members are one group; open a plain peer")
-        self.charter, self.me, self._site = charter, site.identity.id, site
+        super().__init__(charter, site)
         self.grid: Grid = schedule.grid(len(charter.members), charter.groups.size, charter.protocol.c)
-        self.name = charter.hash
-        self.sessions: tuple[Session, ...] = ()
-        """This peer's groups, one an axis; none before the beacon is there."""
         self.place = 0
-        self._next = 0
-        self._mixing: _Mixing | None = None
-        self._overdue: Handle | None = None
-        self._broken: LocalError | None = None
-        """Why it can take no part in the drawing any more, and so in nothing."""
-        self.drawing = Drawing(charter, self.name, site, self._drawn, self._stopped_drawing)
 
-    @property
-    def patience(self) -> float:
-        """Seconds that a mixing waits for the epoch's beacon: the drawers' round, and one more try."""
-        terms = self.charter.rounds
-        return 2 * (terms.ready_deadline + 8 * terms.phase_deadline)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a mixing is on."""
-        return self._mixing is not None
-
-    @property
-    def number(self) -> int:
-        """The mixing that is on, or the last one, from 1; 0 before the first."""
-        return self._next if self._mixing is None else self._mixing.number + 1
-
-    @property
-    def awaited(self) -> tuple[PeerId, ...]:
-        """Which other peers it waits for now."""
-        if not self.sessions:
-            return self.drawing.awaited
-        return () if self._mixing is None else self.sessions[len(self._mixing.rounds)].driver.awaited
-
-    @property
-    def flushed(self) -> bool:
-        """Whether everybody who can be reached has acknowledged everything."""
-        return all(session.driver.flushed for session in self.sessions)
-
-    def open(self) -> None:
-        """Take part in the drawing of the beacon, or take it from what was kept."""
-        self.drawing.open()
-
-    def begin(self, vector: Vector, done: Done) -> None:
-        """Start a mixing; ``done`` is called once, with a `MixingResult` or with why this peer has none.
-
-        Raises:
-            LocalError: one is on already, or the vector is not one that a mixing allows; or the beacon was not drawn,
-                since what this peer said of it could not be kept.
-        """
-        if self._broken is not None:
-            raise self._broken
-        if self.busy:
-            raise LocalError("a mixing is on already; wait for its result before you start another")
+    def check(self, vector: Vector) -> None:
         if vector.shared is not None:
             raise LocalError("a mixing has no common state, as its groups hold different means; average parameters")
-        now = self._site.clock.now()
-        self._mixing = _Mixing(vector, now, now, done)
-        if self.sessions:
-            self._play(self._mixing)
-        else:
-            self._overdue = self._site.clock.call_later(self.patience, self._no_beacon)
 
-    def cancel(self, error: DecentraError) -> None:
-        """End the mixing that is on, if any, from this side."""
-        mixing = self._mixing
-        if mixing is None:
-            return
-        mixing.cancelled = error
-        if self.sessions and (session := self.sessions[len(mixing.rounds)]).busy:
-            session.driver.cancel(error)
-        else:
-            self._fail(mixing, error)
-
-    def leave(self) -> None:
-        """Tell the others of every group not to wait for this peer any more."""
-        for session in self.sessions:
-            session.leave()
-
-    def close(self) -> None:
-        self.drawing.close()
-        if self._overdue is not None:
-            self._overdue.cancel()
-        for session in self.sessions:
-            session.driver.close()
-
-    # ── the beacon ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _drawn(self, beacon: bytes) -> None:
+    def open_sessions(self, beacon: bytes) -> Sequence[Session]:
         order = schedule.places(self.name, beacon, self.charter.ids)
         self.place = order.index(self.me)
         opened = []
@@ -163,41 +69,21 @@ class Mixer:
             members = [order[place] for place in mine]
             derived = group_charter(self.charter, self.name, beacon, axis, self.grid, members)
             opened.append(self._site.session(derived, before=axis))
-        self.sessions = tuple(opened)
-        self._next = max(-(-session.round.number // TRIES) for session in opened)
-        if self._overdue is not None:
-            self._overdue.cancel()
-        if self._mixing is not None:
-            self._mixing.since = self._site.clock.now()
-            self._play(self._mixing)
+        return opened
 
-    def _stopped_drawing(self, error: LocalError) -> None:
-        error.spent = False
-        if self.sessions:
-            return  # it has the beacon
-        self._broken = error
-        if self._mixing is not None:
-            self._fail(self._mixing, error)
-
-    def _no_beacon(self) -> None:
-        mixing = self._mixing
-        if mixing is not None and not self.sessions:
-            mend = "a quorum of the drawers that the charter names has to run; start them"
-            what = f"the beacon of epoch {self.charter.group.epoch}"
-            error = Unavailable(self.drawing.awaited, self.patience, what, mend)
-            error.spent = False
-            self._fail(mixing, error)
+    def session_of(self, mixing: _Mixing) -> Session:
+        return self.sessions[len(mixing.rounds)]
 
     # ── a round along each axis ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _play(self, mixing: _Mixing) -> None:
+    def start(self, mixing: _Mixing) -> None:
         axis = len(mixing.rounds)
         session = self.sessions[axis]
         if axis == 0:
-            mixing.number = mixing.number if mixing.tries else self._upcoming
+            mixing.number = mixing.number if mixing.tries else self.upcoming
             vector = replace(mixing.vector, fingerprint=partial(self._fingerprint, mixing.vector))
         elif schedule.mixing_of(session.upcoming) > mixing.number:
-            self._fail(mixing, _too_late(mixing.number))
+            self.end(mixing, _too_late(mixing.number))
             return
         else:
             vector = self._aggregate(mixing, axis)
@@ -205,14 +91,8 @@ class Mixer:
         try:
             session.begin(vector, partial(self._ended, mixing), schedule.first_round(mixing.number))
         except LocalError as error:  # the caller's mistake, and said before anything was
-            self._mixing = None
+            self._on = None
             mixing.done(error)
-
-    @property
-    def _upcoming(self) -> int:
-        """The next mixing: of this peer's own, or the one that the others are in, as any of its groups shows."""
-        rounds = (session.driver.others.round for session in self.sessions)
-        return max(self._next, *(schedule.mixing_of(number) for number in rounds))
 
     def _fingerprint(self, vector: Vector, round_id: RoundId) -> bytes:
         model = vector.fingerprint if isinstance(vector.fingerprint, bytes) else ZERO
@@ -235,7 +115,7 @@ class Mixer:
             waited = self._site.clock.now() - mixing.since
             final = ended.spent or mixing.cancelled is not None or isinstance(ended, LocalError)
             if final or mixing.tries >= TRIES or waited >= self.charter.rounds.ready_deadline:
-                self._fail(mixing, ended)
+                self.end(mixing, ended)
             else:
                 self._site.clock.call_later(0.0, partial(self._again, mixing))
             return
@@ -243,19 +123,19 @@ class Mixer:
         mixing.rounds.append(ended)
         mixing.tries, mixing.since = 0, self._site.clock.now()
         if mixing.cancelled is not None and axis + 1 < self.grid.axes:
-            self._fail(mixing, mixing.cancelled)
+            self.end(mixing, mixing.cancelled)
         elif axis + 1 < self.grid.axes:
-            self._play(mixing)
+            self.start(mixing)
         else:
             self._finish(mixing, ended)
 
     def _again(self, mixing: _Mixing) -> None:
-        if self._mixing is mixing:
-            self._play(mixing)
+        if self._on is mixing:
+            self.start(mixing)
 
     def _finish(self, mixing: _Mixing, last: RoundResult) -> None:
         rounds = tuple(mixing.rounds)
-        self._mixing = None
+        self._on = None
         mixing.done(
             MixingResult(
                 round=RoundId(self.charter.group.epoch, mixing.number + 1),
@@ -275,9 +155,9 @@ class Mixer:
             )
         )
 
-    def _fail(self, mixing: _Mixing, error: DecentraError) -> None:
+    def end(self, mixing: _Mixing, error: DecentraError) -> None:
         """This peer weighs nothing in the rest of the mixing, and says so, that no later group of it waits for it."""
-        axis, self._mixing = len(mixing.rounds), None
+        axis, self._on = len(mixing.rounds), None
         if not self.sessions:
             mixing.done(error)
             return
