@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from decentra.peer.config import PeerFolder
-from decentra.peer.runtime import Peer
+from decentra.peer.opening import open_peer
 
 
 def tell(event: str, **facts: object) -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     sizes = [coordinates // 2, coordinates // 4, coordinates - coordinates // 2 - coordinates // 4]
     generator = np.random.default_rng(number)
     update = [generator.uniform(-0.09, 0.09, size).astype(np.float32) for size in sizes]
-    peer = Peer(PeerFolder.find())
+    peer = open_peer()
     small = peer.average([np.zeros(4, np.float32)])  # what any round needs is loaded
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = status("VmRSS")
