@@ -26,7 +26,7 @@ MARK = 10
 GROUNDS = (
     "rendezvous.roster",
     "secagg.context",
-    *(f"{name}.endorse" for name in ("secagg", "allreduce", "mesh", "bucketed")),
+    *(f"{name}.endorse" for name in ("secagg", "allreduce", "mesh", "bucketed", "shamir-gram")),
 )
 """Kinds of entries by which evidence says under which roster its author acted."""
 
