@@ -124,7 +124,7 @@ def test_an_honest_round_that_is_signed_again_is_what_its_machines_signed(protoc
 
 @pytest.mark.parametrize("protocol", BOOKS)
 def test_the_suite_s_charter_is_one_that_peers_would_run_under(protocol: str) -> None:
-    charter, members = SUITE.cast(protocol)
+    charter, members = SCENES.cast(protocol)
     Policy(charter).check()
     assert Charter.parse(charter.to_toml()) == charter
     derived = charter.buckets is not None  # from a charter that is signed, and a beacon

@@ -242,7 +242,7 @@ def _value(round_: Round, topic: str, value: bytes | None, hashed: bytes) -> str
         return "who lies can't be told"
     if topic == "checked":
         proved = ", ".join(round_.ground.name(peer) for peer in shares.proved(value))
-        return f"proved to lie: {proved}" if proved else "all deals stand"
+        return f"proved to lie: {proved}" if proved else "nobody is proved to lie"
     if topic == "geometry":
         return f"counted: {', '.join(round_.ground.name(peer) for peer in shares.weighed(value))}"
     if topic == "outcome":
