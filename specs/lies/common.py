@@ -31,7 +31,7 @@ class Lie:
     def protocol(self) -> str:
         """What is lied in: secagg, but where the folder is another protocol's."""
         folder = self.path.partition("/")[0]
-        return folder if folder in ("allreduce", "mesh", "bucketed") else "secagg"
+        return folder if folder in ("allreduce", "mesh", "bucketed", "shamir-gram") else "secagg"
 
     @property
     def clause(self) -> str:

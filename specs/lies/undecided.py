@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from scenes import MASKED, START, SUMMED, cast, file_of, honest
+from scenes import MASKED, SHARED, START, SUMMED, TOLD, TRIED, Log, cast, file_of, honest
 
 from decentra.wire.entry import ZERO, parse
 from lies.certify import against_its_lock
 from lies.common import OTHER, body_hash
+from lies.shares import dealt_or_told, holds_what_is_not_signed, of_other_slices
 from lies.sums import holds, own_list
 from lies.updates import in_one_bucket, says_of_updates, states
 
@@ -75,6 +77,13 @@ def two_words_of_a_mean() -> bytes:
     return file_of(log.charter, log.signed())
 
 
+def of_shares(part: int, twist: Callable[[Log], None]) -> bytes:
+    """A round of shamir-gram up to some part, in which one peer's word does not fit another's."""
+    log = honest(SHARED, part)
+    twist(log)
+    return file_of(log.charter, log.signed())
+
+
 UNDECIDED: Mapping[str, Callable[[], bytes]] = {
     "wire/undecided-a-gap": gap,
     "wire/undecided-a-forged-entry": forged,
@@ -84,4 +93,7 @@ UNDECIDED: Mapping[str, Callable[[], bytes]] = {
     "certify/undecided-a-withheld-commit": withheld_commit,
     "secagg/undecided-word-against-word": word_against_word,
     "bucketed/undecided-who-stated-it": two_words_of_a_mean,
+    "shamir-gram/undecided-word-against-word": partial(of_shares, START, holds_what_is_not_signed),
+    "shamir-gram/undecided-who-dealt-it-or-told": partial(of_shares, TOLD, dealt_or_told),
+    "shamir-gram/undecided-of-other-slices": partial(of_shares, TRIED, of_other_slices),
 }

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, product
+from math import prod
 
 from decentra import derive
 from decentra.audit.findings import Finding, Missing
@@ -61,6 +62,9 @@ OPENS: Mapping[str, tuple[str, ...]] = {
 }
 
 SHARED = reduce.Clauses(DEAL, "SG-1", "SG-3", "SG-12")
+
+MOST_KEYS = 64
+"""Keys that are tried where owners signed several slices each."""
 
 BEACON_SHARE = "beacon"
 """The kind under which shares of the beacon's parts, and these, are hashed."""
@@ -505,17 +509,18 @@ def tellings(round_: Round) -> Iterator[Finding]:
             yield violation("SG-11", record, "told of its share of the sum what is false", *votes, *told.values())
 
 
-def _keys(round_: Round, record: Record, settled: Settled) -> tuple[bytes, ...]:
-    """The key that the slices give of which the owners signed one each; none where one is missing, or there are two."""
+def _keys(round_: Round, record: Record, settled: Settled) -> frozenset[bytes]:
+    """The keys that the owners' slices give: more than one where an owner signed two, none where one is missing."""
     certificate = settled.digests["geometry"]
     roots: dict[PeerId, set[bytes]] = defaultdict(set)
     for one in round_.of(SLICE):
         if (one["context"], one["certificate"]) == (record["context"], certificate):
             roots[one.author].add(one["root"])
     owned = [sorted(roots[owner]) for owner in _slicers(settled)]
-    if any(len(some) != 1 for some in owned):
-        return ()
-    return (digest("opened", record["context"], certificate, len(owned), *(some[0] for some in owned)),)
+    if prod(map(len, owned)) > MOST_KEYS:
+        return frozenset()
+    opened = ("opened", record["context"], certificate, len(owned))
+    return frozenset(digest(*opened, *some) for some in product(*owned))
 
 
 def outcomes(round_: Round) -> Iterator[Finding]:
