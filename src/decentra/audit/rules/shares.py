@@ -15,7 +15,7 @@ from decentra import derive
 from decentra.crypto.hashing import digest
 from decentra.crypto.shares.checks import judge_degree, judge_zero
 from decentra.crypto.shares.decoding import Undecided, decode
-from decentra.crypto.shares.field61 import ELEMENT_BYTES, PRIME, from_bytes
+from decentra.crypto.shares.field61 import ELEMENT_BYTES, PRIME, Elements, from_bytes
 from decentra.crypto.shares.gram import implausible, open_gram
 from decentra.crypto.shares.quanta import MAX_RADIUS
 from decentra.crypto.shares.sharing import MAX_PEERS, Sharing
@@ -206,12 +206,14 @@ class Told:
         bad: dealers whose values are none, whatever c liars said.
         out: dealers whose values can't be decoded.
         bare: dealers whose sharing of zero can't be.
+        torn: of these last two, dealers of whom holders tell what does not fit together.
         suspects: of the other dealers, each with a holder whose word fits no others'.
     """
 
     bad: frozenset[PeerId]
     out: frozenset[PeerId]
     bare: frozenset[PeerId]
+    torn: frozenset[PeerId]
     suspects: tuple[Pair, ...]
 
 
@@ -226,27 +228,38 @@ def judge(numbers: Numbers, dealers: Peers, told: Mapping[PeerId, Values]) -> To
 
 @lru_cache(maxsize=256)
 def _judge(numbers: Numbers, dealers: Peers, told: tuple[tuple[PeerId, Values], ...]) -> Told:
-    bad, out, bare, suspects = set[PeerId](), set[PeerId](), set[PeerId](), list[Pair]()
+    bad, out, bare, torn = set[PeerId](), set[PeerId](), set[PeerId](), set[PeerId]()
+    suspects, sharing = list[Pair](), numbers.sharing
     for place, dealer in enumerate(dealers):
         degrees, zeros = ({numbers.point(peer): one[of][place] for peer, one in told} for of in (0, 1))
         try:
-            degree = judge_degree(degrees, numbers.sharing)
+            degree = judge_degree(degrees, sharing)
         except Undecided:
             out.add(dealer)
+            torn |= set() if fit(degrees, sharing.degree) else {dealer}
             continue
         wrong, unfit = degree.dealer_wrong, {*degree.suspects}
         try:
-            zero = None if wrong else judge_zero(zeros, numbers.sharing)
+            zero = None if wrong else judge_zero(zeros, sharing)
         except Undecided:
             zero = None
             bare.add(dealer)
+            torn |= set() if fit(zeros, sharing.product_degree) else {dealer}
         if zero is not None:
             wrong, unfit = zero.dealer_wrong, unfit | {*zero.suspects}
         if wrong:
             bad.add(dealer)
         else:
             suspects += [(dealer, holder) for holder in numbers.peers(sorted(unfit))]
-    return Told(frozenset(bad), frozenset(out), frozenset(bare), tuple(suspects))
+    return Told(frozenset(bad), frozenset(out), frozenset(bare), frozenset(torn), tuple(suspects))
+
+
+def fit(values: Mapping[int, int], degree: int) -> bool:
+    """Whether all values lie on one polynomial of a degree; fewer than it takes always do."""
+    try:
+        return len(values) <= degree or bool(decode(values, degree, 0))
+    except Undecided:
+        return False
 
 
 def may_give(
@@ -331,15 +344,17 @@ class Opened:
         value: the geometry, as it is voted on; None where the rule is left too few.
         wrong: holders of false words.
         out: dealers of vectors that can be none.
+        torn: whether words do not fit together, and it can't be told whose are false.
     """
 
-    value: bytes | None
-    wrong: Peers
-    out: Peers
+    value: bytes | None = None
+    wrong: Peers = ()
+    out: Peers = ()
+    torn: bool = False
 
 
-def open_words(numbers: Numbers, checked: Checked, words: Mapping[PeerId, bytes]) -> Opened | None:
-    """What the words of some holders give; None where these don't tell.
+def open_words(numbers: Numbers, checked: Checked, words: Mapping[PeerId, bytes]) -> Opened:
+    """What the words of some holders give.
 
     Args:
         words: of holders that ``checked`` counts, each so many elements as there are pairs of its dealers.
@@ -348,13 +363,13 @@ def open_words(numbers: Numbers, checked: Checked, words: Mapping[PeerId, bytes]
 
 
 @lru_cache(maxsize=64)
-def _open_words(numbers: Numbers, checked: Checked, words: tuple[tuple[PeerId, bytes], ...]) -> Opened | None:
+def _open_words(numbers: Numbers, checked: Checked, words: tuple[tuple[PeerId, bytes], ...]) -> Opened:
     k, liars = len(checked.dealers), numbers.liars(len(checked.proved))
     by_point = {numbers.point(peer): from_bytes(word, k * (k + 1) // 2, "a word") for peer, word in words}
     try:
         opened = open_gram(by_point, k, numbers.sharing, liars)
     except Undecided:
-        return None
+        return Opened(torn=len(words) > numbers.sharing.product_degree and _are_torn(numbers, by_point, k))
     wrong = numbers.peers(opened.wrong)
     out = tuple(checked.dealers[i] for i in implausible(opened.gram, MAX_RADIUS, liars))
     proved = {*checked.proved, *wrong, *out}
@@ -374,23 +389,33 @@ def _open_words(numbers: Numbers, checked: Checked, words: tuple[tuple[PeerId, b
     return Opened(value, wrong, out)
 
 
+def _are_torn(numbers: Numbers, words: Mapping[int, Elements], k: int) -> bool:
+    try:
+        open_gram(words, k, numbers.sharing, 0)
+    except Undecided:
+        return True
+    return False
+
+
 def _gram_hash(gram: Sequence[Sequence[int]]) -> bytes:
     entries = (entry.to_bytes(ELEMENT_BYTES, "little", signed=True) for i, row in enumerate(gram) for entry in row[i:])
     return digest("gram", len(gram), b"".join(entries))
 
 
-def false_tellings(numbers: Numbers, liars: int, told: Mapping[PeerId, tuple[int, ...]]) -> frozenset[PeerId]:
-    """Who tells of its share of the sum what fits no others' word.
+def false_tellings(
+    numbers: Numbers, liars: int, told: Mapping[PeerId, tuple[int, ...]]
+) -> tuple[frozenset[PeerId], bool]:
+    """Who tells of its share of the sum what fits no others' word; and whether, of a slice, it can't be told who does.
 
     Args:
         liars: how many of these may lie.
         told: of each holder a value a slice.
     """
-    wrong = set[PeerId]()
+    wrong, torn = set[PeerId](), False
     for place in range(min(map(len, told.values()), default=0)):
         values = {numbers.point(peer): one[place] for peer, one in told.items()}
         try:
             wrong |= {*numbers.peers(decode(values, numbers.sharing.degree, liars).wrong)}
         except Undecided:
-            continue
-    return frozenset(wrong)
+            torn = torn or not fit(values, numbers.sharing.degree)
+    return frozenset(wrong), torn

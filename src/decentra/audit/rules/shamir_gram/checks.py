@@ -73,6 +73,8 @@ def truth_of_checks(round_: Round) -> Iterator[Finding]:
         for dealer, holder in found.suspects:
             suspect[holder].append(dealer)
         proved = () if settled.checked is None else settled.checked.proved
+        for dealer in sorted(found.torn - {*proved}):
+            yield Missing("what was dealt by one of whom holders tell otherwise: blobs", dealer, round_.number)
         for holder, dealers in suspect.items():
             if len(dealers) > round_.ground.c and is_under(round_, first, settled, holder):
                 said = "told of more dealers than may lie what fits no others' word"

@@ -76,8 +76,11 @@ def truth_of_tellings(round_: Round) -> Iterator[Finding]:
         proved = () if settled.geometry is None else settled.geometry.proved
         votes = (settled.roster, *votes_on(round_, first, "geometry"))
         for told in alike.values():
-            values_of = {peer: values for peer, (_, values) in told.items()}
-            for peer in sorted(false_tellings(settled.numbers, settled.numbers.liars(len(proved)), values_of)):
+            values_of, numbers = {peer: values for peer, (_, values) in told.items()}, settled.numbers
+            wrong, torn = false_tellings(numbers, numbers.liars(len(proved)), values_of)
+            if torn:
+                yield Missing("more tellings of the sum, of which some are false", None, round_.number)
+            for peer in sorted(wrong):
                 if is_under(round_, first, settled, peer):
                     beside = (one for one, _ in told.values())
                     said = "told of its share of the sum what is false"

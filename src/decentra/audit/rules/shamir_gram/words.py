@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from decentra.audit.findings import Finding
+from decentra.audit.findings import Finding, Missing
 from decentra.audit.generic import violation
 from decentra.audit.record import Record, Round
 from decentra.audit.rules.shamir_gram.settled import (
@@ -59,10 +59,12 @@ def truth_of_words(round_: Round) -> Iterator[Finding]:
         said = _said(round_.of(GRAM), first["context"], settled)
         opened = open_words(settled.numbers, settled.checked, {peer: word for peer, (_, word) in said.items()})
         votes = (settled.roster, *votes_on(round_, first, "survivors", "checked"), *(one for one, _ in said.values()))
-        for peer in () if opened is None else opened.wrong:
+        if opened.torn:
+            yield Missing("more words of the products, of which some are false", None, round_.number)
+        for peer in opened.wrong:
             if is_under(round_, first, settled, peer):
                 yield violation("SG-8", said[peer][0], "told a word of the products that is false", *votes)
-        for peer in () if opened is None else opened.out:
+        for peer in opened.out:
             deal = certified_deal(round_, settled, peer)
             if deal is not None and is_under(round_, first, settled, peer):
                 yield violation("SG-8", deal, "dealt what can be no vector of the largest length", *votes)
@@ -84,6 +86,5 @@ def proposed_geometry(round_: Round) -> Iterator[Finding]:
             yield violation("SG-8", record, "shows something else than words of its round", *votes)
             continue
         opened = open_words(settled.numbers, settled.checked, {peer: word for peer, (_, word) in said.items()})
-        value = None if opened is None else opened.value
-        if record["value"] != (UNDECIDED if value is None else value):
+        if record["value"] != (opened.value or UNDECIDED):
             yield violation("SG-8", record, "proposed another geometry than the words it shows give", *votes)
