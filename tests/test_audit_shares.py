@@ -4,6 +4,7 @@ logs, and whoever lies is found under its clause, or it is said why not; what it
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beside import SPECS, program
 from decentra.audit import Report, Verdict
 from decentra.audit.auditor import Auditor
 from decentra.audit.ground import Ground
@@ -37,7 +39,7 @@ from decentra.protocols.shamir_gram.messages import (
 )
 from decentra.protocols.shamir_gram.terms import Terms
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import Signed
+from decentra.wire.codec import Signed, pack
 from decentra.wire.entry import ZERO, Chain, parse
 from helpers import OTHER, also, at, change, kill, lie
 from overhearing import damaged
@@ -432,3 +434,44 @@ def test_what_is_no_value_of_a_vote_is_read_as_none(raw: bytes, size: tuple[int,
 def test_the_book_of_shamir_gram_holds_every_clause_of_it() -> None:
     assert {f"SG-{number}" for number in range(1, 13)} <= BOOKS["shamir-gram"].clauses
     assert {clause for _, clause in (FOUND | NAMED).values()} == {f"SG-{n}" for n in range(1, 12)}
+
+
+# ── whatever is signed ───────────────────────────────────────────────────────────────────────────────────────────────
+
+program(SPECS / "make_transcripts.py")
+SCENES, LIES = sys.modules["scenes"], sys.modules["lies.shares"]
+
+SOME = st.lists(st.integers(0, 4), max_size=6)
+"""Places of a roster, of any number and in any order."""
+
+
+@st.composite
+def certified_nonsense(draw: st.DrawFn, ids: Sequence[PeerId], topic: str) -> bytes:
+    """A value of a vote that no shown words give."""
+    peers = [tuple(ids[place] for place in draw(SOME)) for _ in range(4)]
+    if topic == "survivors":
+        hashes = tuple(draw(st.lists(st.just(OTHER), min_size=len(peers[0]), max_size=len(peers[0]))))
+        return draw(st.sampled_from([pack((peers[0], peers[1], hashes)), pack((peers[0], peers[1], ())), b"fail"]))
+    if topic == "checked":
+        return draw(st.sampled_from([pack(tuple(peers)), pack(tuple(map(tuple, map(sorted, peers)))), b"undecided"]))
+    weights = tuple(draw(st.lists(st.integers(-1, 1 << 20), min_size=len(peers[0]), max_size=len(peers[0]))))
+    return draw(st.sampled_from([pack((OTHER, peers[0], weights, peers[1], peers[2])), pack((OTHER, *peers))]))
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_whatever_all_members_sign_or_certify_it_never_raises(data: st.DataObject) -> None:
+    log = SCENES.honest("shamir-gram")
+    for topic in data.draw(st.sets(st.sampled_from(["survivors", "checked", "geometry"]))):
+        LIES.certified(log, topic, data.draw(certified_nonsense(log.ids, topic)))
+    lines = [line for chain in log.chains.values() for line in chain if line.kind.startswith("shamir-gram.")]
+    for line in data.draw(st.lists(st.sampled_from(lines), max_size=12)):
+        name, old = data.draw(st.sampled_from(sorted(line.fields.items(), key=lambda item: item[0])))
+        if isinstance(old, tuple):
+            line.fields = {**line.fields, name: old[: data.draw(st.integers(0, 5))]}
+        elif len(old) == 32:
+            line.fields = {**line.fields, name: data.draw(st.sampled_from([OTHER, *log.ids]))}
+        else:
+            line.fields = {**line.fields, name: data.draw(st.binary(max_size=16) | st.just(bytes(len(old))))}
+    report = judged(Ground.of(log.charter), log.signed())
+    assert report.read and not report.garbled
