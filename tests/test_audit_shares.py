@@ -39,7 +39,7 @@ from decentra.protocols.shamir_gram.messages import (
 )
 from decentra.protocols.shamir_gram.terms import Terms
 from decentra.types import PeerId, RoundId
-from decentra.wire.codec import Signed, pack
+from decentra.wire.codec import Signed, pack, unpack
 from decentra.wire.entry import ZERO, Chain, parse
 from helpers import OTHER, also, at, change, kill, lie
 from overhearing import damaged
@@ -440,6 +440,20 @@ def test_the_book_of_shamir_gram_holds_every_clause_of_it() -> None:
 
 program(SPECS / "make_transcripts.py")
 SCENES, LIES = sys.modules["scenes"], sys.modules["lies.shares"]
+
+def other_deal(log: Any) -> bytes:
+    """The certified survivors, but for the hash of a deal."""
+    value: bytes = log.find("certify.propose", topic="survivors").fields["value"]
+    return value.replace(unpack(value, 8192)[2][0], OTHER)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("value", [lambda log: b"fail", other_deal, lambda log: pack(((), (), ()))])
+def test_who_proposes_survivors_that_the_shown_holdings_do_not_give_is_found(value: Callable[[Any], bytes]) -> None:
+    log = SCENES.honest("shamir-gram", SCENES.DEALT)
+    liar = sys.modules["lies.common"].unbound(len(log.ids), "survivors", value=value(log))(log).who
+    found = {(one.clause, one.who) for one in judged(Ground.of(log.charter), log.signed()).violations}
+    assert found == {("CE-2", liar)}
+
 
 SOME = st.lists(st.integers(0, 4), max_size=6)
 """Places of a roster, of any number and in any order."""
