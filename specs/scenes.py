@@ -30,12 +30,19 @@ from decentra.wire.entry import EVERYONE, LABEL, VERSION, ZERO, Entry, parse
 SEED, PEERS, COLLUDE, COORDINATES = 7, 4, 1, 5
 BUCKETED, IN_BUCKETS, BEACON = "bucketed", 9, b"\xbe" * 32
 """A protocol whose sessions have buckets, the members of one, and what these were drawn with."""
+SHARED, IN_SHARES = "shamir-gram", 5
+"""A protocol that works on shares, and so many members that a lie about a product is named."""
 PATIENCE = 3600.0
 """Virtual seconds within which a round has ended."""
 
-START, MASKED, SUMMED, CHECKED, ENDED = range(5)
+START, MASKED, SUMMED, CHECKED = range(4)
+ENDED = 9
 """How far a round has come: endorsed; survivors certified; outcome certified; recomputed; ended. What comes later is
 left away, where a lie does not need it."""
+
+DEALT, TOLD, STANDING, WORDS, WEIGHED, SLICED, TRIED = range(1, 8)
+"""The same of shamir-gram: survivors certified; checks told; these certified; words told; geometry certified; slices
+published; and tried by what holders tell."""
 
 PARTS = {
     **dict.fromkeys(("ready", "later", "absent", "roster", "abort", "leave", "deal", "context", "endorse"), START),
@@ -45,6 +52,15 @@ PARTS = {
     "verdict": ENDED,
 }
 """The part of a round that a message belongs to; a vote by its topic."""
+
+SHARED_PARTS = {
+    **PARTS,
+    **dict.fromkeys(("deal", "holding", "survivors"), DEALT),
+    **dict.fromkeys(("beacon", "check", "shown"), TOLD),
+    "checked": STANDING, "gram": WORDS, "geometry": WEIGHED, "told": TRIED, "outcome": ENDED,
+    **dict.fromkeys(("part", "slice"), SLICED),
+}
+"""The same of shamir-gram."""
 
 # ── logs that can be changed and signed again ────────────────────────────────────────────────────────────────────────
 
@@ -124,9 +140,9 @@ class Log:
         for who, chain in self.chains.items():
             self.chains[who] = [line for line in chain if self._part(line) <= part]
 
-    @staticmethod
-    def _part(line: Line) -> int:
-        return PARTS[line.fields.get("topic") or line.kind.partition(".")[2]]
+    def _part(self, line: Line) -> int:
+        parts = SHARED_PARTS if self.charter.protocol.name == SHARED else PARTS
+        return parts[line.fields.get("topic") or line.kind.partition(".")[2]]
 
     def signed(self) -> list[Signed]:
         """Everything, signed; by author, and each author's in its own order."""
@@ -274,11 +290,11 @@ def unsent(group: SimulatedGroup) -> None:
 
 
 def withheld(group: SimulatedGroup, place: int, others: Sequence[int]) -> None:
-    """A round in which nothing that a peer sends from its update, or its bucket's mean, on comes to some."""
+    """A round in which nothing that a peer sends from its update, its bucket's mean or its deal on comes to some."""
 
     def given() -> bool:
         signed = [{parse(one.entry).kind for one in peer.journal.entries} for peer in group.peers]
-        return all(kinds & {"mesh.update", "bucketed.mean"} for kinds in signed)
+        return all(kinds & {"mesh.update", "bucketed.mean", "shamir-gram.deal"} for kinds in signed)
 
     begin(group, given, "an update is signed")
     for other in others:
@@ -321,6 +337,8 @@ class Scene:
     story: Story
     holds: str | bytes
     changes: tuple[tuple[str, object], ...] = ()
+    peers: int = 0
+    """How many, where it is not the protocol's usual number."""
 
 
 SCENES = (
@@ -378,6 +396,37 @@ SCENES = (
         without_a_mean,
         pack(b"fail"),
     ),
+    Scene("shamir-gram/good-round", SHARED, "A round of five.", round_of, "shamir-gram.told"),
+    Scene(
+        "shamir-gram/good-without-one",
+        SHARED,
+        "A peer stops once the survivors are certified: its update counts, and others open the sum.",
+        lambda group: stops(group, 3, "certify.commit", "survivors"),
+        "shamir-gram.told",
+    ),
+    Scene(
+        "shamir-gram/good-denied",
+        SHARED,
+        "A peer's deal does not come to another: one of the two is left out.",
+        unheard,
+        "shamir-gram.told",
+    ),
+    Scene(
+        "shamir-gram/good-failed",
+        SHARED,
+        "The same of four: too few are left, and the round is certified as failed.",
+        unheard,
+        pack(b"fail"),
+        peers=4,
+    ),
+    Scene(
+        "shamir-gram/good-undecided",
+        SHARED,
+        "Of four a peer stops once the survivors are certified: too few checks are told, and that is certified.",
+        lambda group: stops(group, 3, "certify.commit", "survivors"),
+        pack(b"undecided"),
+        peers=4,
+    ),
     Scene(
         "certify/good-next-view",
         "allreduce",
@@ -410,25 +459,30 @@ SCENES = (
 
 
 @cache
-def cast(protocol: str, changes: tuple[tuple[str, object], ...] = ()) -> tuple[Charter, tuple[Identity, ...]]:
-    members = identities(IN_BUCKETS if protocol == BUCKETED else PEERS, SEED)
+def cast(
+    protocol: str, changes: tuple[tuple[str, object], ...] = (), peers: int = 0
+) -> tuple[Charter, tuple[Identity, ...]]:
+    usual = {BUCKETED: IN_BUCKETS, SHARED: IN_SHARES}.get(protocol, PEERS)
+    members = identities(peers or usual, SEED)
     terms: dict[str, Any] = {"group__name": "conformance", "protocol__c": COLLUDE, **dict(changes)}
     charter = charter_for(members, protocol, **terms)
     return combining_charter(charter, charter.hash, BEACON) if protocol == BUCKETED else charter, members
 
 
 @cache
-def played(protocol: str, story: Story, changes: tuple[tuple[str, object], ...] = ()) -> tuple[tuple[Signed, ...], ...]:
+def played(
+    protocol: str, story: Story, changes: tuple[tuple[str, object], ...] = (), peers: int = 0
+) -> tuple[tuple[Signed, ...], ...]:
     """The peers' journals after a story."""
-    charter, members = cast(protocol, changes)
+    charter, members = cast(protocol, changes, peers)
     with SimulatedGroup(charter, members, seed=SEED) as group:
         story(group)
         return tuple(tuple(peer.journal.entries) for peer in group.peers)
 
 
 def scene(one: Scene) -> bytes:
-    charter, _ = cast(one.protocol, one.changes)
-    entries = [signed for journal in played(one.protocol, one.story, one.changes) for signed in journal]
+    charter, _ = cast(one.protocol, one.changes, one.peers)
+    entries = [signed for journal in played(one.protocol, one.story, one.changes, one.peers) for signed in journal]
     shown = one.holds if isinstance(one.holds, bytes) else one.holds.encode()
     if not any(shown in signed.entry or shown in signed.body for signed in entries):
         raise SystemExit(f"{one.path} shows no {shown!r} any more; mend its story in {Path(__file__).name}")

@@ -90,6 +90,7 @@ SHARE = st.sampled_from((1.0, 0.9, 0.5))
         [
             *(("secagg", 4, 1), ("secagg", 7, 2), ("allreduce", 5, 2), ("mesh", 4, 1), ("mesh", 7, 2)),
             *(("bucketed", 9, 1), ("bucketed", 12, 1)),
+            *(("shamir-gram", 4, 1), ("shamir-gram", 5, 1), ("shamir-gram", 7, 2)),
         ]
     ),
     st.sampled_from(MIXES),

@@ -56,7 +56,7 @@ def report_of(name: str) -> Report:
 
 
 def clause_of(name: str) -> str:
-    found = re.fullmatch(r"[a-z]+/transcripts/bad-([A-Z]{2}-[0-9]+|[A-Z]+)-[a-z0-9-]+\.log", name)
+    found = re.fullmatch(r"[a-z-]+/transcripts/bad-([A-Z]{2}-[0-9]+|[A-Z]+)-[a-z0-9-]+\.log", name)
     assert found is not None, name
     return found[1]
 
@@ -72,6 +72,7 @@ def test_every_clause_that_is_told_and_every_rule_of_any_spec_has_its_bad_transc
 
 def test_every_room_has_good_ones_and_each_lies_where_its_clause_is() -> None:
     rooms = {"AR": "allreduce", "BU": "bucketed", "CE": "certify", "ME": "mesh", "RV": "rendezvous", "SA": "secagg"}
+    rooms |= {"SG": "shamir-gram"}
     for room in (*rooms.values(), "wire"):
         assert any(name.startswith(f"{room}/transcripts/good-") for name in FILES), room
     for name in BAD:
@@ -81,8 +82,8 @@ def test_every_room_has_good_ones_and_each_lies_where_its_clause_is() -> None:
 
 def test_the_suite_is_made_anew_to_the_byte() -> None:
     assert SUITE.differing(made()) == [], "run: python specs/make_transcripts.py"
-    assert sum(map(len, made().values())) < 2_500_000
-    assert max(map(len, made().values())) < 75_000
+    assert sum(map(len, made().values())) < 4_200_000
+    assert max(map(len, made().values())) < 90_000
 
 
 def test_a_file_that_differs_lacks_or_is_too_many_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +125,7 @@ def test_an_honest_round_that_is_signed_again_is_what_its_machines_signed(protoc
 
 @pytest.mark.parametrize("protocol", BOOKS)
 def test_the_suite_s_charter_is_one_that_peers_would_run_under(protocol: str) -> None:
-    charter, members = SUITE.cast(protocol)
+    charter, members = SCENES.cast(protocol)
     Policy(charter).check()
     assert Charter.parse(charter.to_toml()) == charter
     derived = charter.buckets is not None  # from a charter that is signed, and a beacon
@@ -159,7 +160,7 @@ def test_the_evidence_convinces_alone_of(name: str) -> None:
     assert session.ground is not None
     for one in report.violations:
         entries = [Signed(record.entry.packed, record.body or b"") for record in one.evidence]
-        assert len(entries) <= 12
+        assert len(entries) <= (17 if name.startswith("shamir-gram/") else 12)
         assert (one.clause, one.who) in {(other.clause, other.who) for other in judged(session.ground, entries)}
 
 
@@ -344,8 +345,8 @@ def test_the_rules_say_of_every_told_clause_what_accuses() -> None:
 def test_the_rules_say_what_may_open_each_phase() -> None:
     written: dict[str, set[str]] = {}
     for kinds, allowed, *_ in (row for row in rows(RULES) if len(row) == 2):
-        for kind in re.findall(r"`([a-z]+\.[a-z]+)`", kinds):
-            written[kind] = {*re.findall(r"`([a-z]+\.[a-z]+)`", allowed), *(("",) if "nothing" in allowed else ())}
+        for kind in re.findall(r"`([a-z-]+\.[a-z]+)`", kinds):
+            written[kind] = {*re.findall(r"`([a-z-]+\.[a-z]+)`", allowed), *(("",) if "nothing" in allowed else ())}
     assert written == {kind: set(allowed) for book in BOOKS.values() for kind, allowed in book.opens.items()}
 
 
@@ -354,8 +355,8 @@ def test_the_rules_say_what_must_be_equal_and_which_clause_allows_one() -> None:
     table = {once: re.findall(r"`([a-z]+)`", named[once]) for once in DISTINCT if once in named}
     assert {once: tuple(names) for once, names in table.items()} == dict(DISTINCT)
     said = re.sub(r"\s+", " ", RULES[RULES.index("The clause that is named:") : RULES.index("Of any other kind it is")])
-    names = ("secagg", "allreduce", "mesh", "bucketed")
-    for protocol, part in zip(names, re.split("in allreduce |in mesh |in bucketed ", said), strict=True):
+    names = ("secagg", "allreduce", "mesh", "bucketed", "shamir-gram")
+    for protocol, part in zip(names, re.split("in (?:allreduce|mesh|bucketed|shamir-gram) ", said), strict=True):
         told = dict[str, str]()
         for clause, kinds in re.findall(r"([A-Z]{2}-[0-9]+) ((?:`[a-z]+`(?: and )?)+)", part.replace(" for ", " ")):
             told |= dict.fromkeys(re.findall(r"`([a-z]+)`", kinds), clause)

@@ -63,7 +63,7 @@ GENERIC = {"SCHEMA", "SESSION", "SIGNATURE", "ROLE", "EQUIVOCATION", "REPLAY", "
 
 
 TABLES = program(SPECS / "make_tables.py")
-MODELS = {name: program(SPECS / name / "model.py") for name in ("secagg", "bucketed")}
+MODELS = {name: program(SPECS / name / "model.py") for name in ("secagg", "bucketed", "shamir-gram")}
 
 
 def own(name: str) -> spec.Spec:

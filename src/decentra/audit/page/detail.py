@@ -10,7 +10,7 @@ from enum import StrEnum
 from decentra import derive
 from decentra.audit.ground import Ground
 from decentra.audit.record import Record, Round
-from decentra.audit.rules import survivors
+from decentra.audit.rules import shares, survivors
 from decentra.audit.rules.certify import CERTIFICATE, COMMIT, LOCK, PREPARE, PROPOSE
 from decentra.audit.rules.reduce import LOST
 from decentra.types import PeerId
@@ -24,7 +24,7 @@ MOST_ENDED = 16
 MOST_CONTEXTS = 4
 """Contexts of a round that are looked at; honest members endorse one."""
 
-TOPICS = ("survivors", "outcome", "verdict")
+TOPICS = ("survivors", "checked", "geometry", "outcome", "verdict")
 STANDS = b"stands"
 """The verdict that changes nothing (``specs/secagg``)."""
 
@@ -159,7 +159,8 @@ def _came(round_: Round, agreed: Agreed) -> tuple[Ending, tuple[PeerId, ...], tu
         if parts is not None:
             outcome, _ = agreed.get((context, "outcome"), (None, roster))
             ending = Ending.OPEN if outcome is None else Ending.LOST if outcome == LOST else Ending.SUMMED
-            summed = survivors.counted(round_, parts)
+            weighed, _ = agreed.get((context, "geometry"), (b"", roster))
+            summed = shares.weighed(weighed) or survivors.counted(round_, parts)
             return ending, summed, tuple(peer for peer in roster["members"] if peer not in summed)
     return (Ending.ENDED if round_.of("rendezvous.abort") else Ending.OPEN), (), ()
 
@@ -237,6 +238,13 @@ def _value(round_: Round, topic: str, value: bytes | None, hashed: bytes) -> str
         if parts is not None:
             return f"in the sum: {', '.join(round_.ground.name(peer) for peer in survivors.counted(round_, parts))}"
         return "the round fails" if value == survivors.FAIL else "what is no set of survivors"
+    if topic in ("checked", "geometry") and value == shares.UNDECIDED:
+        return "who lies can't be told"
+    if topic == "checked":
+        proved = ", ".join(round_.ground.name(peer) for peer in shares.proved(value))
+        return f"proved to lie: {proved}" if proved else "nobody is proved to lie"
+    if topic == "geometry":
+        return f"counted: {', '.join(round_.ground.name(peer) for peer in shares.weighed(value))}"
     if topic == "outcome":
         return "the round is lost" if value == LOST else f"outcome {value.hex()[:8]}"
     if topic == "verdict":

@@ -14,6 +14,7 @@ from decentra.audit.page.course import Column, Course, Seen
 from decentra.audit.page.detail import ANY, UNKNOWN, VOTE, Detail, Ending, Lane, Step
 from decentra.audit.page.markup import Content, Markup, counted, listed, size, tag
 from decentra.audit.page.words import PHASES
+from decentra.audit.rules.certify import COMMIT, PREPARE
 from decentra.types import PeerId
 
 WIDEST, WIDTH, HEIGHT = 36, 900, 20
@@ -26,9 +27,10 @@ MARK = 10
 GROUNDS = (
     "rendezvous.roster",
     "secagg.context",
-    *(f"{name}.endorse" for name in ("secagg", "allreduce", "mesh", "bucketed")),
+    *(f"{name}.endorse" for name in ("secagg", "allreduce", "mesh", "bucketed", "shamir-gram")),
 )
-"""Kinds of entries by which evidence says under which roster its author acted."""
+"""Kinds of entries by which evidence says under which roster its author acted. Votes, of whose form no clause but
+certify's own speaks, say beside them what is certified."""
 
 LEGEND: tuple[tuple[Seen, str], ...] = (
     (Seen.SUMMED, "its update is in the sum"),
@@ -64,7 +66,8 @@ class Marks:
             if not isinstance(one, Violation):
                 continue
             own = [record for record in one.evidence if record.author == one.who]
-            acts = [record for record in own if record.kind not in GROUNDS] or own
+            beside = GROUNDS if one.clause.startswith("CE-") else (*GROUNDS, PREPARE, COMMIT)
+            acts = [record for record in own if record.kind not in beside] or own
             for record in acts:
                 known = shows.get(record.entry.hash, ())
                 shows[record.entry.hash] = known if one.clause in known else (*known, one.clause)

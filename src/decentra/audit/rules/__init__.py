@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decentra.audit.findings import Finding
 from decentra.audit.record import Round
-from decentra.audit.rules import allreduce, bucketed, certify, mesh, rendezvous, secagg
+from decentra.audit.rules import allreduce, bucketed, certify, mesh, rendezvous, secagg, shamir_gram
 
 Rule = Callable[[Round], Iterator[Finding]]
 Rules = Mapping[str, Rule]
@@ -60,6 +60,18 @@ PARTLY: Mapping[str, str] = {
     "certified, which is in other transcripts",
     "BU-7": f"two results, or one that differs from what c + 1 signed; not what the rule gives, since {_BLOBS}",
     "BU-8": "in a proposal; not where it is certified without one that shows the results",
+    "SG-2": "whether a deal is one for its roster, and its part of the beacon one; not what a receiver was dealt, "
+    f"since {_BLOBS}",
+    "SG-3": "against what its author signed itself; not whether it has what it names, nor, where it lacks a deal, "
+    "which of the two lies",
+    "SG-6": "in a proposal; of who is certified to be proved, who fits nobody's word of more dealers than may lie, and "
+    f"whose deal is none whatever c holders said; not which of another suspect and its dealer lied, since {_BLOBS}",
+    "SG-9": f"two parts, and by whom; not whether one is its author's share, since {_BLOBS}",
+    "SG-10": f"two slices, and by whom; not whether one is what the shares give, since {_BLOBS}",
+    "SG-11": "what fits no others' word; not whether a slice is what is told of it, nor whether its author or who owns "
+    f"two slices has another key, since {_BLOBS}",
+    "SG-12": "in a proposal; not where it is certified without one that shows the slices, nor how long a sum is, since "
+    f"{_BLOBS}",
     "CE-2": "of survivors; of other topics that a value was proposed, not that what is shown gives it",
     "CE-4": "in which view; not that t prepares had come, since nobody cites those that it commits on",
     "CE-6": "against what the author committed to; not that a proposer offers others' locks",
@@ -73,7 +85,6 @@ UNTOLD: Mapping[str, str] = {
     "BU-3": f"a mean is a blob, and {_BLOBS}",
     "BU-6": f"a mean is a blob, and {_BLOBS}",
     "SA-5": "told as CE-1 to CE-6",
-    **{f"SG-{number}": "this auditor has no rules of shamir-gram yet" for number in range(1, 13)},
     **{f"MB-{number}": "datagrams are in no log" for number in range(1, 11)},
 }
 """Clauses that transcripts don't tell, and why."""
@@ -86,5 +97,6 @@ BOOKS = {
     "allreduce": _book(*_BASE, (allreduce.RULES, allreduce.OPENS, allreduce.CLAUSES)),
     "mesh": _book(*_BASE, (mesh.RULES, mesh.OPENS, mesh.CLAUSES)),
     "bucketed": _book(*_BASE, (bucketed.RULES, bucketed.OPENS, bucketed.CLAUSES)),
+    "shamir-gram": _book(*_BASE, (shamir_gram.RULES, shamir_gram.OPENS, shamir_gram.CLAUSES)),
 }
 """By the name of a spec."""

@@ -1,5 +1,4 @@
-"""What counts in a round: what shown holdings give, from ``specs/secagg``, ``specs/mesh`` and ``specs/bucketed`` alone
-and not from the machines' own functions."""
+"""What counts in a round: what shown holdings give, from the specs alone and not from the machines' own functions."""
 
 from __future__ import annotations
 
@@ -7,22 +6,24 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from decentra.audit.record import Record, Round
+from decentra.audit.rules import shares
 from decentra.types import PeerId
 from decentra.wire.codec import pack, unpack
 from decentra.wire.reader import Malformed
 
 FAIL = b"fail"
 MOST_VALUE = 8192
-MESH, BUCKETED = "mesh", "bucketed"
-"""Their holdings name whole vectors: of members, and of buckets, which go by their first member."""
+MESH, BUCKETED, SHAMIR_GRAM = "mesh", "bucketed", "shamir-gram"
+"""Their holdings name whole vectors, of members, and of buckets, which go by their first member; and deals."""
 
 Parts = tuple[tuple[PeerId, ...], tuple[PeerId, ...], tuple[bytes, ...]]
 
 
 def read(value: bytes) -> Parts | None:
     """The members, who proposes first, and hashes; None where it is no set. Who proposes first owns slices, in mesh
-    and bucketed its holding was shown; the hashes are those of the shown holdings, in mesh of the members' updates. In
-    bucketed the members are buckets, and the hashes are of what is stated of their means."""
+    and bucketed its holding was shown, in shamir-gram it holds what all members dealt; the hashes are those of the
+    shown holdings, in mesh of the members' updates, in shamir-gram of their deals. In bucketed the members are buckets,
+    and the hashes are of what is stated of their means."""
     try:
         fields = unpack(value, MOST_VALUE)
     except Malformed:
@@ -75,6 +76,8 @@ def gives(round_: Round, roster: Record, proposal: Record) -> bool | None:
 def _is_holding(round_: Round, order: tuple[PeerId, ...], one: Record) -> bool:
     if round_.ground.spec.name == BUCKETED:
         return is_of_buckets(round_, one)
+    if round_.ground.spec.name == SHAMIR_GRAM:
+        return {one.author} <= set(dict(one["held"])) <= set(order)
     return (one["slice"] or 0) < len(order) and one.author in dict(one["held"])
 
 
@@ -92,6 +95,10 @@ def _given(
     if name == BUCKETED:
         stated = {peer: one["stated"] for peer, one in shown.items()}
         return _echoed(tuple(round_.ground.buckets), order, least, 2 * c + 1, c, stated)
+    if name == SHAMIR_GRAM:
+        numbers = shares.Numbers.of(order, c, round_.ground.charter.protocol.rule)
+        deals = {peer: dict(one["held"]) for peer, one in shown.items()}
+        return None if numbers is None else shares.held_by_all(numbers, deals)
     return _survivors(order, least, held)
 
 
