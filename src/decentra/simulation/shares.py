@@ -256,9 +256,11 @@ class Shares(Settled):
             case.violated("SG-6", actor.id, f"it showed {whose}, which that one never signed, or under no certificate")
             return
         if receiver != actor.id:
-            others = [peer for peer in dealt.roster if peer != receiver][: case.c + 1]
-            if (receiver, pair) not in self._showed[actor.id, message.context] or actor.id not in others:
-                case.violated("SG-6", actor.id, f"it passed on {whose}, which that one did not show it")
+            some = [peer for peer in dealt.roster if peer != receiver][: case.c + 1]
+            at_once = (receiver, pair) in self._showed[actor.id, message.context] and actor.id in some
+            known = pair in self._blobs[actor.id, message.context]
+            if not known or not (at_once or CHECKED in actor.machine.waited):
+                case.violated("SG-6", actor.id, f"it passed on {whose}, which was not shown to it, or not its to pass on")
             return
         held = dealt.rows[agreed.hashes[dealer]]
         self._blobs[actor.id, message.context].setdefault(pair, held[actor.id])
