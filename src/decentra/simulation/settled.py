@@ -85,7 +85,15 @@ class Settled:
         return found
 
     def _summed(self, dealt: Dealt, agreed: Agreed, stands: Stands, weighed: Weighed) -> Opens | None:
-        honest = tuple(peer for peer in stands.holders if peer not in self._case.liars)
+        hashes = agreed.hashes.values()
+        honest = tuple(
+            peer
+            for peer in stands.holders
+            if peer not in self._case.liars and all(peer in dealt.rows.get(one, {}) for one in hashes)
+        )
+        if len(honest) <= dealt.degree:
+            self._case.violated("SG-6", None, "too few honest holders count for anything to be known")
+            return None
         vectors = [dealt.vector(agreed.hashes[peer], honest) for peer in weighed.dealers]
         whole = tuple(one for one in vectors if one is not None)
         if len(whole) != len(vectors):

@@ -22,6 +22,7 @@ from decentra.machine.events import Received
 from decentra.protocols.certify.messages import Propose
 from decentra.protocols.shamir_gram.messages import Beacon, Check, Deal, Gram, Holding, Part, Shown, Slice, Told
 from decentra.protocols.sharing import rebuild
+from decentra.protocols.survivors import FAIL
 from decentra.simulation import recount
 from decentra.simulation.case import SURVIVORS, Case, Notes
 from decentra.simulation.dealt import Agreed, Dealt, Pair, Row, Stands, Values, Weighed, elements, root_of
@@ -47,6 +48,8 @@ class Shares(Settled):
         self._beacons: dict[bytes, dict[PeerId, Beacon]] = defaultdict(dict)
         self._came: dict[tuple[PeerId, bytes, str], dict[PeerId, Any]] = defaultdict(dict)
         """What came first of each peer, by whom it came to, the context and the kind."""
+        self._hashes: dict[tuple[PeerId, int, PeerId, str], set[bytes]] = defaultdict(set)
+        """All that came of each, by its hash."""
         self._blobs: dict[tuple[PeerId, bytes], dict[Pair, Row | None]] = defaultdict(dict)
         """What blobs that were shown to a peer deal, in the order in which they came."""
         self._showed: dict[tuple[PeerId, bytes], set[tuple[PeerId, Pair]]] = defaultdict(set)
@@ -65,6 +68,7 @@ class Shares(Settled):
 
     def hear(self, actor: Actor, notes: Notes, verified: Verified, message: Check | Gram | Slice) -> None:
         """Whatever else there is one of a peer."""
+        self._hashes[actor.id, verified.entry.round, verified.sender, message.kind].add(verified.body_hash)
         self._came[actor.id, message.context, message.kind].setdefault(verified.sender, message)
 
     def took(self, actor: Actor, received: Received) -> None:
@@ -236,9 +240,18 @@ class Shares(Settled):
             case.violated("SG-5", actor.id, "it told a check without a certificate that makes it a holder")
             return
         self._draw(actor, dealt, message.context, agreed)
+        if not self._holds(actor, dealt, agreed, "SG-5"):
+            return
         told = [dealt.tells(dealt.rows[agreed.hashes[peer]][actor.id]) for peer in agreed.dealers]
-        if [*zip(elements(message.degrees), elements(message.zeros), strict=True)] != told:
+        if (elements(message.degrees), elements(message.zeros)) != tuple(zip(*told, strict=True)):
             case.violated("SG-5", actor.id, "its check is not what it was dealt gives")
+
+    def _holds(self, actor: Actor, dealt: Dealt, agreed: Agreed, clause: str) -> bool:
+        """Whether a holder has what every survivor dealt it."""
+        holds = all(actor.id in dealt.rows.get(hashed, {}) for hashed in agreed.hashes.values())
+        if not holds:
+            self._case.violated(clause, actor.id, "it tells of deals that it has not")
+        return holds
 
     def shown(self, actor: Actor, notes: Notes, effect: Send) -> None:
         """A share is shown by its receiver where the dealer dealt it wrong, and passed on by some others; of an honest
@@ -262,7 +275,10 @@ class Shares(Settled):
             if not known or not (at_once or CHECKED in actor.machine.waited):
                 case.violated("SG-6", actor.id, f"it passed on {whose}, which was not shown to it, or not its to pass on")
             return
-        held = dealt.rows[agreed.hashes[dealer]]
+        held = dealt.rows.get(agreed.hashes.get(dealer, b""), {})
+        if actor.id not in held:
+            case.violated("SG-6", actor.id, f"it showed {whose}, which does not count")
+            return
         self._blobs[actor.id, message.context].setdefault(pair, held[actor.id])
         honest = [peer for peer in agreed.holders if peer in held and peer not in case.liars]
         if dealt.lies_on_polynomials(agreed.hashes[dealer], honest):
@@ -282,6 +298,8 @@ class Shares(Settled):
         self._one(actor, message, "SG-7", "words are told under two sets of deals and sharings of zero in one round")
         if len(stands.zeros) <= case.c:
             case.violated("SG-7", actor.id, f"its word is hidden by {len(stands.zeros)} sharings of zero")
+        if not self._holds(actor, dealt, agreed, "SG-7"):
+            return
         if list(elements(message.word)) != dealt.word(agreed, stands, actor.id):
             case.violated("SG-7", actor.id, "its word is not that of its shares under all sharings of zero that stand")
 
@@ -305,6 +323,8 @@ class Shares(Settled):
             return
         self._one(actor, message, "SG-9", "two weighted sums are opened in one round")
         agreed, weighed = settled
+        if not self._holds(actor, dealt, agreed, "SG-9"):
+            return
         share = np.array(dealt.share_of_sum(agreed, weighed, actor.id), np.uint64)
         for owner, root, (low, high) in zip(weighed.holders, message.roots, dealt.bounds(weighed), strict=True):
             blob = effect.blobs.get(owner)
@@ -344,6 +364,8 @@ class Shares(Settled):
         roots = [came[peer].root for peer in weighed.holders if peer in came]
         if message.key != digest("opened", message.context, message.certificate, len(weighed.holders), *roots):
             case.violated("SG-11", actor.id, "what it tells follows from other slices than came to it")
+        if not self._holds(actor, dealt, agreed, "SG-11"):
+            return
         share = dealt.share_of_sum(agreed, weighed, actor.id)
         told = [
             recount.combination(share[low:high], message.key, recount.OPENED, start=low)
@@ -483,9 +505,15 @@ class Shares(Settled):
 
     def close(self, certified: Certified) -> None:
         """Nobody honest is proved a liar; and where nothing goes wrong but what liars do, no honest dealer is left out
-        of what stands, nor is a round undecided that nobody lied in (SG-6, SG-8)."""
+        of what stands, and nothing stays undecided where nobody lied, or liars can be named (SG-6, SG-8)."""
         case, calm = self._case, self._case.stage.hazards.calm
-        for (_, context, topic), values in certified.items():
+        for (who, number, sender, kind), hashes in self._hashes.items():
+            if len(hashes) > 1 and (number, sender) not in case.notes[who].named:
+                said = f"it saw two {kind} of {case.letter(sender)}'s in a round and named nobody"
+                case.violated("EQUIVOCATION", who, said)
+        for (round_id, context, topic), values in certified.items():
+            if topic == SURVIVORS and calm:
+                self._decided(round_id, context, values, certified)
             clause = {CHECKED: "SG-6", GEOMETRY: "SG-8"}.get(topic)
             for value in values if clause is not None else ():
                 read = self._read(value, Stands if topic == CHECKED else Weighed)
@@ -498,6 +526,20 @@ class Shares(Settled):
                     who = "".join(map(case.letter, wronged))
                     case.violated(str(clause), None, f"honest {who} is certified as proved to lie")
                 self._left_out(context, topic, read, values[value], calm, str(clause))
+
+    def _decided(
+        self, round_id: RoundId, context: bytes, values: Mapping[bytes, list[PeerId]], certified: Certified
+    ) -> None:
+        """Where all honest peers are there and liars can be named, they come to a geometry."""
+        case, dealt = self._case, self._dealt.get(context)
+        held = {peer for value, who in values.items() if value != FAIL for peer in who}
+        named = dealt is not None and dealt.n >= 4 * dealt.c + 2 * dealt.slots - 1
+        if dealt is None or not named or not set(dealt.roster) - case.liars <= held:
+            return
+        for topic, clause in ((CHECKED, "SG-6"), (GEOMETRY, "SG-8")):
+            if not set(certified.get((round_id, context, topic), ())) - {UNDECIDED}:
+                case.violated(clause, None, f"no {topic} is certified, though {dealt.n} peers are enough to name liars")
+                return
 
     def _left_out(
         self, context: bytes, topic: str, read: Stands | Weighed, who: list[PeerId], calm: bool, clause: str
