@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 
 import planted
-from decentra.crypto.shares import checks, gram
+from decentra.crypto.shares import checks
 from decentra.crypto.shares.combine import open_slice
 from decentra.machine.effects import Compute, Effect, Persist, Release, Send
 from decentra.machine.events import Event, Received
@@ -77,7 +77,8 @@ class MixesReceiversUp(ShamirGram):
         if effect.message.kind != "shamir-gram.deal":
             return effect
         peers = sorted(effect.blobs)
-        return replace(effect, blobs={peer: effect.blobs[other] for peer, other in zip(peers, peers[1:] + peers[:1])})
+        others = [*peers[1:], peers[0]]
+        return replace(effect, blobs={peer: effect.blobs[one] for peer, one in zip(peers, others, strict=True)})
 
 
 class SharesLow(ShamirGram):

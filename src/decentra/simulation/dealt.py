@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentra import derive
+from decentra.crypto.shares.field61 import PRIME
 from decentra.crypto.shares.streams import uniform
 from decentra.errors import LocalError
 from decentra.protocols.sharing import Table
@@ -74,7 +76,7 @@ class Weighed:
     proved: tuple[PeerId, ...]
 
 
-def root_of(data: NDArray[np.uint8]) -> bytes:
+def root_of(data: NDArray[Any]) -> bytes:
     """The root of a blob."""
     flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     return blob_root(flat.nbytes, piece_digests(flat.data))
@@ -141,7 +143,7 @@ class Dealt:
             return None
         share = tuple(map(int, uniform(data[:first], self.size + 1))) if seeded else elements(data[:first])
         row = Row(share, elements(data[first:]))
-        return row if all(value < recount.PRIME for value in (*row.share, *row.zeros)) else None
+        return row if all(value < PRIME for value in (*row.share, *row.zeros)) else None
 
     def lies_on_polynomials(self, hashed: bytes, holders: Iterable[PeerId]) -> bool:
         """Whether what these hold of a deal is of its degrees, and its sharing of zero one."""
@@ -153,7 +155,7 @@ class Dealt:
         for column in zeros:
             values = dict(zip(rows, column, strict=True))
             slots = (recount.value_at(values, self.products, at) for at in recount.slot_points(self.slots))
-            if not recount.fits(values, self.products) or sum(slots) % recount.PRIME:
+            if not recount.fits(values, self.products) or sum(slots) % PRIME:
                 return False
         return True
 
@@ -254,7 +256,7 @@ class Dealt:
         if zero is None:
             return (None, False) if sure[1] else (self._at(found.wrong), False)
         slots = (recount.value_at(zero.values, self.products, at) for at in recount.slot_points(self.slots))
-        if sum(slots) % recount.PRIME:
+        if sum(slots) % PRIME:
             return None, False
         return self._at({*found.wrong, *zero.wrong}), True
 
@@ -273,7 +275,7 @@ class Dealt:
             for other, j in enumerate(places[one:], one):
                 entry = i * self.n - i * (i - 1) // 2 + j - i
                 hidden = sum(zero[entry] for zero in zeros)
-                out.append((recount.inner(sketches[one], sketches[other]) + hidden) % recount.PRIME)
+                out.append((recount.inner(sketches[one], sketches[other]) + hidden) % PRIME)
         return out
 
     def _sketch(self, hashed: bytes, holder: PeerId) -> recount.Sketched:
@@ -318,7 +320,7 @@ class Dealt:
         rows = [self.rows[agreed.hashes[peer]][holder].share for peer in weighed.dealers]
         columns = zip(*(row[:-1] for row in rows), strict=True)
         return [
-            sum(w * value for w, value in zip(weighed.weights, column, strict=True)) % recount.PRIME
+            sum(w * value for w, value in zip(weighed.weights, column, strict=True)) % PRIME
             for column in columns
         ]
 

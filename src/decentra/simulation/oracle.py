@@ -2,8 +2,8 @@
 
 The oracle sees everything: what each honest peer takes in, decides and sends. It judges honest peers alone, by the
 clauses of the specs: a machine that breaks one is found out by what it signs, held against what it was shown. The rules
-are in ``votes``, ``masks``, ``echoes``, ``statements``, ``shares`` and ``endings``; here is what comes to them, and what
-a peer may sign but once.
+are in ``votes``, ``masks``, ``echoes``, ``statements``, ``shares`` and ``endings``; here is what comes to them, and
+what a peer may sign but once.
 """
 
 from __future__ import annotations

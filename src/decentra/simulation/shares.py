@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from decentra import derive
 from decentra.crypto.hashing import digest
+from decentra.crypto.shares.field61 import PRIME
 from decentra.machine.effects import Send
 from decentra.machine.events import Received
 from decentra.protocols.certify.messages import Propose
-from decentra.protocols.shamir_gram.messages import Beacon, Check, Deal, Gram, Holding, Part, Shown, Slice, Told
+from decentra.protocols.shamir_gram.messages import Beacon, Check, Deal, Gram, Holding, Shown, Slice
 from decentra.protocols.sharing import rebuild
 from decentra.protocols.survivors import FAIL
 from decentra.simulation import recount
@@ -157,7 +158,7 @@ class Shares(Settled):
     def holding(self, actor: Actor, notes: Notes, effect: Send) -> None:
         """Whom it names, dealt it what it signed; and what came in time is named (SG-2, SG-3)."""
         message: Any = effect.message
-        case, machine, dealt = self._case, actor.machine, self._dealt[effect.message.context]  # type: ignore[attr-defined]
+        case, dealt = self._case, self._dealt[message.context]
         held = dict(message.held)
         if actor.id not in held or not set(held) <= set(dealt.roster):
             case.violated("SG-3", actor.id, "its holding does not name itself, or names others than the roster")
@@ -273,7 +274,7 @@ class Shares(Settled):
             at_once = (receiver, pair) in self._showed[actor.id, message.context] and actor.id in some
             known = pair in self._blobs[actor.id, message.context]
             if not known or not (at_once or CHECKED in actor.machine.waited):
-                case.violated("SG-6", actor.id, f"it passed on {whose}, which was not shown to it, or not its to pass on")
+                case.violated("SG-6", actor.id, f"it passed on {whose}, which was not its to pass on")
             return
         held = dealt.rows.get(agreed.hashes.get(dealer, b""), {})
         if actor.id not in held:
@@ -291,7 +292,8 @@ class Shares(Settled):
         message: Any = effect.message
         case, dealt = self._case, self._dealt[message.context]
         case.durable(actor, "reveal", "gram", message.context + message.certificate, "SG-7")
-        stands, agreed = self._stands(notes, message.context, message.certificate), self._settled(notes, message.context)
+        stands = self._stands(notes, message.context, message.certificate)
+        agreed = self._settled(notes, message.context)
         if stands is None or agreed is None or actor.id not in stands.holders:
             case.violated("SG-7", actor.id, "it told a word without a certificate that counts it")
             return
@@ -422,7 +424,7 @@ class Shares(Settled):
             message = messages.get(peer)
             if isinstance(message, Check) and {len(message.degrees), len(message.zeros)} == {8 * len(agreed.dealers)}:
                 values = elements(message.degrees), elements(message.zeros)
-                if all(value < recount.PRIME for some in values for value in some):
+                if all(value < PRIME for some in values for value in some):
                     told[peer] = values
         return told
 
@@ -459,7 +461,7 @@ class Shares(Settled):
             message = messages.get(peer)
             if isinstance(message, Gram) and len(message.word) == size:
                 word = elements(message.word)
-                if all(value < recount.PRIME for value in word):
+                if all(value < PRIME for value in word):
                     words[peer] = word
         return words
 
@@ -507,10 +509,10 @@ class Shares(Settled):
         """Nobody honest is proved a liar; and where nothing goes wrong but what liars do, no honest dealer is left out
         of what stands, and nothing stays undecided where nobody lied, or liars can be named (SG-6, SG-8)."""
         case, calm = self._case, self._case.stage.hazards.calm
-        for (who, number, sender, kind), hashes in self._hashes.items():
-            if len(hashes) > 1 and (number, sender) not in case.notes[who].named:
+        for (peer, number, sender, kind), hashes in self._hashes.items():
+            if len(hashes) > 1 and (number, sender) not in case.notes[peer].named:
                 said = f"it saw two {kind} of {case.letter(sender)}'s in a round and named nobody"
-                case.violated("EQUIVOCATION", who, said)
+                case.violated("EQUIVOCATION", peer, said)
         for (round_id, context, topic), values in certified.items():
             if topic == SURVIVORS and calm:
                 self._decided(round_id, context, values, certified)

@@ -60,8 +60,8 @@ def bad_degree(liar: Liar, effect: Send) -> Sequence[Effect]:
     """Deal shares that lie on no polynomial of the degree: to more receivers than may lie, or to all others."""
     peers = sorted(effect.blobs)
     some = liar.rng.sample(peers, liar.rng.randint(2, len(peers)))
-    return [_sent(liar, effect, {peer: _spoiled(liar, effect.blobs[peer], [0], 1 + liar.rng.randrange(99))
-                                 for peer in some})]
+    return [_sent(liar, effect, {peer: _spoiled(liar, effect.blobs[peer], [0], place + 1)
+                                 for place, peer in enumerate(some)})]  # fmt: skip
 
 
 def false_deal(liar: Liar, effect: Send) -> Sequence[Effect]:
@@ -109,9 +109,9 @@ def two_dealings(liar: Liar, effect: Send) -> Sequence[Effect]:
 
 def _anew(liar: Liar, effect: Send, quanta: NDArray[np.int64]) -> Send:
     """A deal of another vector, all else sound."""
-    terms = liar.honest.terms
-    secret = liar.rng.randbytes(32)
-    shares, zeros = deal(quanta, terms.sharing, liar.honest.position, secret), deal_zero(terms.pairs, terms.sharing, secret)
+    terms, secret = liar.honest.terms, liar.rng.randbytes(32)
+    shares = deal(quanta, terms.sharing, liar.honest.position, secret)
+    zeros = deal_zero(terms.pairs, terms.sharing, secret)
     others: dict[PeerId, Blob] = {}
     for receiver, peer in enumerate(liar.roster):
         share = shares.share(receiver)
@@ -253,7 +253,9 @@ def _another_slice(liar: Liar, effect: Send, by: int) -> tuple[Any, Blob] | None
 def false_slice(liar: Liar, effect: Send) -> Sequence[Effect]:
     """Publish another slice than the parts give, the same to all."""
     other = _another_slice(liar, effect, liar.rng.choice((1, -1, PRIME, 1 << 62)))
-    return [effect] if other is None else [replace(effect, message=other[0], blobs=dict.fromkeys(effect.blobs, other[1]))]
+    if other is None:
+        return [effect]
+    return [replace(effect, message=other[0], blobs=dict.fromkeys(effect.blobs, other[1]))]
 
 
 def two_slices(liar: Liar, effect: Send) -> Sequence[Effect]:

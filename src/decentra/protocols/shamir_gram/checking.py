@@ -257,8 +257,8 @@ class Checking(Dealing):
             self._show(*pair, blob)  # one of c + 1 is honest, so it comes to all what came to one of them
 
     def _pass_on(self) -> None:
-        """A suspect may show its blob to others than those who pass it on at once. When its time is over everybody does,
-        or honest peers would vote for two values for good; who has it by then takes in nothing."""
+        """A suspect may show its blob to others than those who pass it on at once. When its time is over everybody
+        does, or honest peers would vote for two values for good; who has it by then takes nothing in."""
         for pair, blob in self._at_hand.items() if CHECKED in self.waited else ():
             if pair not in self._passed_on:
                 self._show(*pair, blob)
@@ -464,8 +464,8 @@ class Checking(Dealing):
 
     @property
     def matrix(self) -> Matrix | None:
-        """The certified inner products, where this peer has opened them: of the words that came to it, or, if a liar told
-        it another, of those that a proposal showed."""
+        """The certified inner products, where this peer has opened them: of the words that came to it, or, if a liar
+        told it another, of those that a proposal showed."""
         if self._matrix is None and self.geometry is not None and self.checked is not None:
             opened = self._gave.get(self.geometry.gram) or self._open(self._read_words())
             if opened is not None and set(self.geometry.dealers) <= set(self.checked.dealers):
