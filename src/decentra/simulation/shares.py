@@ -180,8 +180,12 @@ class Shares(Settled):
             deal, hashed = received.verified.message, received.verified.body_hash
             if not isinstance(deal, Deal) or len({len(deal.roots), len(deal.sealed), dealt.n}) != 1:
                 continue
-            blob = machine.blobs.get(peer) if peer == actor.id else received.blob
-            at, data = dealt.point(actor.id) - 1, b"" if blob is None else actor.driver.blobs.view(blob).tobytes()
+            if peer == actor.id:
+                if hashed in dealt.rows:
+                    sound[peer, hashed] = dealt.rows[hashed][peer]
+                continue
+            blob, at = received.blob, dealt.point(actor.id) - 1
+            data = b"" if blob is None else actor.driver.blobs.view(blob).tobytes()
             row = dealt.read(peer, actor.id, data)
             if row is None or root_of(np.frombuffer(data, np.uint8)) != deal.roots[at]:
                 continue
