@@ -181,7 +181,7 @@ class Shares(Settled):
             if not isinstance(deal, Deal) or len({len(deal.roots), len(deal.sealed), dealt.n}) != 1:
                 continue
             if peer == actor.id:
-                if hashed in dealt.rows:
+                if peer in dealt.rows.get(hashed, {}):
                     sound[peer, hashed] = dealt.rows[hashed][peer]
                 continue
             blob, at = received.blob, dealt.point(actor.id) - 1
