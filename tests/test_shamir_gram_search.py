@@ -203,11 +203,13 @@ def test_the_oracle_finds_honest_peers_that_are_proved_and_dealers_that_are_left
     }
 
 
-def test_more_liars_than_may_be_change_a_result_and_the_oracle_says_so() -> None:
-    """Two false parts of five are beyond decoding."""
-    hazards = replace(stage_of(FIVE, 0, "none").hazards, liars=(1, 3))
-    outcomes = (run_seed(FIVE, seed, "none", hazards=hazards, adversary="false-part") for seed in range(12))
-    assert any(one.violations for one in outcomes)
+def test_more_liars_than_may_be_have_an_honest_dealer_proved_a_liar_and_the_oracle_says_so() -> None:
+    hazards = replace(stage_of(FIVE, 3, "none").hazards, liars=(1, 3))
+    outcome = run_seed(FIVE, 3, "none", hazards=hazards, adversary="wrong-check")
+    found = {one.clause for one in outcome.violations if "proved to lie" in one.said}
+    assert found == {"SG-6", "SG-8"}
+    outcome = run_seed(FIVE, 0, "none", hazards=hazards, adversary="false-word")
+    assert {one.clause for one in outcome.violations} == {"SG-8"}
 
 
 elements = st.integers(0, PRIME - 1)
