@@ -128,8 +128,9 @@ def test_where_nothing_goes_wrong_no_view_is_left() -> None:
 CLAUSES = {"SA-2": "SG-1", "SA-10": "SG-9", "SA-11": "SG-3", "SA-12": "SG-4"}
 """What the clauses of others are in shamir-gram."""
 
-ONE_CAN_LOSE = {"false-slice", "two-slices", "kept-slice"}
-"""A slice that its owner alone can publish is lost with it; for some, where it shows them another."""
+ONE_CAN_LOSE = {"false-slice", "two-slices", "kept-slice", "divider"}
+"""A slice that its owner alone can publish is lost with it; for some, where it shows them another. And a peer that
+lacks a certified deal can't vote on checks: of five all four honest ones are needed."""
 
 
 @pytest.mark.parametrize("name", applicable("shamir-gram"))
@@ -170,6 +171,10 @@ def test_a_suspect_that_shows_its_blob_to_those_who_pass_nothing_on_at_once_fail
     assert outcome.came == "completed" and not outcome.violations
     relayed = [line for line in lines if "▸ all  shamir-gram.shown" in line]
     assert len({line.split()[1] for line in relayed}) > 2
+
+
+def test_who_keeps_a_certified_deal_from_one_peer_ends_no_round_where_a_quorum_is_left_without_that_one() -> None:
+    assert search(NINE, "liars", 0, 2, adversary="divider").outcomes["completed"] == 2
 
 
 def test_two_words_of_a_liar_make_nobody_name_an_honest_proposer() -> None:

@@ -536,11 +536,17 @@ class Shares(Settled):
     def _decided(
         self, round_id: RoundId, context: bytes, values: Mapping[bytes, list[PeerId]], certified: Certified
     ) -> None:
-        """Where all honest peers are there and liars can be named, they come to a geometry."""
+        """Where all honest peers are there, each with every certified deal, and liars can be named, they come to a
+        geometry."""
         case, dealt = self._case, self._dealt.get(context)
         held = {peer for value, who in values.items() if value != FAIL for peer in who}
         named = dealt is not None and dealt.n >= 4 * dealt.c + 2 * dealt.slots - 1
         if dealt is None or not named or not set(dealt.roster) - case.liars <= held:
+            return
+        agreed = self._settled(case.notes[min(held)], context)
+        lacking = [peer for peer in held for hashed in (agreed.hashes.values() if agreed else ())
+                   if peer not in dealt.rows.get(hashed, {})]  # fmt: skip
+        if lacking:
             return
         for topic, clause in ((CHECKED, "SG-6"), (GEOMETRY, "SG-8")):
             if not set(certified.get((round_id, context, topic), ())) - {UNDECIDED}:

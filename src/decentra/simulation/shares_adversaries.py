@@ -146,6 +146,20 @@ def denial(liar: Liar, effect: Send) -> Sequence[Effect]:
     return [replace(effect, message=replace(message, held=held))]
 
 
+def skip_one(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """Deal one peer nothing."""
+    skipped = max(effect.blobs)
+    liar.ring.hush(liar.me, effect.message, [skipped])
+    return [replace(effect, blobs={peer: blob for peer, blob in effect.blobs.items() if peer != skipped})]
+
+
+def deny_another(liar: Liar, effect: Send) -> Sequence[Effect]:
+    """Deny what one peer dealt it, which is not the one that it skipped."""
+    message: Any = effect.message
+    denied = min(peer for peer in liar.roster if peer != liar.me)
+    return [replace(effect, message=replace(message, held=tuple(one for one in message.held if one[0] != denied)))]
+
+
 def _twisted(liar: Liar, data: bytes, places: Collection[int]) -> bytes:
     """Other elements at some places."""
     words = np.frombuffer(data, np.uint64).copy()
@@ -322,6 +336,8 @@ SHARES_ADVERSARIES: Mapping[str, Adversary] = {
         _adversary("wrong-check", "SG-6", "tells of its shares what they don't give", check=wrong_check),
         _adversary("mute-suspect", "SG-6", "tells what is not so, and shows its blobs to some only",
                    check=stubborn_check, shown=show_some),
+        _adversary("divider", "", "deals one peer nothing, denies another, and keeps its shares of the beacon back",
+                   deal=skip_one, holding=deny_another, beacon=keep_back),
         Adversary("unasked", "", "shows what it was dealt though nobody asks", {}, show_unasked),
         _adversary("false-word", "SG-8", "tells a false word of the products", gram=false_word),
         _adversary("two-words", "EQUIVOCATION", "tells two words of the products", gram=two_words),
