@@ -37,6 +37,7 @@ from decentra.simulation.adversaries import ADVERSARIES
 from decentra.simulation.group import charter_for, identities
 from decentra.simulation.hazards import Mix
 from decentra.simulation.search import Play, stage_of
+from decentra.simulation.shares_adversaries import SHARES_ADVERSARIES
 from decentra.types import PeerId, RoundId
 from decentra.wire.codec import Signed, pack
 from decentra.wire.entry import ZERO, Chain, Entry
@@ -162,6 +163,7 @@ NOT_TOLD = {
     "kept-mean": "what is not sent is in no log",
     "short-mean": "blobs are in no log",
     "replayer": "what it repeats it signed once",
+    **dict.fromkeys(SHARES_ADVERSARIES, "of shamir-gram, which the auditor has no rules for yet"),
 }
 
 

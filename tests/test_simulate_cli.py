@@ -57,6 +57,12 @@ def test_bucketed_has_nine_peers_and_as_many_liars_as_its_buckets_outvote_where_
     assert told("--protocol", "bucketed", "-n", 20, "--seeds", 1, "--faults", "none")["c"] == 2
 
 
+def test_shamir_gram_has_seven_peers_of_whom_two_lie_where_nothing_else_is_said() -> None:
+    data = told("--protocol", "shamir-gram", "--seeds", 2, "--faults", "liars", "--adversary", "false-word")
+    assert (data["protocol"], data["n"], data["c"], data["violations"]) == ("shamir-gram", 7, 2, [])
+    assert told("--protocol", "shamir-gram", "-n", 4, "--seeds", 2, "--faults", "none")["completed"] == 2
+
+
 def test_it_says_how_many_journals_were_cut() -> None:
     _, out, _ = decentra(*SMALL, "--seeds", 3, "--faults", "journals")
     cut = sum(run_seed(Play("allreduce", 4, 1), seed, "journals").cut for seed in range(3))
@@ -139,6 +145,11 @@ def test_a_violation_of_membership_is_told_with_its_seed(monkeypatch: pytest.Mon
         (("--protocol", "bucketed", "--late", 5), "begins no round ahead of its update; leave --late out"),
         (("--protocol", "bucketed", "--lost", 0.1), "bucketed stops peers by --faults; leave --lost out"),
         (("--protocol", "bucketed", "--adversary", "false-update", "--faults", "liars"), "has no adversary"),
+        (("--protocol", "shamir-gram", "-n", 3), "which has 3c + 1 peers at least; give 4 or up"),
+        (("--protocol", "shamir-gram", "-c", 3), "out of 1..2 for 7 peers; shamir-gram needs 3c + 1 of them"),
+        (("--protocol", "shamir-gram", "--group", 4), "plays one group, of -n peers; leave --group out"),
+        (("--protocol", "shamir-gram", "--adversary", "false-share", "--faults", "liars"), "has no adversary"),
+        (("--adversary", "false-word", "--faults", "liars"), "secagg has no adversary"),
         (("--protocol", "membership", "-n", 2), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 1001), "simulate a group of that size"),
         (("--protocol", "membership", "-n", 4, "-c", 3), "out of 1..2"),

@@ -337,7 +337,8 @@ def doctor(
 def simulate(
     context: typer.Context,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="secagg, allreduce, mesh, bucketed, membership or group-gossip.")
+        str,
+        typer.Option("--protocol", help="secagg, allreduce, mesh, bucketed, shamir-gram, membership or group-gossip."),
     ] = "secagg",
     n: Annotated[int | None, typer.Option("-n", help="How many peers; else 7, and 9 in bucketed.")] = None,
     c: Annotated[int | None, typer.Option("-c", help="How many may lie together; by default as many as fit.")] = None,

@@ -47,6 +47,9 @@ MOST_TRACED = 3
 MOST_LATE = 600.0
 """Seconds of local steps: five times the templates' deadline of readiness."""
 
+LEAST_SHARED = 4
+"""Peers among whom one lies and every lie about a product is seen."""
+
 MOST_SIMULATED = 26
 """Peers have letters in a trace."""
 
@@ -89,7 +92,7 @@ def simulate(
     """Play schedules and print what they came to.
 
     Args:
-        protocol: ``secagg``, ``allreduce``, ``mesh``, ``bucketed`` or ``membership``.
+        protocol: ``secagg``, ``allreduce``, ``mesh``, ``bucketed``, ``shamir-gram`` or ``membership``.
         n: peers.
         c: how many may lie together; None for the most that leave a peer to spare.
         seeds: how many schedules, from seed ``first`` on.
@@ -158,6 +161,8 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late:
         raise LocalError(f"-n {n} is out of {LEAST_MEMBERS}..{MOST_SIMULATED}; simulate a group of that size")
     if protocol == BUCKETED and n < LEAST_IN_BUCKETS:
         raise LocalError(f"-n {n} is too few for {BUCKETED}, which has three buckets of three at least; give 9 or more")
+    if protocol == SHARED and n < LEAST_SHARED:
+        raise LocalError(f"-n {n} is too few for {SHARED}, which has 3c + 1 peers at least; give {LEAST_SHARED} or up")
     most = {MESH: n // 3, BUCKETED: most_in_buckets(n), SHARED: (n - 1) // 3}.get(protocol, n - 2)
     chosen = min(most, _most_liars(n)) if c is None else c
     if protocol == MESH and not 1 <= chosen <= most:
@@ -165,6 +170,8 @@ def _play(protocol: str, n: int, c: int | None, crypto: str, frames: bool, late:
     if protocol == BUCKETED and not 1 <= chosen <= most:
         said = "needs 2c + 1 buckets of c + 2 members at least"
         raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {BUCKETED} {said}")
+    if protocol == SHARED and not 1 <= chosen <= most:
+        raise LocalError(f"-c {chosen} is out of 1..{most} for {n} peers; {SHARED} needs 3c + 1 of them to see lies")
     if not 1 <= chosen <= n - 2:
         raise LocalError(f"-c {chosen} is out of 1..{n - 2} for {n} peers; against all but one nothing hides an update")
     if not 0.0 <= late <= MOST_LATE:

@@ -13,6 +13,7 @@ import numpy as np
 
 from decentra import derive
 from decentra.charter.bucket_policy import BUCKETED
+from decentra.charter.policy import SHARED
 from decentra.crypto.ring import Ring
 from decentra.driver.blobs import Workbench
 from decentra.machine.effects import Effect, Send
@@ -23,6 +24,7 @@ from decentra.protocols.rendezvous.messages import AbortRound
 from decentra.protocols.secagg.messages import Unmask
 from decentra.simulation.bucket_adversaries import BUCKET_ADVERSARIES, keep_mean, relay_falsely
 from decentra.simulation.liars import Adversary, Coalition, Liar
+from decentra.simulation.shares_adversaries import SHARES_ADVERSARIES, second_value, with_blobs
 from decentra.types import PeerId
 from decentra.wire.message import Verified
 
@@ -54,10 +56,14 @@ def _second_proposal(liar: Liar, effect: Send) -> Propose:
     message: Any = effect.message
     if message.topic == "survivors":
         # any quorum of holdings gives a value of its own, since it names their authors
-        shown = message.shown[1:] if liar.honest.protocol == BUCKETED else _other_holding(liar)
+        shown = message.shown[1:] if liar.honest.protocol in (BUCKETED, SHARED) else _other_holding(liar)
         given = liar.honest.derived(shown)
         if given is not None and given[0] != message.value:
             return Propose(message.context, message.topic, message.view, given[0], shown, ())
+    if message.topic in ("checked", "geometry"):
+        given = second_value(liar, message)
+        if given is not None and given[0] != message.value:
+            return Propose(message.context, message.topic, message.view, *given, ())
     other = b"lost" if message.topic == "outcome" else b"fail"
     return Propose(message.context, message.topic, message.view, other, (), ())
 
@@ -386,7 +392,7 @@ def frame(liar: Liar, event: Event) -> Sequence[Effect]:
 
 
 BEFORE = ("rendezvous.", "secagg.deal", "secagg.context", "secagg.endorse", "allreduce.endorse", "mesh.endorse",
-          "bucketed.endorse")
+          "bucketed.endorse", "shamir-gram.endorse")
 """Kinds before the masking: who keeps one of them back ends the round, so a liar that wants more seldom does."""
 
 
@@ -419,7 +425,8 @@ ADVERSARIES: Mapping[str, Adversary] = {
                   {"propose": baited}, bait),
         Adversary("silence", "", "keeps some of its messages from some peers", hushes=to_some),
         Adversary("late", "", "lets its vector come late to some",
-                  dict.fromkeys(("masked", "slices", "update", "mean"), late_vector), late_arrival),
+                  {**dict.fromkeys(("masked", "slices", "update", "mean"), late_vector),
+                   "deal": with_blobs(late_vector)}, late_arrival),
         Adversary("bad-deal", "SA-1", "deals a share that does not check", {"deal": bad_deal}),
         Adversary("two-deals", "SA-1", "signs two deals", {"deal": two_deals}),
         Adversary("two-contexts", "SA-2", "opens or endorses two contexts",
@@ -428,7 +435,7 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("wrong-part", "RV-6", "gives other parts of the common state than it was asked for, or none",
                   {"state": wrong_part}, unlike=True),
         Adversary("wrong-slice", "SA-10", "sends slices that are not those it signed",
-                  dict.fromkeys(("masked", "slices", "update", "mean"), wrong_slice)),
+                  dict.fromkeys(("masked", "slices", "update", "mean", "part", "slice"), wrong_slice)),
         Adversary("two-vectors", "EQUIVOCATION", "signs two lists of slices",
                   {"masked": two_vectors, "slices": two_vectors, "update": two_vectors}, spoils="vectors"),
         Adversary("false-holding", "SA-11", "signs a holding that is not what it holds", {"holding": false_holding}),
@@ -447,6 +454,7 @@ ADVERSARIES: Mapping[str, Adversary] = {
         Adversary("replayer", "REPLAY", "delivers old entries, and others'", {}, replay),
         Adversary("framer", "", "ends rounds in an honest peer's name", {}, frame),
         *BUCKET_ADVERSARIES.values(),
+        *SHARES_ADVERSARIES.values(),
     )
 }
 """The adversaries by name."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decentra.charter.policy import SHARED
 from decentra.errors import RemoteError
 from decentra.machine.effects import Abort, Blame
 from decentra.simulation.case import SURVIVORS, Case, Notes, members_of
 from decentra.simulation.echoes import combined
+from decentra.simulation.shares import Shares
 from decentra.simulation.statements import Statements
 from decentra.types import PeerId, RoundId, RoundResult
 
@@ -26,8 +28,8 @@ class Endings:
         certified: what honest peers hold certificates of, by round, context and topic.
     """
 
-    def __init__(self, case: Case, statements: Statements) -> None:
-        self._case, self._statements = case, statements
+    def __init__(self, case: Case, statements: Statements, shares: Shares) -> None:
+        self._case, self._statements, self._shares = case, statements, shares
         self.certified: dict[tuple[RoundId, bytes, str], dict[bytes, list[PeerId]]] = {}
         self._totals: list[tuple[PeerId, RoundId, NDArray[Any], tuple[PeerId, ...], int]] = []
         self._results: dict[RoundId, list[tuple[PeerId, RoundResult]]] = defaultdict(list)
@@ -55,6 +57,9 @@ class Endings:
         total = actor.driver.blobs.view(outcome.total).view(np.dtype(f"<u{width}")).copy()
         if machine.protocol == "bucketed":
             self._statements.finished(actor, outcome, total)
+            return
+        if machine.protocol == SHARED:
+            self._shares.finished(actor, outcome, total)
             return
         if not count <= outcome.total_weight <= count * machine.setting.max_weight:
             said = f"its result weighs {outcome.total_weight}, which {count} survivors cannot"
@@ -103,6 +108,7 @@ class Endings:
         self._two_vectors_are_named()
         if self._case.stage.play.protocol == "bucketed":
             self._statements.close(self.certified, self._results)
+        self._shares.close(self.certified)
 
     def _one_value(self) -> None:
         contexts: dict[RoundId, set[bytes]] = defaultdict(set)

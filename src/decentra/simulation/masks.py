@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from decentra.simulation.stage import Actor
 
 
-CLAUSES = {"secagg": ("SA-2", "SA-4"), "allreduce": ("AR-1", "AR-2"), "mesh": ("ME-1", "ME-1")}
+CLAUSES = {"secagg": ("SA-2", "SA-4"), "allreduce": ("AR-1", "AR-2"), "mesh": ("ME-1", "ME-1"),
+           "shamir-gram": ("SG-1", "SG-1")}
 """By protocol, what says that a context is endorsed by all, and that one update leaves under it."""
 
 

@@ -2,8 +2,8 @@
 
 The oracle sees everything: what each honest peer takes in, decides and sends. It judges honest peers alone, by the
 clauses of the specs: a machine that breaks one is found out by what it signs, held against what it was shown. The rules
-are in ``votes``, ``masks``, ``echoes``, ``statements`` and ``endings``; here is what comes to them, and what a peer may
-sign but once.
+are in ``votes``, ``masks``, ``echoes``, ``statements``, ``shares`` and ``endings``; here is what comes to them, and
+what a peer may sign but once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepa
 from decentra.protocols.mesh import messages as mesh
 from decentra.protocols.rendezvous.messages import Ready, Roster
 from decentra.protocols.secagg import messages as secagg
+from decentra.protocols.shamir_gram import messages as shamir
 from decentra.simulation.case import Case, Notes, Violation
 from decentra.simulation.echoes import Echoes
 from decentra.simulation.endings import Endings
 from decentra.simulation.knowledge import Knowledge
 from decentra.simulation.masks import Masks
 from decentra.simulation.recovery import Recovery
+from decentra.simulation.shares import Shares
 from decentra.simulation.statements import Statements
 from decentra.simulation.votes import Votes
 from decentra.types import PeerId, RoundId, RoundResult
@@ -61,6 +63,16 @@ ONCE = {
     "bucketed.holding": "BU-4",
     "bucketed.relay": "BU-5",
     "bucketed.result": "BU-7",
+    "shamir-gram.endorse": "SG-1",
+    "shamir-gram.deal": "SG-1",
+    "shamir-gram.holding": "SG-3",
+    "shamir-gram.beacon": "SG-4",
+    "shamir-gram.check": "SG-5",
+    "shamir-gram.shown": "SG-6",
+    "shamir-gram.gram": "SG-7",
+    "shamir-gram.part": "SG-9",
+    "shamir-gram.slice": "SG-10",
+    "shamir-gram.told": "SG-11",
 }
 """What a peer signs once a round, view, slice or topic, over all its processes, and the clause that says so: by a
 kind's part after the dot, or by the whole kind where a protocol says it in a clause of its own."""
@@ -70,6 +82,9 @@ Hear = Callable[["Actor", Notes, Verified, Any], None]
 
 Say = Callable[["Actor", Notes, Any], None]
 """What a peer signs."""
+
+Part = Callable[["Actor", Notes, Send], None]
+"""The same, with the blobs beside it."""
 
 
 class Oracle:
@@ -89,8 +104,10 @@ class Oracle:
         self.knowledge = Knowledge(charter.ids, stage.play.c, liars)
         self.recovery = Recovery(liars, charter.protocol.width) if stage.rebuilds else None
         statements = Statements(self.case)
-        self._endings = Endings(self.case, statements)
-        votes, masks = Votes(self.case, statements), Masks(self.case, self.knowledge)
+        masks = Masks(self.case, self.knowledge)
+        self._shares = shares = Shares(self.case, masks)
+        self._endings = Endings(self.case, statements, shares)
+        votes = Votes(self.case, statements, shares)
         echoes = Echoes(self.case)
         self._hears: dict[type[Message], Hear] = {
             Prepare: votes.hear_prepare,
@@ -113,6 +130,13 @@ class Oracle:
             bucketed.Endorse: masks.hear_endorse,
             bucketed.Endorsed: masks.hear_endorsed,
             bucketed.Mean: statements.hear_mean,
+            shamir.Endorse: masks.hear_endorse,
+            shamir.Endorsed: masks.hear_endorsed,
+            shamir.Deal: shares.hear_deal,
+            shamir.Beacon: shares.hear_beacon,
+            shamir.Check: shares.hear,
+            shamir.Gram: shares.hear,
+            shamir.Slice: shares.hear,
         }
         self._says: dict[type[Message], Say] = {
             Prepare: votes.prepare,
@@ -137,6 +161,18 @@ class Oracle:
             allreduce.Again: masks.again,
             secagg.Unmask: masks.unmask,
             secagg.Beacon: masks.beacon,
+            shamir.Endorse: shares.endorse,
+        }
+        self._parts: dict[type[Message], Part] = {
+            shamir.Deal: shares.deal,
+            shamir.Holding: shares.holding,
+            shamir.Beacon: shares.beacon,
+            shamir.Check: shares.check,
+            shamir.Shown: shares.shown,
+            shamir.Gram: shares.gram,
+            shamir.Part: shares.part,
+            shamir.Slice: shares.slice,
+            shamir.Told: shares.told,
         }
 
     @property
@@ -174,6 +210,8 @@ class Oracle:
             hear = self._hears.get(type(verified.message))
             if hear is not None:
                 hear(actor, notes, verified, verified.message)
+            elif type(verified.message) is shamir.Shown:
+                self._shares.took(actor, seen)
         elif type(seen) is Blame or type(seen) is Abort:
             self._endings.blamed(actor, notes, seen)
         elif type(seen) is Finish:
@@ -192,6 +230,9 @@ class Oracle:
         says = self._says.get(type(message))
         if says is not None:
             says(actor, notes, message)
+        part = self._parts.get(type(message))
+        if part is not None:
+            part(actor, notes, effect)
         self._once(actor, notes, effect, signed)
 
     def _once(self, actor: Actor, notes: Notes, effect: Send, signed: Signed) -> None:
@@ -202,7 +243,7 @@ class Oracle:
             return
         place = ".".join(
             str(getattr(message, name))
-            for name in ("topic", "view", "slice", "author", "bucket")
+            for name in ("topic", "view", "slice", "author", "bucket", "dealer", "receiver")
             if hasattr(message, name)
         )
         if kind == "again" and effect.to is not None:

@@ -18,6 +18,7 @@ from decentra.simulation.bucket_adversaries import BUCKET_ADVERSARIES, spread
 from decentra.simulation.case import OUTCOME, SURVIVORS, Violation
 from decentra.simulation.hazards import Hazards, Mix, draw, generator
 from decentra.simulation.liars import Adversary
+from decentra.simulation.shares_adversaries import SHARES_ADVERSARIES
 from decentra.simulation.stage import Play, Stage
 from decentra.simulation.trace import Trace
 from decentra.types import RoundResult
@@ -50,15 +51,19 @@ class Outcome:
     cut: int = 0
 
 
-_SECAGG, _SUMS, _MESH, _BUCKETED = ("secagg",), ("secagg", "allreduce"), ("mesh",), ("bucketed",)
+_SECAGG, _SUMS, _MESH, _BUCKETED, _SHARED = (
+    ("secagg",), ("secagg", "allreduce"), ("mesh",), ("bucketed",), ("shamir-gram",)
+)  # fmt: skip
 _ONLY: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("bad-deal", "two-deals", "false-share", "both-shares", "bait"), _SECAGG),
-    **dict.fromkeys(("false-beacon", "false-check"), _SECAGG),
+    **dict.fromkeys(("bad-deal", "two-deals", "false-share", "both-shares", "bait", "false-check"), _SECAGG),
+    "false-beacon": _SECAGG + _SHARED,
     **dict.fromkeys(("two-sums", "false-sum"), _SUMS),
-    **dict.fromkeys(("two-vectors", "false-holding"), (*_SUMS, *_MESH)),
+    "two-vectors": (*_SUMS, *_MESH),
+    "false-holding": (*_SUMS, *_MESH, *_SHARED),
     "false-update": _MESH,
     **dict.fromkeys(("false-relay", "false-result"), _MESH + _BUCKETED),
     **dict.fromkeys(BUCKET_ADVERSARIES, _BUCKETED),
+    **dict.fromkeys(SHARES_ADVERSARIES, _SHARED),
 }
 """Adversaries that twist what only some protocols have."""
 

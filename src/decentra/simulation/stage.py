@@ -63,8 +63,8 @@ class Play:
     """What every schedule of a search has in common.
 
     Attributes:
-        protocol: ``secagg``, ``allreduce``, ``mesh`` or ``bucketed``; of that the session that combines the buckets'
-            means, since a bucket's own is one of secagg.
+        protocol: ``secagg``, ``allreduce``, ``mesh``, ``shamir-gram`` or ``bucketed``; of the last the session that
+            combines the buckets' means, since a bucket's own is one of secagg.
         n: peers.
         c: how many may lie together.
         crypto: ``ideal`` or ``real``.

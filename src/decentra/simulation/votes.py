@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decentra import derive
+from decentra.charter.policy import SHARED
 from decentra.protocols.agreed import Agreed, derive_agreed
 from decentra.protocols.ballots import LOST
 from decentra.protocols.certify.messages import Certificate, Commit, Lock, Prepare, Propose
@@ -18,6 +19,7 @@ from decentra.protocols.mesh.holdings import read_holding as read_agreed
 from decentra.protocols.secagg.challenge import STANDS, read_verdict
 from decentra.protocols.survivors import FAIL, Survivors, derive_survivors, read_holding
 from decentra.simulation.case import OUTCOME, SURVIVORS, VERDICT, Ballot, Case, Notes
+from decentra.simulation.shares import Shares
 from decentra.simulation.statements import Statements
 from decentra.transfer import blob_root, piece_digests
 from decentra.types import PeerId
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 class Votes:
     """Judges the votes of honest peers by what each of them had seen."""
 
-    def __init__(self, case: Case, statements: Statements) -> None:
-        self._case, self._statements = case, statements
+    def __init__(self, case: Case, statements: Statements, shares: Shares) -> None:
+        self._case, self._statements, self._shares = case, statements, shares
         self._given: dict[int, tuple[Propose, bool]] = {}
         """Proposals of survivors, by identity, and whether the holdings that they show give them."""
 
@@ -148,10 +150,13 @@ class Votes:
                     self._case.violated("CE-2", actor.id, said)
             case topic if topic == OUTCOME and proposal.value == LOST:
                 if place in notes.refutes and not actor.machine._in_vain():  # then others' lack of sums counts
-                    self._case.violated("SA-9", actor.id, "it prepared `lost` though it has every sum")
+                    clause = actor.machine.outcome_clause
+                    self._case.violated(clause, actor.id, "it prepared `lost` though it has every sum")
             case topic if topic == OUTCOME and isinstance(actor.machine, Evaluated):
                 if proposal.value != LOST:
                     self._results_give(actor, proposal)
+            case _ if actor.machine.protocol == SHARED:
+                self._shares.votes(actor, notes, proposal)
             case topic if topic == VERDICT and proposal.value != STANDS:
                 self._repairs(actor, proposal.value)
 
@@ -164,6 +169,8 @@ class Votes:
             given: Agreed | Survivors | None
             if machine.protocol == "bucketed":
                 sound, value = self._statements.gives(proposal.shown, context)
+            elif machine.protocol == SHARED:
+                sound, value = self._shares.gives(proposal, context)
             elif machine.protocol == "mesh":
                 held = holdings(proposal.shown, roster, context)
                 given = derive_agreed(roster, roster, quorum, quorum, self._case.c, held)

@@ -62,13 +62,18 @@ class Checking(Dealing):
         """What shown blobs give."""
         self._showing: set[Pair] = set()
         """Of which pairs a blob is being looked at, or was."""
+        self._at_hand: dict[Pair, Blob] = {}
+        """The blobs that others showed."""
+        self._passed_on: set[Pair] = set()
         self._defended: set[PeerId] = set()
         self._judgement: tuple[tuple[object, object], Judgement] | None = None
         """The checks and shown blobs that were judged last, and what they come to."""
         self._words: dict[PeerId, Elements | None] = {}
         self._multiplying = False
-        self._opened: tuple[frozenset[PeerId], Opened | None] = (frozenset(), None)
-        """The words that were opened last, and what they gave."""
+        self._opened: tuple[frozenset[tuple[PeerId, bytes]], Opened | None] = (frozenset(), None)
+        """The words that were opened last, and what they gave: not whose they were, as a liar may tell two."""
+        self._gave: dict[bytes, Opened] = {}
+        """What words gave, by the hash of the matrix that is left."""
 
     # ── common steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,6 +248,7 @@ class Checking(Dealing):
         if pair in self._showing or not self._shows(message) or message.root != blob.root:
             return
         self._showing.add(pair)
+        self._at_hand[pair] = blob
         held = self.held(*pair, blob)
         name = f"{SHOWN}{message.dealer.hex()}/{message.receiver.hex()}"
         self.out.append(Compute(name, Combine(self.terms, (held,), self.drawn_beacon)))
@@ -250,7 +256,15 @@ class Checking(Dealing):
         if sender == message.receiver and self.setting.me in others[: self.setting.c + 1]:
             self._show(*pair, blob)  # one of c + 1 is honest, so it comes to all what came to one of them
 
+    def _pass_on(self) -> None:
+        """A suspect may show its blob to others than those who pass it on at once. When its time is over everybody
+        does, or honest peers would vote for two values for good; who has it by then takes nothing in."""
+        for pair, blob in self._at_hand.items() if CHECKED in self.waited else ():
+            if pair not in self._passed_on:
+                self._show(*pair, blob)
+
     def _show(self, dealer: PeerId, receiver: PeerId, blob: Blob) -> None:
+        self._passed_on.add((dealer, receiver))
         passed = (self.setting.me, receiver)
         blobs = {peer: blob for peer in self.roster if peer not in passed and peer not in self.gone}
         message = Shown(self.context, self.survives_with(), dealer, receiver, blob.root)
@@ -286,6 +300,7 @@ class Checking(Dealing):
     def _step_checked(self) -> bool:
         self._read_checks()
         self._read_shown()
+        self._pass_on()
         self._defend(self._judged(self._told()))
         value = self._vote_on(CHECKED, self._derive_checked, self._check_checked)
         if value is None:
@@ -403,8 +418,12 @@ class Checking(Dealing):
     def _open(self, words: dict[PeerId, Elements]) -> Opened | None:
         if self.checked is None:
             return None
-        if self._opened[0] != frozenset(words):
-            self._opened = frozenset(words), derive_geometry(self.judges, self.checked, words)
+        said = frozenset((peer, word.tobytes()) for peer, word in words.items())
+        if self._opened[0] != said:
+            opened = derive_geometry(self.judges, self.checked, words)
+            self._opened = said, opened
+            if opened is not None:
+                self._gave[opened.value.gram] = opened
         return self._opened[1]
 
     def _step_geometry(self) -> bool:
@@ -445,10 +464,10 @@ class Checking(Dealing):
 
     @property
     def matrix(self) -> Matrix | None:
-        """The certified inner products, where this peer has opened them: whichever holders' words gave them, they are
-        the same."""
+        """The certified inner products, where this peer has opened them: of the words that came to it, or, if a liar
+        told it another, of those that a proposal showed."""
         if self._matrix is None and self.geometry is not None and self.checked is not None:
-            opened = self._open(self._read_words())
+            opened = self._gave.get(self.geometry.gram) or self._open(self._read_words())
             if opened is not None and set(self.geometry.dealers) <= set(self.checked.dealers):
                 found = opened.among(self.checked.dealers, self.geometry.dealers)
                 self._matrix = found if gram_hash(found) == self.geometry.gram else None

@@ -104,6 +104,10 @@ class Dealing(Ballots):
             job = DealUpdate(self.terms, self.table, me, mine.update, mine.residual, self.ranges, keys)
             self.out.append(Compute("encode", job))
 
+    def supplied(self) -> None:
+        if self._masks is not None:
+            self.mask(self._masks)
+
     def entered(self, phase: str) -> None:
         if phase == CONTEXT:
             self.endorse_plainly()
@@ -182,6 +186,8 @@ class Dealing(Ballots):
             if dealer not in self._looked_at and dealer not in self.gone:
                 self._look_at(dealer)
         whole = {peer: sent[peer].verified.body_hash for peer in self.blobs if peer in sent}
+        if any(dealer not in whole and dealer not in self.gone for dealer in self._looked_at):
+            return False  # what has come counts, be it the last after its time: it is being looked at
         if self.setting.me not in whole or not self.holds_now(whole):
             return False
         self._said = whole
