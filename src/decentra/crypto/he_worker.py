@@ -18,7 +18,7 @@ from decentra.crypto.he import frames
 from decentra.crypto.he.bfv import Encryptor, Key
 from decentra.crypto.he.ciphertexts import MAX_SUMMANDS, Buffer, Sum
 from decentra.crypto.he.frames import MAX_TEXT, NUMBER, Ended, Kind
-from decentra.crypto.he.parameters import Malformed
+from decentra.crypto.he.parameters import PARAMETERS, Malformed
 from decentra.errors import LocalError
 
 MAX_EXTRA = 256 << 20
@@ -54,7 +54,8 @@ class Desk:
             self._encryptor = Encryptor(payload)
             return Kind.DONE, ()
         if kind is Kind.ENCRYPT and self._encryptor is not None:
-            return Kind.CIPHERTEXT, (self._encryptor.encrypt(np.frombuffer(payload, dtype=np.uint32)),)
+            rows = np.frombuffer(payload, dtype=np.uint32).reshape(-1, PARAMETERS.degree)
+            return Kind.CIPHERTEXT, tuple(self._encryptor.encrypt(row) for row in rows)
         if kind is Kind.ADD:
             return self._add(NUMBER.unpack(payload)[0])
         if kind is Kind.KEY and self._key is None:

@@ -30,7 +30,7 @@ class Kind(enum.IntEnum):
     LOAD = 1
     """A public key to encrypt under. Answer: DONE."""
     ENCRYPT = 2
-    """A ciphertext's slots. Answer: CIPHERTEXT."""
+    """The slots of one ciphertext, or of up to ``BLOCK``. Answer: CIPHERTEXT, as many."""
     ADD = 3
     """How many CIPHERTEXTs follow. Answer: their sum as CIPHERTEXT."""
     KEY = 4
@@ -48,20 +48,29 @@ class Kind(enum.IntEnum):
     """Why this machine can't: whoever asked is at fault."""
 
 
-SIZES: dict[Kind, tuple[int, int]] = {
-    Kind.LOAD: (PUBLIC_BYTES, PUBLIC_BYTES),
-    Kind.ENCRYPT: (PARAMETERS.slot_bytes, PARAMETERS.slot_bytes),
-    Kind.ADD: (NUMBER.size, NUMBER.size),
-    Kind.KEY: (0, 0),
-    Kind.DECRYPT: (PARAMETERS.ciphertext_bytes, PARAMETERS.ciphertext_bytes),
-    Kind.DONE: (0, 0),
-    Kind.CIPHERTEXT: (PARAMETERS.ciphertext_bytes, PARAMETERS.ciphertext_bytes),
-    Kind.PUBLIC: (PUBLIC_BYTES, PUBLIC_BYTES),
-    Kind.OPENED: (NUMBER.size + PARAMETERS.slot_bytes, NUMBER.size + PARAMETERS.slot_bytes),
-    Kind.REFUSED: (NUMBER.size, NUMBER.size + MAX_TEXT),
-    Kind.FAILED: (0, MAX_TEXT),
+BLOCK = 8
+"""Ciphertexts that are encrypted at one request: 1 MiB, which a pipe holds. Each request costs two switches between
+processes, and caches that are cold after them."""
+
+
+def _up_to(count: int, size: int) -> range:
+    return range(size, count * size + 1, size)
+
+
+SIZES: dict[Kind, range] = {
+    Kind.LOAD: _up_to(1, PUBLIC_BYTES),
+    Kind.ENCRYPT: _up_to(BLOCK, PARAMETERS.slot_bytes),
+    Kind.ADD: _up_to(1, NUMBER.size),
+    Kind.KEY: range(1),
+    Kind.DECRYPT: _up_to(1, PARAMETERS.ciphertext_bytes),
+    Kind.DONE: range(1),
+    Kind.CIPHERTEXT: _up_to(BLOCK, PARAMETERS.ciphertext_bytes),
+    Kind.PUBLIC: _up_to(1, PUBLIC_BYTES),
+    Kind.OPENED: _up_to(1, NUMBER.size + PARAMETERS.slot_bytes),
+    Kind.REFUSED: range(NUMBER.size, NUMBER.size + MAX_TEXT + 1),
+    Kind.FAILED: range(MAX_TEXT + 1),
 }
-"""The least and the most bytes of each kind's payload."""
+"""The lengths that each kind's payload may have."""
 
 
 class Ended(Exception):
@@ -81,10 +90,10 @@ def write(descriptor: int, kind: Kind, *payload: Buffer, deadline: float | None 
     parts = [memoryview(part).cast("B") for part in payload]
     left: list[memoryview] = [memoryview(HEADER.pack(sum(part.nbytes for part in parts), kind)), *parts]
     while left:
-        _wait(descriptor, select.POLLOUT, deadline)
         try:
             done = os.writev(descriptor, left)
         except BlockingIOError:
+            _wait(descriptor, select.POLLOUT, deadline)
             continue
         except OSError as gone:
             raise Closed("nobody reads from the pipe any more") from gone
@@ -104,9 +113,8 @@ def read(descriptor: int, *, deadline: float | None = None) -> tuple[Kind, bytea
     if number not in Kind.__members__.values():
         raise Ended(f"there is no frame of kind {number}")
     kind = Kind(number)
-    least, most = SIZES[kind]
-    if not least <= length <= most:
-        raise Ended(f"a frame {kind.name} has {least} to {most} bytes, not {length}")
+    if length not in SIZES[kind]:
+        raise Ended(f"no frame {kind.name} has {length} bytes")
     payload = bytearray(length)
     if length and not _fill(descriptor, payload, deadline):
         raise Closed("the pipe ended within a frame")
@@ -117,10 +125,10 @@ def _fill(descriptor: int, buffer: bytearray, deadline: float | None) -> bool:
     """Reads until the buffer is full; False where the pipe ends before the first byte."""
     view, at = memoryview(buffer), 0
     while at < view.nbytes:
-        _wait(descriptor, select.POLLIN, deadline)
         try:
             done = os.readv(descriptor, [view[at:]])
         except BlockingIOError:
+            _wait(descriptor, select.POLLIN, deadline)
             continue
         except OSError as gone:
             raise Closed("the pipe can't be read any more") from gone
@@ -144,10 +152,8 @@ def _behind(parts: Sequence[memoryview], done: int) -> list[memoryview]:
 
 
 def _wait(descriptor: int, event: int, deadline: float | None) -> None:
-    """Until the descriptor is ready, or its other end gone; without a deadline the call itself waits."""
-    if deadline is None:
-        return
+    """Until a descriptor that doesn't block is ready, or its other end gone."""
     poll = select.poll()
     poll.register(descriptor, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
         raise Ended("it did not answer in time")

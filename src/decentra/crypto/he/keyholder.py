@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from decentra.crypto.he.bfv import Opened
+from decentra.crypto.he.bfv import PUBLIC_BYTES, Opened
 from decentra.crypto.he.ciphertexts import Buffer
 from decentra.crypto.he.frames import NUMBER, Ended, Kind
 from decentra.crypto.he.parameters import PARAMETERS
@@ -30,7 +30,7 @@ class KeyHolder:
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
         self._worker: Worker | None = Worker(seconds)
-        self.public = bytes(self._ask(Kind.KEY, b"", Kind.PUBLIC, ()))
+        self.public = bytes(self._ask(Kind.KEY, b"", Kind.PUBLIC, PUBLIC_BYTES, ()))
 
     def decrypt(self, sums: Iterable[Buffer], adder: Origin) -> Opened:
         """The slots of a slice's ciphertexts, in order, and the least noise budget among them.
@@ -51,7 +51,7 @@ class KeyHolder:
             size = memoryview(data).nbytes
             if size != PARAMETERS.ciphertext_bytes:
                 raise adder.broke(f"a ciphertext has {PARAMETERS.ciphertext_bytes} bytes, this has {size}")
-            payload = self._ask(Kind.DECRYPT, data, Kind.OPENED, (adder,))
+            payload = self._ask(Kind.DECRYPT, data, Kind.OPENED, NUMBER.size + PARAMETERS.slot_bytes, (adder,))
             budgets.append(NUMBER.unpack_from(payload)[0])
             residues.append(np.frombuffer(payload, dtype=np.uint32, offset=NUMBER.size))
         if not residues:
@@ -64,12 +64,12 @@ class KeyHolder:
             self._worker.close()
             self._worker = None
 
-    def _ask(self, kind: Kind, payload: Buffer, expected: Kind, origins: tuple[Origin, ...]) -> bytearray:
+    def _ask(self, kind: Kind, payload: Buffer, expected: Kind, size: int, origins: tuple[Origin, ...]) -> bytearray:
         if self._worker is None:
             raise LocalError("this key was erased; a key serves one slice of one round")
         try:
             self._worker.send(((kind, payload),))
-            return self._worker.receive(expected, origins)
+            return self._worker.receive(expected, size, origins)
         except Ended as fault:
             self._worker = None
             raise WorkerLost(str(fault), origins, _MEND) from fault

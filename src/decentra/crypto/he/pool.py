@@ -1,7 +1,7 @@
 """A few workers that encrypt and add, batch by batch, in order.
 
-Each has one batch under way, so memory does not grow with the vector. A batch whose worker ends is done once more by a
-fresh one: a ciphertext that was lost was never sent, so encrypting again is no second encryption.
+Each has one request under way, so memory does not grow with the vector. A request whose worker ends is made once more
+to a fresh one: a ciphertext that was lost was never sent, so encrypting again is no second encryption.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 from decentra.crypto.he.bfv import PUBLIC_BYTES
 from decentra.crypto.he.ciphertexts import MAX_SUMMANDS, Buffer
-from decentra.crypto.he.frames import NUMBER, Ended, Kind
+from decentra.crypto.he.frames import BLOCK, NUMBER, Ended, Kind
 from decentra.crypto.he.parameters import PARAMETERS
 from decentra.crypto.he.process import SECONDS, Origin, Request, Worker, WorkerLost
 from decentra.crypto.he.slots import Residues, check_residues
@@ -22,6 +22,8 @@ from decentra.errors import LocalError
 
 class _Task(NamedTuple):
     request: Request
+    ciphertexts: int
+    """How many the answer holds."""
     origins: Sequence[Origin]
 
 
@@ -46,7 +48,7 @@ class Pool:
         self._loaded: list[bytes | None] = [None] * size
         self._busy = False
 
-    def encrypt(self, public: Buffer, residues: Residues, holder: Origin) -> Iterator[bytearray]:
+    def encrypt(self, public: Buffer, residues: Residues, holder: Origin) -> Iterator[memoryview]:
         """Encrypts slots: a ciphertext of 131,072 bytes for each 8192, in order.
 
         Args:
@@ -62,12 +64,12 @@ class Pool:
         check_residues(residues)
         if memoryview(public).nbytes != PUBLIC_BYTES:
             raise holder.broke(f"a public key has {PUBLIC_BYTES} bytes, not {memoryview(public).nbytes}")
-        step = PARAMETERS.degree
-        parts = (residues[low : low + step].data for low in range(0, residues.size, step))
-        tasks = (_Task(((Kind.ENCRYPT, part),), (holder,)) for part in parts)
+        step = BLOCK * PARAMETERS.degree
+        parts = (residues[low : low + step] for low in range(0, residues.size, step))
+        tasks = (_Task(((Kind.ENCRYPT, part.data),), part.size // PARAMETERS.degree, (holder,)) for part in parts)
         return self._run(tasks, bytes(public), holder)
 
-    def add(self, batches: Iterable[Sequence[Buffer]], origins: Sequence[Origin]) -> Iterator[bytearray]:
+    def add(self, batches: Iterable[Sequence[Buffer]], origins: Sequence[Origin]) -> Iterator[memoryview]:
         """Adds ciphertexts: for each batch the sum of one from every contributor, in order.
 
         Args:
@@ -83,8 +85,8 @@ class Pool:
             raise LocalError(f"the ciphertexts of 1 to {MAX_SUMMANDS} contributors are added, not of {len(origins)}")
         return self._run((_sum_task(batch, origins) for batch in batches), None, None)
 
-    def _run(self, tasks: Iterator[_Task], public: bytes | None, holder: Origin | None) -> Iterator[bytearray]:
-        """Every task's answer, in order; a round robin, so that whoever is asked next was asked longest ago."""
+    def _run(self, tasks: Iterator[_Task], public: bytes | None, holder: Origin | None) -> Iterator[memoryview]:
+        """The ciphertexts of every task's answer, in order; whoever is asked next was asked longest ago."""
         if self._busy:
             raise LocalError("this pool is still at work; read its answers to the end before the next call")
         self._busy = True
@@ -93,11 +95,11 @@ class Pool:
             for number, task in enumerate(tasks):
                 index = number % len(self._workers)
                 if len(waiting) == len(self._workers):
-                    yield self._answer(*waiting.popleft(), public, holder)
+                    yield from self._answer(*waiting.popleft(), public, holder)
                 waiting.append((index, task))
                 self._ask(index, task, public, holder)
             while waiting:
-                yield self._answer(*waiting.popleft(), public, holder)
+                yield from self._answer(*waiting.popleft(), public, holder)
         finally:
             # Answers that nobody waits for any more would be taken for those to the next requests.
             for index, _ in waiting:
@@ -111,14 +113,16 @@ class Pool:
         except Ended:
             self._drop(index)
 
-    def _answer(self, index: int, task: _Task, public: bytes | None, holder: Origin | None) -> bytearray:
+    def _answer(self, index: int, task: _Task, public: bytes | None, holder: Origin | None) -> list[memoryview]:
+        size = PARAMETERS.ciphertext_bytes
         for again in (False, True):
             try:
                 worker = self._workers[index]
                 if again or worker is None:
                     worker = self._ready(index, public, holder)
                     worker.send(task.request)
-                return worker.receive(Kind.CIPHERTEXT, task.origins)
+                view = memoryview(worker.receive(Kind.CIPHERTEXT, task.ciphertexts * size, task.origins))
+                return [view[low : low + size] for low in range(0, view.nbytes, size)]
             except Ended as fault:
                 self._drop(index)
                 how = str(fault)
@@ -131,7 +135,7 @@ class Pool:
             worker = self._workers[index] = Worker(self._seconds)
         if public is not None and holder is not None and self._loaded[index] != public:
             worker.send(((Kind.LOAD, public),))
-            worker.receive(Kind.DONE, (holder,))
+            worker.receive(Kind.DONE, 0, (holder,))
             self._loaded[index] = public
         return worker
 
@@ -162,4 +166,4 @@ def _sum_task(batch: Sequence[Buffer], origins: Sequence[Origin]) -> _Task:
             size = memoryview(data).nbytes
             raise origin.broke(f"a ciphertext has {PARAMETERS.ciphertext_bytes} bytes, this has {size}")
     frames = ((Kind.CIPHERTEXT, data) for data in batch)
-    return _Task(((Kind.ADD, NUMBER.pack(len(batch))), *frames), origins)
+    return _Task(((Kind.ADD, NUMBER.pack(len(batch))), *frames), 1, origins)

@@ -58,6 +58,10 @@ class WorkerLost(LocalError):
         self.origins = tuple(origins)
 
 
+_KEPT = str(32 << 20)
+"""glibc keeps so many freed bytes: it would hand a batch's buffers back to the system after each, and fault them in
+again, which costs several per cent. Elsewhere the names mean nothing."""
+
 Request = Sequence[tuple[Kind, Buffer]]
 """The frames of one request."""
 
@@ -80,6 +84,8 @@ class Worker:
             "PYTHONPATH": os.pathsep.join(paths),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_TRIM_THRESHOLD_": _KEPT,
+            "MALLOC_MMAP_THRESHOLD_": _KEPT,
         }
         try:
             self._process = subprocess.Popen(
@@ -121,11 +127,12 @@ class Worker:
         except Ended as fault:
             self._ended(fault)
 
-    def receive(self, expected: Kind, origins: Sequence[Origin]) -> bytearray:
+    def receive(self, expected: Kind, size: int, origins: Sequence[Origin]) -> bytearray:
         """The answer's payload.
 
         Args:
             expected: the kind of a good answer.
+            size: its bytes.
             origins: where what was sent came from, one for each thing that can be refused.
 
         Raises:
@@ -146,8 +153,8 @@ class Worker:
                 raise origins[index].broke(reason)
             if kind is Kind.FAILED:
                 raise LocalError(payload.decode(errors="replace"))
-            if kind is not expected:
-                raise Ended(f"it answered {kind.name} instead of {expected.name}")
+            if (kind, len(payload)) != (expected, size):
+                raise Ended(f"it answered {kind.name} instead of {expected.name}, or of another size")
         except Ended as fault:
             self._ended(fault)
         return payload
