@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tenseal
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -81,6 +81,7 @@ def test_integers_come_back_from_their_slots(n: int, width: int, seed: int, d: i
 
 
 @given(st.lists(st.integers(0, T - 1), min_size=1, max_size=20))
+@example([0, 1, T // 2 - 1, T // 2, T // 2 + 1, T - 1])
 def test_slots_read_as_the_integers_nearest_to_zero(residues: list[int]) -> None:
     expected = [r if r <= T // 2 else r - T for r in residues]
     assert centred(np.array(residues, dtype=np.uint32)).tolist() == expected

@@ -111,8 +111,9 @@ def test_a_pool_goes_from_one_key_to_the_next(workers: Pool, holder: KeyHolder) 
         for key in (holder, other, holder):
             opened = key.decrypt(workers.encrypt(key.public, encode(values, 4, 28), HOLDER), ADDER)
             assert np.array_equal(opened.residues, values) and opened.budget > 15
-        crossed = holder.decrypt(workers.encrypt(other.public, encode(values, 4, 28), HOLDER), ADDER)
-        assert crossed.budget == 0
+        foreign, good = (ciphertext(workers, key, np.arange(N)) for key in (other, holder))
+        for parts in ([foreign, good], [good, foreign]):
+            assert holder.decrypt(parts, ADDER).budget == 0, "the least of all"
 
 
 def peak(pid: int) -> int:
@@ -174,6 +175,9 @@ def test_a_malformed_ciphertext_names_its_contributor_and_the_pool_goes_on(own: 
             with pytest.raises(RemoteError, match=reason) as caught:
                 holder.decrypt([good, wrong], ADDER)
             assert caught.value.clause == "ADDER"
+    with pytest.raises(RemoteError) as caught:
+        list(own.add([[good, high.tobytes(), high.tobytes(), good]], origins))
+    assert caught.value.peer == origins[1].peer, "of two, the first"
     assert len(list(own.add([[good] * 4] * 3, origins))) == 3
     assert set(pids(own)) & set(before), "a refusal costs no worker by itself"
 
@@ -304,7 +308,7 @@ def test_answers_that_nobody_waits_for_any_more_are_no_answers_to_the_next(holde
         with pytest.raises(LocalError, match="still at work"):
             next(some.add([[bytes(BYTES)]], [peer(0)]))
         parts.close()  # type: ignore[attr-defined]
-        again = np.arange(4 * N)[::-1].copy()
+        again = np.arange(2 * BLOCK * N)[::-1].copy()
         opened = holder.decrypt(some.encrypt(holder.public, encode(again, 4, 28), HOLDER), ADDER)
         assert np.array_equal(opened.residues, again)
 
@@ -394,12 +398,38 @@ def test_what_is_no_frame_is_refused_before_anything_is_allocated(pipe: tuple[in
         frames.read(inward)
 
 
+def test_no_wait_is_longer_than_its_deadline(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+
+    class Poll:
+        def register(self, descriptor: int, event: int) -> None:
+            assert (descriptor, event) in ((pipe[0], select.POLLIN), (pipe[1], select.POLLOUT))
+
+        def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
+            waited.append(milliseconds)
+            return []
+
+    for descriptor in pipe:
+        os.set_blocking(descriptor, False)
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(time, "monotonic", lambda: 10.0)
+    with pytest.raises(Ended, match="in time"):
+        frames.read(pipe[0], deadline=10.5)
+    with pytest.raises(Ended, match="in time"):
+        frames.write(pipe[1], Kind.CIPHERTEXT, bytes(BYTES * 8), deadline=9.0)
+    assert waited == [500.0, 0.0]
+
+
 def test_a_worker_that_says_what_it_was_not_asked_is_ended(holder: KeyHolder) -> None:
     worker = Worker()
     worker.send(((Kind.ADD, NUMBER.pack(1)), (Kind.CIPHERTEXT, bytes(BYTES))))
     with pytest.raises(Ended, match="answered CIPHERTEXT instead of DONE"):
         worker.receive(Kind.DONE, 0, ())
     assert gone(worker.pid)
+    worker = Worker()
+    worker.send(((Kind.ADD, NUMBER.pack(1)), (Kind.CIPHERTEXT, bytes(BYTES))))
+    with pytest.raises(Ended, match="or of another size"):
+        worker.receive(Kind.CIPHERTEXT, 2 * BYTES, ())
     worker = Worker()
     worker.send(((Kind.ADD, NUMBER.pack(1)), (Kind.CIPHERTEXT, b"\xff" * BYTES)))
     with pytest.raises(Ended, match="what it wasn't asked for"):
@@ -440,9 +470,9 @@ def test_a_worker_writes_no_files_dumps_no_core_and_has_bounded_memory() -> None
     worker.send(((Kind.ADD, NUMBER.pack(1)), (Kind.CIPHERTEXT, bytes(BYTES))))
     worker.receive(Kind.CIPHERTEXT, BYTES, (ADDER,))
     told = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
-    limits = {line[:25].strip(): line[25:].split()[0] for line in told[1:]}
-    assert limits["Max core file size"] == limits["Max file size"] == "0"
-    assert int(limits["Max address space"]) < 4 << 30
+    limits = {line[:25].strip(): line[25:].split()[:2] for line in told[1:]}
+    assert limits["Max core file size"] == limits["Max file size"] == ["0", "0"]
+    assert max(map(int, limits["Max address space"])) < 4 << 30
     worker.close()
 
 
