@@ -134,7 +134,7 @@ FOUND: Mapping[str, tuple[Setup, str]] = {
 """By what a peer does, the clause under which it is found at any size."""
 
 NAMED: Mapping[str, tuple[Setup, str]] = {
-    "a false word": (sends(Gram.kind, twisted("word", 2)), "SG-8"),
+    "a false word": (sends(Gram.kind, twisted("word", (2,))), "SG-8"),
 }
 """The same from n = 4c + 2l − 1 on: below nobody can tell who told a false word."""
 

@@ -515,13 +515,14 @@ def test_a_receiver_that_denies_everybody_is_no_holder_and_keeps_nobody_out(n: i
     assert group.ids[2] not in group.exact(done).holders
 
 
-def twisted(field: str, place: int = 0) -> Callable[[Send], Sequence[Send]]:
-    """Sends another element at a place of a message's field."""
+def twisted(field: str, places: Sequence[int] = (0,)) -> Callable[[Send], Sequence[Send]]:
+    """Sends another element at some places of a message's field."""
 
     def twist(effect: Send) -> list[Send]:
         data = bytearray(getattr(effect.message, field))
-        value = (int.from_bytes(data[8 * place : 8 * place + 8], "little") + 3) % PRIME
-        data[8 * place : 8 * place + 8] = value.to_bytes(8, "little")
+        for place in places:
+            value = (int.from_bytes(data[8 * place : 8 * place + 8], "little") + 3) % PRIME
+            data[8 * place : 8 * place + 8] = value.to_bytes(8, "little")
         return [replace(effect, message=replace(effect.message, **{field: bytes(data)}))]
 
     return twist
@@ -529,11 +530,23 @@ def twisted(field: str, place: int = 0) -> Callable[[Send], Sequence[Send]]:
 
 @pytest.mark.parametrize("field", ["degrees", "zeros"])
 @pytest.mark.parametrize(("n", "c"), NAMES)
-def test_a_holder_of_a_wrong_check_is_named_and_no_holder(n: int, c: int, field: str) -> None:
+def test_a_holder_of_a_wrong_check_that_shows_nothing_is_no_holder_and_it_or_its_dealer_is_said_to_lie(
+    n: int, c: int, field: str
+) -> None:
     group = Group(n, c)
     lie(group.sim.peers[1], Check.kind, twisted(field))
-    geometry = completes(group, [1], "SG-6")
-    assert group.ids[1] not in geometry.holders
+    done = results(group.play(but=[1]))
+    assert len(done) == n - 1 and group.ids[1] not in group.exact(done).holders
+    for place in range(n):
+        if place != 1:
+            assert set(group.watch.blames[group.ids[place]]) == {("SG-6", None)}  # what it holds may be on its way
+
+
+@pytest.mark.parametrize(("n", "c"), NAMES)
+def test_a_holder_of_wrong_checks_of_more_dealers_than_may_lie_is_named(n: int, c: int) -> None:
+    group = Group(n, c)
+    lie(group.sim.peers[1], Check.kind, twisted("degrees", range(c + 1)))
+    assert group.ids[1] not in completes(group, [1], "SG-6").holders
 
 
 @pytest.mark.parametrize(("n", "c"), EDGES)
@@ -568,7 +581,7 @@ def test_at_3c_plus_1_wrong_checks_of_all_sharings_of_zero_fail_the_round(n: int
 @pytest.mark.parametrize(("n", "c"), NAMES)
 def test_a_false_word_of_the_products_is_named_and_changes_nothing(n: int, c: int) -> None:
     group = Group(n, c)
-    lie(group.sim.peers[1], Gram.kind, twisted("word", 2))
+    lie(group.sim.peers[1], Gram.kind, twisted("word", (2,)))
     geometry = completes(group, [1], "SG-8", out=True)
     assert group.ids[1] not in geometry.holders
 
@@ -576,7 +589,7 @@ def test_a_false_word_of_the_products_is_named_and_changes_nothing(n: int, c: in
 @pytest.mark.parametrize(("n", "c"), SEES)
 def test_at_3c_plus_1_a_false_word_of_the_products_fails_the_round_undecided_who(n: int, c: int) -> None:
     group = Group(n, c)
-    lie(group.sim.peers[1], Gram.kind, twisted("word", 2))
+    lie(group.sim.peers[1], Gram.kind, twisted("word", (2,)))
     fails(group, [1], "certified as undecided")
     assert not any(who for name, blames in group.watch.blames.items() for _, who in blames if name != group.ids[1])
 

@@ -220,13 +220,8 @@ class OuterState:
         """
         for index, spec in enumerate(self._leaving.specs):
             values = self._leaving.progress(index, self._parameters[self._leaving.span(index)])
-            # Extremes instead of isfinite(values).all(): no array of flags, and NaN spreads through both.
-            if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-                bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-                raise LocalError(
-                    f"the update of {spec.name!r} holds NaN or inf in {bad} of {values.size} coordinates, and nothing "
-                    "was sent: lower the inner learning rate or clip the gradients, and call go_back() before going on"
-                )
+            mend = "lower the inner learning rate or clip the gradients, and call go_back() before going on"
+            refuse_nonfinite(f"the update of {spec.name!r}", values, mend)
 
     def advance(self, mean: Sequence[NDArray[np.float32]], *, keep: bool = False) -> None:
         """Apply a round's mean: one outer step on the common parameters, and the model set to them.
@@ -312,3 +307,11 @@ class WhenRead(Sequence[NDArray[np.float32]]):
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         places = range(self._count)[index]
         return self._read(places) if isinstance(places, int) else [self._read(place) for place in places]
+
+
+def refuse_nonfinite(what: str, values: NDArray[np.float32], mend: str) -> None:
+    """Raises LocalError where values hold NaN or inf, before anything is sent: it says of what, and what to do."""
+    # Extremes instead of isfinite(values).all(): no array of flags, and NaN spreads through both.
+    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+        raise LocalError(f"{what} holds NaN or inf in {bad} of {values.size} coordinates, and nothing was sent: {mend}")

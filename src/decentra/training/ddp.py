@@ -38,6 +38,7 @@ from decentra.errors import LocalError, RemoteError, Unavailable, Underway
 from decentra.machine.state import piece_digests
 from decentra.peer.config import PeerFolder
 from decentra.peer.runtime import Peer
+from decentra.training.common import refuse_nonfinite
 from decentra.training.hook import refuse_other_method
 from decentra.training.processes import Ranks, raise_told
 from decentra.training.received import Form
@@ -139,6 +140,8 @@ class GradientPeer:
         self._parameters.taken_over = False
         spans = [self._leaving.span(index) for index in range(len(self._leaving))]
         own = [flat[span].reshape(spec.shape) for span, spec in zip(spans, self._specs, strict=True)]
+        for spec, values in zip(self._specs, own, strict=True):
+            refuse_nonfinite(f"the gradient of {spec.name!r}", values, "lower the learning rate or clip the gradients")
         try:
             result = peer.average(
                 own,

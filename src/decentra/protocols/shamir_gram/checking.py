@@ -3,6 +3,7 @@ certified."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
@@ -11,8 +12,8 @@ import numpy as np
 from decentra.crypto.shares.field61 import ELEMENT_BYTES, PRIME, Elements, from_bytes
 from decentra.crypto.shares.gram import Gram as Matrix
 from decentra.errors import RemoteError, Unavailable
-from decentra.machine.effects import Compute, Persist, Record, Send, SetTimer
-from decentra.machine.events import Blob
+from decentra.machine.effects import Blame, Compute, Persist, Record, Send, SetTimer
+from decentra.machine.events import Blob, Received
 from decentra.protocols.beacon import BEACON, Drawn
 from decentra.protocols.round import SURVIVORS
 from decentra.protocols.setting import Contribution, Setting
@@ -126,6 +127,13 @@ class Checking(Dealing):
 
     def _all_told(self, told: Sequence[PeerId] | set[PeerId]) -> bool:
         return all(peer in told or peer in self.gone for peer in self._counted())
+
+    def keep(self, event: Received) -> None:
+        message, sender = event.verified.message, event.verified.sender
+        if isinstance(message, Shown) and not {message.dealer, message.receiver} <= {*self.setting.members}:
+            self.refuse(sender, self.shown_clause, "it shows what was dealt by or to somebody who is no member")
+            return
+        super().keep(event)
 
     def slot(self, message: Message) -> str:
         """A peer shows what a dealer dealt a receiver once."""
@@ -307,11 +315,22 @@ class Checking(Dealing):
             return False
         self.checked = Checked.unpack(value)
         self._name(self.checked.proved, self.shown_clause, "what it dealt or told is none of what others hold")
-        unshown = {holder for _, holder in self._judged(self._told()).unshown}
-        silent = unshown - {*self.checked.holders, *self.checked.proved}
-        self._name(sorted(silent), self.shown_clause, "its check fits no others' word, and it showed nothing for it")
+        self._name_silent(self.checked)
         self.go("certificate(checked)")
         return True
+
+    def _name_silent(self, checked: Checked) -> None:
+        """Of a suspect that is not counted and its dealer one lied, and its blob may be on its way still. Who is
+        suspect for more dealers than may lie is so for an honest one, and told what is not so."""
+        pairs = self._judged(self._told()).unshown
+        apart = [pair for pair in pairs if pair[1] not in (*checked.holders, *checked.proved)]
+        times = Counter(holder for _, holder in apart)
+        liars = sorted(holder for holder, count in times.items() if count > self.setting.c)
+        self._name(liars, self.shown_clause, "its check fits no others' word for more dealers than may lie")
+        for dealer, holder in apart:
+            if holder not in liars:
+                said = f"either {dealer} dealt {holder} what fits no others' shares, or {holder} told what is not so"
+                self.out.append(Blame(RemoteError(None, self.shown_clause, f"{said}; compare their transcripts")))
 
     def _settles(self, judged: Judgement) -> bool:
         """Whether nothing more is to be shown, or it had its time."""

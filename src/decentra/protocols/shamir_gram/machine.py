@@ -59,6 +59,8 @@ class ShamirGram(Checking):
         super().__init__(setting, mine, round_id)
         self._weighted: Weighted | None = None
         self._opening = self._assembling = False
+        self._opened_of = 0
+        """How many parts this peer's slice was opened of last."""
         self._slice: Blob | None = None
         """The slice that this peer opened."""
         self._slices: dict[PeerId, Received] = {}
@@ -196,9 +198,9 @@ class ShamirGram(Checking):
         parts = self._parts()
         if any(peer not in parts and peer not in self.gone for peer in self.slicers) and PARTS not in self.waited:
             return
-        if len(parts) < self.terms.needed(self.terms.sharing.degree, self._liars):
+        if len(parts) < max(self._opened_of + 1, self.terms.needed(self.terms.sharing.degree, self._liars)):
             return
-        self._opening, at = True, self.slicers.index(me)
+        self._opening, self._opened_of, at = True, len(parts), self.slicers.index(me)
         low, high = self.bounds[at]
         points = {self.judges.point(peer): blob for peer, blob in parts.items()}
         self.out.append(Compute(OPEN, Open(self.terms, points, high - low, self._coordinates(at), self._liars)))
@@ -209,6 +211,7 @@ class ShamirGram(Checking):
             said = "its part of the sum is not on what others' parts are"
             self.refuse(self.roster[point - 1], self.part_clause, said)
         if value.values is None:
+            self._opening = False  # with more parts it may be told who lies
             return
         self._slice, certified = value.values, self.certify[GEOMETRY]
         others = [peer for peer in self.roster if peer != self.setting.me]
