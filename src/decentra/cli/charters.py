@@ -389,8 +389,8 @@ def _on_shares(charter: Charter, policy: Policy) -> Iterator[str]:
         f"{count} members, at most {c} of them corrupt: a round starts with {charter.roster_floor} or more, and needs "
         f"{shared.fewest_updates(policy.threshold, c)} updates; who stops while the sum is opened ends it"
     )
-    named = "named" if count >= least_to_name(c) else "seen, and a lie about products fails the round without a name"
-    yield f"all members see norms of updates and angles between them; when all take part who lies is {named}"
+    lies = "lies are corrected, and most named" if count >= least_to_name(c) else "a lie about products fails the round"
+    yield f"all members see norms of updates and angles between them; when all take part {lies}"
 
 
 def _either(one: int, other: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from decentra.charter.charter import Charter
 from decentra.driver.epoch import Epoch, Play
-from decentra.driver.session import Session, Vector
+from decentra.driver.session import Done, Session, Vector
 from decentra.driver.site import Site
 from decentra.errors import Amended, DecentraError, LocalError, Unavailable, Underway
 from decentra.gossip import schedule
@@ -51,7 +51,6 @@ class Bucketer(Epoch[_Play]):
         LocalError: the charter is unsound or has no buckets, or this peer is no member.
     """
 
-    play_type = _Play
     played, needed = "a round", "nearly all members have to run when an epoch begins"
 
     def __init__(self, charter: Charter, site: Site) -> None:
@@ -62,6 +61,9 @@ class Bucketer(Epoch[_Play]):
     def check(self, vector: Vector) -> None:
         if vector.tensors is None:
             raise LocalError("a round in buckets can't begin ahead of its update; average without preparing")
+
+    def play(self, vector: Vector, now: float, done: Done) -> _Play:
+        return _Play(vector, now, now, done)
 
     def open_sessions(self, beacon: bytes) -> Sequence[Session]:
         combining = combining_charter(self.charter, self.name, beacon)

@@ -59,7 +59,6 @@ class Epoch(ABC, Generic[P]):
         LocalError: the charter is unsound, or this peer is no member.
     """
 
-    play_type: ClassVar[type[Play]]
     played: ClassVar[str]
     """What the caller starts, as messages say it."""
     needed: ClassVar[str]
@@ -84,6 +83,10 @@ class Epoch(ABC, Generic[P]):
     @abstractmethod
     def check(self, vector: Vector) -> None:
         """Raises LocalError for a vector that can't be played here."""
+
+    @abstractmethod
+    def play(self, vector: Vector, now: float, done: Done) -> P:
+        """What begins now."""
 
     @abstractmethod
     def open_sessions(self, beacon: bytes) -> Sequence[Session]:
@@ -154,8 +157,7 @@ class Epoch(ABC, Generic[P]):
             raise LocalError(f"{self.played} is on already; wait for its result before you start another")
         self.check(vector)
         now = self._site.clock.now()
-        play: P = self.play_type(vector, now, now, done)  # type: ignore[assignment]  # a class variable knows no P
-        self._on = play
+        self._on = play = self.play(vector, now, done)
         if self.sessions:
             self.start(play)
         else:

@@ -12,7 +12,7 @@ from functools import partial
 
 from decentra.charter.charter import Charter
 from decentra.driver.epoch import Epoch, Play
-from decentra.driver.session import Session, Vector
+from decentra.driver.session import Done, Session, Vector
 from decentra.driver.site import Site
 from decentra.errors import DecentraError, LocalError, RemoteError, Unavailable
 from decentra.gossip import schedule
@@ -46,7 +46,6 @@ class Mixer(Epoch[_Mixing]):
         LocalError: the charter is unsound or has no grid, or this peer is no member.
     """
 
-    play_type = _Mixing
     played, needed = "a mixing", "a quorum of the drawers that the charter names has to run"
 
     def __init__(self, charter: Charter, site: Site) -> None:
@@ -59,6 +58,9 @@ class Mixer(Epoch[_Mixing]):
     def check(self, vector: Vector) -> None:
         if vector.shared is not None:
             raise LocalError("a mixing has no common state, as its groups hold different means; average parameters")
+
+    def play(self, vector: Vector, now: float, done: Done) -> _Mixing:
+        return _Mixing(vector, now, now, done)
 
     def open_sessions(self, beacon: bytes) -> Sequence[Session]:
         order = schedule.places(self.name, beacon, self.charter.ids)
